@@ -1,0 +1,332 @@
+//! `agent.toml`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Document, Problem, Problems, Sidecar, SidecarConfig, ecs, names, secrets};
+
+/// The version of the contract this crate reads and writes.
+pub const VERSION: u32 = 1;
+
+/// How long a node has to prove itself, seconds. Auto Scaling's own default of an hour would let a
+/// broken launch template burn an hour of instances before anybody hears of it.
+pub const LAUNCH_TIMEOUT_DEFAULT: u32 = 600;
+/// Hook time-out of `fleet-drain`, seconds: short, since a node that was powered off cannot answer.
+const DRAIN_TIMEOUT_DEFAULT: u32 = 300;
+/// Default bound of a drain, seconds.
+const DRAIN_DEADLINE_DEFAULT: u32 = 3_600;
+/// Auto Scaling's limits of a hook's heartbeat time-out, seconds (PutLifecycleHook).
+const HOOK_TIMEOUT: std::ops::RangeInclusive<u32> = 30..=7_200;
+
+/// The wire form of `agent.toml`. Every field has a default so that all errors can be reported at
+/// once; what is required is checked by [`Config::validate`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Version of this contract.
+    pub version: u32,
+    /// `fleet.name`.
+    pub fleet: String,
+    /// The environment.
+    pub environment: String,
+    /// The group.
+    pub group: String,
+    /// The fleet's owner id.
+    pub owner: String,
+    /// ECS cluster to join.
+    pub cluster: String,
+    /// AWS region.
+    pub region: String,
+    /// The group as Auto Scaling knows it.
+    pub auto_scaling: AutoScalingConfig,
+    /// Bounds of a drain.
+    pub drain: DrainConfig,
+    /// Where newer live settings may stand.
+    pub parameter: ParameterConfig,
+    /// `ECS_*` settings, checked by [`ecs::check`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub ecs: BTreeMap<String, String>,
+    /// Containers beside ECS.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sidecars: BTreeMap<String, SidecarConfig>,
+}
+
+/// `[auto_scaling]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AutoScalingConfig {
+    /// Name of the Auto Scaling group.
+    pub group: String,
+    /// Name of the launching hook; default [`names::LAUNCH_HOOK`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launch_hook: Option<String>,
+    /// How long a node has to prove itself, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launch_timeout_seconds: Option<u32>,
+    /// Name of the terminating hook; default [`names::DRAIN_HOOK`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_hook: Option<String>,
+    /// The terminating hook's heartbeat time-out, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_timeout_seconds: Option<u32>,
+}
+
+/// `[drain]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DrainConfig {
+    /// A drain ends after this many seconds even if tasks are left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<u32>,
+}
+
+/// `[parameter]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ParameterConfig {
+    /// SSM parameter that may carry a newer revision of the live settings.
+    pub name: String,
+}
+
+/// Settings whose every rule has been checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Settings {
+    /// `fleet.name`.
+    pub fleet: String,
+    /// The environment.
+    pub environment: String,
+    /// The group.
+    pub group: String,
+    /// The fleet's owner id.
+    pub owner: String,
+    /// ECS cluster to join.
+    pub cluster: String,
+    /// AWS region.
+    pub region: String,
+    /// Name of the Auto Scaling group.
+    pub auto_scaling_group: String,
+    /// Name of the launching hook.
+    pub launch_hook: String,
+    /// How long a node has to prove itself, seconds.
+    pub launch_timeout_seconds: u32,
+    /// Name of the terminating hook.
+    pub drain_hook: String,
+    /// The terminating hook's heartbeat time-out, seconds.
+    pub drain_timeout_seconds: u32,
+    /// A drain ends after this many seconds even if tasks are left.
+    pub drain_deadline_seconds: u32,
+    /// SSM parameter with newer live settings.
+    pub parameter: String,
+    /// Checked `ECS_*` settings.
+    pub ecs: BTreeMap<String, String>,
+    /// In starting order: those needed before tasks first, then by name.
+    pub sidecars: Vec<Sidecar>,
+}
+
+impl Settings {
+    /// Reads `agent.toml`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file.
+    pub fn read(file: &str, source: &str) -> Result<Self, Problems> {
+        let document = Document::parse(file, source)?;
+        let (config, mut problems) = document.read::<Config>();
+        // A key that could not be read is reported once, not a second time as missing.
+        let unreadable: Vec<String> = problems.iter().map(|p| p.key.clone()).collect();
+        let mut broken = Vec::new();
+        let settings = config.validate(&mut broken);
+        problems.extend(broken.into_iter().filter(|p| !unreadable.contains(&p.key)));
+        document.check(problems)?;
+        settings.ok_or_else(|| Problems {
+            file: file.to_owned(),
+            problems: vec![Problem::new("", "could not be read")],
+        })
+    }
+}
+
+impl Config {
+    /// Checks every rule; what is wrong is added to `problems`.
+    pub fn validate(self, problems: &mut Vec<Problem>) -> Option<Settings> {
+        let before = problems.len();
+        if self.version != VERSION {
+            problems.push(Problem::new(
+                "version",
+                format!("is {}, this program reads version {VERSION}", self.version),
+            ));
+        }
+        for (key, value) in [
+            ("fleet", &self.fleet),
+            ("environment", &self.environment),
+            ("group", &self.group),
+            ("owner", &self.owner),
+            ("cluster", &self.cluster),
+            ("region", &self.region),
+            ("auto_scaling.group", &self.auto_scaling.group),
+            ("parameter.name", &self.parameter.name),
+        ] {
+            if value.trim().is_empty() {
+                problems.push(Problem::new(key, "is missing or empty"));
+            } else if value.contains(char::is_whitespace) {
+                problems.push(Problem::new(key, format!("`{value}` must not hold spaces")));
+            }
+        }
+        let hook = |value: Option<u32>, default: u32, key: &str, problems: &mut Vec<Problem>| {
+            let value = value.unwrap_or(default);
+            if !HOOK_TIMEOUT.contains(&value) {
+                problems.push(Problem::new(
+                    key,
+                    format!(
+                        "{value} is outside Auto Scaling's {} to {}",
+                        HOOK_TIMEOUT.start(),
+                        HOOK_TIMEOUT.end()
+                    ),
+                ));
+            }
+            value
+        };
+        let scaling = self.auto_scaling;
+        let launch_timeout_seconds = hook(
+            scaling.launch_timeout_seconds,
+            LAUNCH_TIMEOUT_DEFAULT,
+            "auto_scaling.launch_timeout_seconds",
+            problems,
+        );
+        let drain_timeout_seconds = hook(
+            scaling.drain_timeout_seconds,
+            DRAIN_TIMEOUT_DEFAULT,
+            "auto_scaling.drain_timeout_seconds",
+            problems,
+        );
+        let drain_deadline_seconds = self
+            .drain
+            .deadline_seconds
+            .unwrap_or(DRAIN_DEADLINE_DEFAULT);
+        let longest = longest_drain_seconds(drain_timeout_seconds);
+        if !(1..=longest).contains(&drain_deadline_seconds) {
+            problems.push(Problem::new(
+                "drain.deadline_seconds",
+                format!("must be 1 to {longest}: Auto Scaling holds a hook of {drain_timeout_seconds} s no longer"),
+            ));
+        }
+        for (name, value) in &self.ecs {
+            problems.extend(ecs::check(name, value));
+            if let Some(why) = secrets::literal(name, value) {
+                problems.push(Problem::new(
+                    format!("ecs.{name}"),
+                    format!("{why}: user data must hold none"),
+                ));
+            }
+        }
+        let mut sidecars: Vec<Sidecar> = self
+            .sidecars
+            .into_iter()
+            .filter_map(|(name, sidecar)| sidecar.validate(&name, problems))
+            .collect();
+        sidecars.sort_by_key(|sidecar| !sidecar.before_tasks);
+        (problems.len() == before).then(|| Settings {
+            fleet: self.fleet,
+            environment: self.environment,
+            group: self.group,
+            owner: self.owner,
+            cluster: self.cluster,
+            region: self.region,
+            auto_scaling_group: scaling.group,
+            launch_hook: scaling
+                .launch_hook
+                .unwrap_or_else(|| names::LAUNCH_HOOK.to_owned()),
+            launch_timeout_seconds,
+            drain_hook: scaling
+                .drain_hook
+                .unwrap_or_else(|| names::DRAIN_HOOK.to_owned()),
+            drain_timeout_seconds,
+            drain_deadline_seconds,
+            parameter: self.parameter.name,
+            ecs: self.ecs,
+            sidecars,
+        })
+    }
+}
+
+/// Auto Scaling keeps a hook open for at most 48 hours or 100 heartbeat time-outs, whichever is
+/// less (lifecycle-hooks, "Considerations").
+fn longest_drain_seconds(hook_timeout_seconds: u32) -> u32 {
+    (hook_timeout_seconds.saturating_mul(100)).min(48 * 3_600)
+}
+
+/// The text of an `agent.toml`.
+///
+/// # Errors
+/// None for a [`Config`] built from strings and numbers; the type is toml's.
+pub fn render(config: &Config) -> Result<String, toml::ser::Error> {
+    toml::to_string(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first version ever shipped: it must stay readable for good.
+    const GOLDEN_V1: &str = include_str!("../golden/agent-v1.toml");
+
+    #[test]
+    fn the_golden_file_is_read_and_written_back_unchanged() {
+        let settings = Settings::read("agent.toml", GOLDEN_V1).expect("golden file");
+        assert_eq!(settings.drain_timeout_seconds, 300);
+        assert_eq!(
+            settings
+                .sidecars
+                .iter()
+                .map(|s| s.name.as_str())
+                .collect::<Vec<_>>(),
+            ["node-logs", "metrics"],
+            "those before tasks come first"
+        );
+        let document = Document::parse("agent.toml", GOLDEN_V1).expect("syntax");
+        let (config, problems) = document.read::<Config>();
+        assert_eq!(problems, []);
+        assert_eq!(render(&config).expect("renders"), GOLDEN_V1);
+    }
+
+    #[test]
+    fn every_error_is_reported_at_once_with_its_line() {
+        let source = GOLDEN_V1
+            .replace("version = 1", "version = 9")
+            .replace("cluster = \"shop-dev\"\n", "")
+            .replace("ECS_LOGLEVEL = \"info\"", "ECS_LOGLEVEL = \"loud\"")
+            .replace("deadline_seconds = 1800", "deadline_seconds = \"long\"")
+            .replace("before_tasks", "before_task");
+        let problems = Settings::read("agent.toml", &source).expect_err("must be refused");
+        let keys: Vec<_> = problems.problems.iter().map(|p| p.key.as_str()).collect();
+        assert_eq!(
+            keys,
+            [
+                "cluster",
+                "version",
+                "drain.deadline_seconds",
+                "ecs.ECS_LOGLEVEL",
+                "sidecars.node-logs.before_task"
+            ]
+        );
+        assert!(
+            problems
+                .to_string()
+                .contains("did you mean `before_tasks`?"),
+            "{problems}"
+        );
+    }
+
+    #[test]
+    fn a_deadline_longer_than_the_hook_can_be_held_is_refused() {
+        let source = GOLDEN_V1.replace("deadline_seconds = 1800", "deadline_seconds = 30001");
+        let problems = Settings::read("agent.toml", &source).expect_err("must be refused");
+        assert_eq!(problems.problems[0].key, "drain.deadline_seconds");
+        assert_eq!(longest_drain_seconds(7_200), 172_800);
+    }
+
+    #[test]
+    fn an_empty_file_names_everything_that_is_missing() {
+        let problems = Settings::read("agent.toml", "").expect_err("must be refused");
+        assert_eq!(problems.problems.len(), 9, "{problems}");
+    }
+}

@@ -1,0 +1,24 @@
+//! The contract between `fleet-bootstrap`, which writes `agent.toml` into a launch template's user
+//! data, and `fleet-agent`, which reads it on the node.
+//!
+//! [`Config`] is the wire form, exactly what stands in the file; [`Settings`] is what is left once
+//! every rule has been checked. Reading never stops at the first error: [`Document`] collects all
+//! of them, each with its line and key path.
+//!
+//! Nothing here reads a clock, a file or the network.
+
+#![warn(missing_docs)]
+
+mod config;
+mod document;
+pub mod ecs;
+pub mod names;
+pub mod secrets;
+mod sidecar;
+
+pub use config::{
+    AutoScalingConfig, Config, DrainConfig, LAUNCH_TIMEOUT_DEFAULT, ParameterConfig, Settings,
+    VERSION, render,
+};
+pub use document::{Document, Problem, Problems};
+pub use sidecar::{Network, Sidecar, SidecarConfig};

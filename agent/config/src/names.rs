@@ -1,0 +1,53 @@
+//! Names that both programs, the AMI and the units must agree on.
+
+/// The hook that holds a launching instance until its agent has proven it ready.
+pub const LAUNCH_HOOK: &str = "fleet-launch";
+/// The hook that holds a terminating instance until its tasks are gone.
+pub const DRAIN_HOOK: &str = "fleet-drain";
+
+/// Where the agent's settings stand on a node.
+pub const AGENT_TOML: &str = "/etc/fleet/agent.toml";
+/// Where the agent's binary stands on a node.
+pub const AGENT_BINARY: &str = "/usr/bin/fleet-agent";
+/// The file whose existence lets ecs.service start: created by the agent, once a boot.
+pub const RELEASED: &str = "/run/fleet-agent/released";
+/// The agent's socket, for root only.
+pub const SOCKET: &str = "/run/fleet-agent/agent.sock";
+/// What the agent keeps over reboots.
+pub const STATE_DIRECTORY: &str = "/var/lib/fleet-agent";
+/// The drop-in that keeps ecs.service back until the agent releases it.
+pub const GATE_PATH: &str = "/etc/systemd/system/ecs.service.d/10-fleet.conf";
+/// The label by which the agent knows its own containers.
+pub const SIDECAR_LABEL: &str = "fleet.sidecar";
+
+/// Container-instance attributes the agent publishes.
+pub mod attribute {
+    /// The group's name.
+    pub const GROUP: &str = "fleet.group";
+    /// `ok`, `degraded` or `impaired`.
+    pub const HEALTH: &str = "fleet.health";
+    /// A short code for the health, `none` when ok.
+    pub const REASON: &str = "fleet.reason";
+    /// When health last changed, RFC 3339.
+    pub const SINCE: &str = "fleet.since";
+    /// What the agent is about: `serve`, `drain` or `leave`.
+    pub const INTENT: &str = "fleet.intent";
+    /// The agent's version.
+    pub const AGENT: &str = "fleet.agent";
+    /// The revision of the settings in force.
+    pub const CONFIG: &str = "fleet.config";
+}
+
+/// Resource tags.
+pub mod tag {
+    /// `fleet.name`.
+    pub const NAME: &str = "fleet:name";
+    /// The environment.
+    pub const ENVIRONMENT: &str = "fleet:environment";
+    /// The group.
+    pub const GROUP: &str = "fleet:group";
+    /// The owner id: only what carries it is ever changed or deleted.
+    pub const OWNER: &str = "fleet:owner";
+    /// A hash of what the resource was made from.
+    pub const SPEC: &str = "fleet:spec";
+}

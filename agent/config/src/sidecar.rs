@@ -1,0 +1,241 @@
+//! Containers that run on every node beside ECS, started and stopped by the agent.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Problem, secrets};
+
+/// How long a sidecar has to end after its stop signal, seconds.
+const STOP_TIMEOUT_DEFAULT: u32 = 10;
+/// Longer stops would not fit in a spot notice of two minutes.
+const STOP_TIMEOUT_MAX: u32 = 60;
+
+/// `[sidecars.NAME]`, as it stands in both files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SidecarConfig {
+    /// Image with tag or digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Arguments; the image's own when empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Environment. No secrets: see [`secrets`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Whether ECS must not start before this one runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before_tasks: Option<bool>,
+    /// Docker network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// `/host/path:/container/path`, optionally with `:ro`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<String>,
+    /// Hard memory limit, MiB; also taken off what ECS may place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u32>,
+    /// Between stop signal and kill, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_timeout_seconds: Option<u32>,
+}
+
+/// A sidecar's network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// Docker's default bridge: no way to the instance metadata service.
+    #[default]
+    Bridge,
+    /// The node's own network.
+    Host,
+}
+
+/// A sidecar whose every rule has been checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Sidecar {
+    /// Its key in the file.
+    pub name: String,
+    /// Image with tag or digest.
+    pub image: String,
+    /// Arguments; the image's own when empty.
+    pub command: Vec<String>,
+    /// Environment.
+    pub env: BTreeMap<String, String>,
+    /// Whether ECS must not start before this one runs.
+    pub before_tasks: bool,
+    /// Docker network.
+    pub network: Network,
+    /// Bind mounts in Docker's syntax.
+    pub volumes: Vec<String>,
+    /// Hard memory limit, MiB.
+    pub memory_mib: Option<u32>,
+    /// Between stop signal and kill, seconds.
+    pub stop_timeout_seconds: u32,
+}
+
+impl SidecarConfig {
+    /// Checks every rule; what is wrong is added to `problems`.
+    pub fn validate(self, name: &str, problems: &mut Vec<Problem>) -> Option<Sidecar> {
+        let before = problems.len();
+        let mut problem = |key: &str, message: String| {
+            let key = if key.is_empty() {
+                format!("sidecars.{name}")
+            } else {
+                format!("sidecars.{name}.{key}")
+            };
+            problems.push(Problem::new(key, message));
+        };
+        if !is_name(name) {
+            problem(
+                "",
+                "a sidecar's name is 1 to 32 of a-z, 0-9 and -, not at an end".into(),
+            );
+        }
+        let image = self.image.unwrap_or_default();
+        if image.is_empty() {
+            problem(
+                "image",
+                "is missing: name an image with a tag or digest".into(),
+            );
+        } else if !is_pinned(&image) {
+            problem(
+                "image",
+                format!(
+                    "`{image}` has no tag or digest: nodes would differ by the day they were launched"
+                ),
+            );
+        }
+        for (key, value) in &self.env {
+            if key.is_empty() || key.contains(['=', '\0', '\n']) {
+                problem(
+                    "env",
+                    format!("`{key}` is not a name of an environment variable"),
+                );
+            }
+            if let Some(why) = secrets::literal(key, value) {
+                problem(
+                    &format!("env.{key}"),
+                    format!("{why}: user data must hold none"),
+                );
+            }
+        }
+        for (index, argument) in self.command.iter().enumerate() {
+            if let Some(why) = secrets::literal("", argument) {
+                problem(
+                    "command",
+                    format!("argument {index} {why}: user data must hold none"),
+                );
+            }
+        }
+        for volume in &self.volumes {
+            if !is_volume(volume) {
+                problem(
+                    "volumes",
+                    format!(
+                        "`{volume}` is not `/host/path:/container/path`, with `:ro` if it is only read"
+                    ),
+                );
+            }
+        }
+        if self.memory_mib.is_some_and(|mib| mib < 6) {
+            problem("memory_mib", "is below Docker's minimum of 6 MiB".into());
+        }
+        let stop_timeout_seconds = self.stop_timeout_seconds.unwrap_or(STOP_TIMEOUT_DEFAULT);
+        if !(1..=STOP_TIMEOUT_MAX).contains(&stop_timeout_seconds) {
+            problem(
+                "stop_timeout_seconds",
+                format!(
+                    "must be 1 to {STOP_TIMEOUT_MAX}: sidecars stop last, within a spot notice"
+                ),
+            );
+        }
+        (problems.len() == before).then(|| Sidecar {
+            name: name.to_owned(),
+            image,
+            command: self.command,
+            env: self.env,
+            before_tasks: self.before_tasks.unwrap_or(false),
+            network: self.network.unwrap_or_default(),
+            volumes: self.volumes,
+            memory_mib: self.memory_mib,
+            stop_timeout_seconds,
+        })
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=32).contains(&name.len())
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// A tag stands after the last slash; `host:5000/name` has none.
+fn is_pinned(image: &str) -> bool {
+    let well_formed = !image.contains(char::is_whitespace);
+    let last = image.rsplit('/').next().unwrap_or("");
+    well_formed && (last.contains(':') || last.contains('@')) && !last.ends_with([':', '@'])
+}
+
+fn is_volume(volume: &str) -> bool {
+    let parts: Vec<&str> = volume.split(':').collect();
+    match parts.as_slice() {
+        [host, inside] | [host, inside, "ro" | "rw"] => {
+            host.starts_with('/') && inside.starts_with('/') && *inside != "/"
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(change: impl FnOnce(&mut SidecarConfig)) -> Vec<String> {
+        let mut config = SidecarConfig {
+            image: Some("registry.example:5000/logs:1".into()),
+            ..SidecarConfig::default()
+        };
+        change(&mut config);
+        let mut problems = Vec::new();
+        config.validate("logs", &mut problems);
+        problems.into_iter().map(|p| p.key).collect()
+    }
+
+    #[test]
+    fn every_rule_has_a_value_that_breaks_it() {
+        assert_eq!(problems(|_| ()), [""; 0]);
+        assert_eq!(problems(|c| c.image = None), ["sidecars.logs.image"]);
+        assert_eq!(
+            problems(|c| c.image = Some("host:5000/logs".into())),
+            ["sidecars.logs.image"]
+        );
+        assert_eq!(
+            problems(|c| c.volumes = vec!["data:/data".into()]),
+            ["sidecars.logs.volumes"]
+        );
+        assert_eq!(
+            problems(|c| c.memory_mib = Some(1)),
+            ["sidecars.logs.memory_mib"]
+        );
+        assert_eq!(
+            problems(|c| c.stop_timeout_seconds = Some(61)),
+            ["sidecars.logs.stop_timeout_seconds"]
+        );
+        assert_eq!(
+            problems(|c| c.env = [("API_KEY".into(), "x".into())].into()),
+            ["sidecars.logs.env.API_KEY"]
+        );
+        assert_eq!(
+            problems(|c| c.command = vec!["--url=https://a:b@c/".into()]),
+            ["sidecars.logs.command"]
+        );
+        let mut found = Vec::new();
+        SidecarConfig::default().validate("Bad_Name", &mut found);
+        assert_eq!(found.len(), 2, "all at once: {found:?}");
+    }
+}
