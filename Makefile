@@ -1,0 +1,40 @@
+# `make demo` shows the main job, `make test` proves it; both set up what they need on a bare
+# Debian 12 with Rust: packages, moto in a Python venv, dockerd, the node image.
+
+CARGO  := cargo --locked
+AGENT  := target/dist/fleet-agent
+TOOLS  := target/tools
+DENY   := $(TOOLS)/bin/cargo-deny
+
+.PHONY: demo test bench setup build agent lint
+
+demo: setup build agent
+	tests/demo.sh
+
+# The linters first: they are quick to fail. The integration tests last, so that their summary is
+# the last thing printed.
+test: setup lint build agent
+	$(CARGO) test --workspace --exclude fleet-tests
+	$(CARGO) test --package fleet-tests
+
+bench: setup build agent
+	$(CARGO) run --quiet --package fleet-tests --bin bench
+
+setup:
+	tests/setup.sh
+
+build:
+	$(CARGO) build --workspace
+
+# The agent as it ships: one static binary.
+agent:
+	$(CARGO) rustc --package fleet-agent --bin fleet-agent --profile dist -- -C target-feature=+crt-static
+
+lint: $(DENY)
+	cargo fmt --all --check
+	shellcheck tests/*.sh .ci/run
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(DENY) --offline check bans licenses sources
+
+$(DENY):
+	cargo install cargo-deny --version 0.20.2 --locked --debug --no-default-features --root $(TOOLS)
