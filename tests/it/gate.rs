@@ -1,0 +1,135 @@
+//! A node that its agent has not released cannot join: with the agent missing, crashing or hanging,
+//! in baked and in installed form. Each case is a group of its own, launched at once; `up` must
+//! stop at the launch hook and say why.
+
+use std::{fs, path::Path, thread};
+
+use anyhow::{Context, Result};
+use fleet_tests::{Fleet, Ran, Sandbox, eventually, target};
+
+const CRASHING: &str = "#!/bin/sh\necho crashing; exit 1\n";
+const HANGING: &str = "#!/bin/sh\nexec sleep infinity\n";
+
+#[test]
+fn ecs_cannot_start_unless_the_agent_released_it_in_this_boot() {
+    let sandbox = Sandbox::up("it-gate").expect("a sandbox");
+    let cases = [
+        Case::installed("inst-missing", None),
+        Case::installed("inst-crash", Some(CRASHING)),
+        Case::installed("inst-hang", Some(HANGING)),
+        Case::baked("baked-missing", None),
+        Case::baked("baked-crash", Some(CRASHING)),
+        Case::baked("baked-hang", Some(HANGING)),
+    ];
+    thread::scope(|scope| {
+        let running: Vec<_> = cases
+            .iter()
+            .map(|case| (case, scope.spawn(|| case.play(&sandbox))))
+            .collect();
+        for (case, outcome) in running {
+            let up = outcome
+                .join()
+                .expect("no panic")
+                .unwrap_or_else(|error| panic!("{}: {error:#}", case.name));
+            assert_eq!(up.code, 1, "{}: {}{}", case.name, up.out, up.err);
+            let said = format!("{}{}", up.out, up.err);
+            assert!(said.contains("Heartbeat Timeout"), "{}: {said}", case.name);
+            if case.name == "inst-missing" {
+                assert!(said.contains("fleet-agent: install failed"), "last words: {said}");
+            }
+        }
+    });
+}
+
+#[derive(Debug)]
+struct Case {
+    name: &'static str,
+    baked: bool,
+    agent: Option<&'static str>,
+}
+
+impl Case {
+    fn installed(name: &'static str, agent: Option<&'static str>) -> Self {
+        Self { name, baked: false, agent }
+    }
+
+    fn baked(name: &'static str, agent: Option<&'static str>) -> Self {
+        Self { name, baked: true, agent }
+    }
+
+    /// Brings the case up, looks at its node while it is held, and returns how `up` ended.
+    fn play(&self, sandbox: &Sandbox) -> Result<Ran> {
+        let fleet = Fleet::init(sandbox, self.name, &self.settings(sandbox)?)?;
+        thread::scope(|scope| {
+            let up = scope.spawn(|| fleet.bootstrap(&["up", "dev", "--yes"]));
+            self.look(sandbox)?;
+            let up = up.join().expect("no panic")?;
+            let _ = fleet.bootstrap(&["down", "dev", "--yes"])?.exits(0);
+            Ok(up)
+        })
+    }
+
+    fn look(&self, sandbox: &Sandbox) -> Result<()> {
+        let group = format!("{}-dev-web", self.name);
+        let node = eventually("a node", 60, || {
+            let status = sandbox.status()?;
+            let instances = status["instances"].as_array().cloned().unwrap_or_default();
+            Ok(instances
+                .iter()
+                .find(|instance| instance["group"] == *group)
+                .and_then(|instance| instance["id"].as_str().map(str::to_owned)))
+        })?;
+        // Booted, user data done, and ecs.service was tried and skipped.
+        eventually("the condition to have held ecs.service back", 90, || {
+            let shown = sandbox.on(
+                &node,
+                "cloud-init status | grep -q 'status: done' && systemctl show ecs -p ActiveState -p ConditionResult",
+            )?;
+            Ok((shown.out.contains("ActiveState=inactive") && shown.out.contains("ConditionResult=no"))
+                .then_some(()))
+        })
+        .with_context(|| self.name)?;
+        // Not by hand either.
+        let by_hand = sandbox.on(&node, "systemctl start ecs; systemctl is-active ecs; pgrep -f 'fleet-sandbox ecs-agent'")?;
+        assert_eq!(by_hand.out.trim(), "inactive", "{}: {}", self.name, by_hand.err);
+        let instances = sandbox.status()?["containerInstances"].clone();
+        let joined = instances
+            .as_array()
+            .context("container instances")?
+            .iter()
+            .any(|instance| instance["ec2InstanceId"] == *node);
+        assert!(!joined, "{} joined the cluster", self.name);
+        Ok(())
+    }
+
+    /// The group, its agent broken in this case's way. The launch hook gives up after a minute.
+    fn settings(&self, sandbox: &Sandbox) -> Result<String> {
+        const CAPACITY: &str = "min = 0\nmax = 1\ndesired = 1\n";
+        let file = target().join("dist").join(self.name);
+        if let Some(script) = self.agent {
+            write_program(&file, script)?;
+        }
+        let hook = "[environments.dev.agent]\nlaunch_timeout_seconds = 60\n";
+        if self.baked {
+            let agent = self.agent.map_or("none".into(), |_| file.to_string_lossy());
+            let image = sandbox.cli(&["bake", "--agent", &agent])?.exits(0).out;
+            return Ok(format!(
+                "{hook}[environments.dev.groups.web]\n{CAPACITY}ami = \"{}\"\n",
+                image.trim()
+            ));
+        }
+        let sum = fleet_tests::run(std::process::Command::new("sha256sum").arg(&file))?;
+        let sum = sum.out.split_whitespace().next().map_or_else(|| "0".repeat(64), str::to_owned);
+        Ok(format!(
+            "{hook}source = {{ url = \"{}/_sandbox/files/{}\", sha256 = \"{sum}\" }}\n[environments.dev.groups.web]\n{CAPACITY}",
+            sandbox.var("FLEET_SANDBOX_NODE_URL"),
+            self.name,
+        ))
+    }
+}
+
+fn write_program(file: &Path, script: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::write(file, script)?;
+    Ok(fs::set_permissions(file, fs::Permissions::from_mode(0o755))?)
+}
