@@ -67,7 +67,7 @@ pub struct InitArgs {
     #[arg(long)]
     pub name: Option<String>,
     /// AWS region
-    #[arg(long, env = "AWS_REGION")]
+    #[arg(long, env = "AWS_REGION", hide_env_values = true)]
     pub region: Option<String>,
     /// Id of the VPC to use
     #[arg(long, value_name = "ID")]

@@ -21,7 +21,7 @@ last_line() {
 }
 
 # Beside its place, so that the last step is one rename.
-staged=$(mktemp /usr/bin/.fleet-agent.XXXXXX) || fail 'cannot write to /usr/bin'
+staged=$(mktemp @BINARY@.XXXXXX) || fail 'cannot write @BINARY@'
 
 # The first seconds of a boot may lack name resolution: every error is tried again, but the whole
 # stays well within the time a node has to become ready.
@@ -36,7 +36,8 @@ found=$(sha256sum "$staged" | cut -d ' ' -f 1)
 [ "$found" = "$sha256" ] ||
     fail "$url has SHA-256 $found, fleet.toml pins $sha256"
 
-{ chmod 0755 "$staged" && mv -f "$staged" @BINARY@; } || fail 'cannot write @BINARY@'
+{ chmod 0755 "$staged" && mv -f "$staged" @BINARY@; } ||
+    fail 'cannot write @BINARY@'
 
 error=$(systemctl daemon-reload 2>&1) ||
     fail "systemctl daemon-reload: $(last_line "$error")"

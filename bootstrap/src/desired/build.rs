@@ -290,19 +290,19 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_fit_is_refused_by_no_one_and_a_byte_more_by_ssm() {
+    fn a_parameter_may_fill_4_kb_and_not_a_byte_more() {
         let with = |length: usize| {
             desired(&format!(
                 "{FILE}\n[sidecars.big]\nimage = \"big:1\"\ncommand = [\"{}\"]\n",
                 "x".repeat(length)
             ))
         };
-        let used = with(0).expect("fits").groups[0].parameter.value.len();
+        let used = with(0).expect("fits").groups[1].parameter.value.len();
         assert!(with(PARAMETER_MAX - used).is_ok());
         let problems = with(PARAMETER_MAX - used + 1).expect_err("too long");
         let text = problems.to_string();
         assert!(
-            text.contains("groups.batch: makes an SSM parameter of 4097 bytes"),
+            text.contains("groups.web: makes an SSM parameter of 4097 bytes"),
             "{text}"
         );
         assert!(

@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(long.launch_template.len(), 128);
         assert_eq!(
             long.role,
-            "shop-dev-wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww-c3f9edcf7a1e"
+            "shop-dev-wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww-b3634278efde"
         );
     }
 

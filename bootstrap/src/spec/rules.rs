@@ -159,7 +159,7 @@ impl Rules {
                 root_volume_gib,
                 ROOT_VOLUME_MIN,
                 ROOT_VOLUME_MAX,
-                "the image needs the first, gp3 ends at the second",
+                "the image needs that much, and gp3 has no more",
             ),
         );
         let target_capacity = group.target_capacity.unwrap_or(TARGET_CAPACITY_DEFAULT);
@@ -238,16 +238,15 @@ impl Rules {
         };
         let min = group.min.unwrap_or(0);
         let desired = group.desired.unwrap_or(min);
-        self.check(
-            key("max"),
-            outside(
-                max,
-                1,
-                NODES_MAX,
-                "a capacity provider needs room for a node, a cluster ends at the second",
-            ),
+        let outside_aws = outside(
+            max,
+            1,
+            NODES_MAX,
+            "a capacity provider needs room for a node, and a cluster takes no more",
         );
-        if min > max {
+        if outside_aws.is_some() {
+            self.check(key("max"), outside_aws);
+        } else if min > max {
             self.check(key("min"), Some(format!("{min} is above max, {max}")));
         } else if !(min..=max).contains(&desired) {
             self.check(

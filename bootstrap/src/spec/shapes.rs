@@ -158,7 +158,7 @@ fn is_arm(family: &str) -> bool {
 /// Where nodes download the agent from: it stands in user data, so it holds no secret, and in a
 /// shell script, so it holds nothing a shell or curl would read into it.
 pub(super) fn download_url(value: &str) -> Option<String> {
-    let is_safe = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/?#@!$&()*+,;=%[]".contains(&b);
+    let is_safe = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/?#@!&()*+,;=%[]".contains(&b);
     if value.is_empty() {
         return Some("is missing: fill in the https:// address of the agent's binary".to_owned());
     }
@@ -373,7 +373,7 @@ mod tests {
                 ("https:///a", "not an https"),
                 ("https://example.com:port/a", "not an https"),
                 ("https://example.com/a b", "not an https"),
-                ("https://example.com/$(id)'", "not an https"),
+                ("https://example.com/$(id)", "not an https"),
                 ("https://me:pw@example.com/a", "user and password"),
                 ("https://me@example.com/a", "not an https"),
                 (

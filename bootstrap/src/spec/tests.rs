@@ -25,12 +25,12 @@ fn the_example_is_valid_in_each_environment() {
     let prod = file.spec("prod").expect("valid");
     assert_eq!(dev.warnings, []);
     assert_eq!(dev.groups[0].name, "batch");
-    assert_eq!(dev.groups[0].line, 32);
+    assert_eq!(dev.groups[0].line, 31);
     assert_eq!(dev.groups[0].sidecars.len(), 1);
     assert_eq!(dev.groups[0].tags["cost-centre"], "43");
     assert_eq!((dev.groups[1].min, dev.groups[1].desired), (1, 2));
     assert_eq!(dev.groups[1].sidecars.len(), 2);
-    assert_eq!(prod.groups[1].min, 3, "laid over");
+    assert_eq!(prod.groups[1].min, 2, "laid over");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn an_unknown_environment_names_the_known_ones() {
 
 #[test]
 fn a_mistake_in_an_environment_is_found_where_it_stands() {
-    let text = FILE.replace("min = 3", "min = 9");
+    let text = FILE.replace("min = 2", "min = 9");
     assert_eq!(problems_in(&text, "dev"), "ok");
     assert_eq!(
         problems_in(&text, "prod"),
@@ -168,6 +168,15 @@ fn groups_whose_names_would_be_one_are_refused() {
     );
 }
 
+proptest::proptest! {
+    #[test]
+    fn no_part_of_a_file_that_is_missing_makes_it_panic(from in 0..60_usize, lines in 1..20_usize) {
+        let kept = |(index, _): &(usize, &str)| !(from..from + lines).contains(index);
+        let text: String = FILE.lines().enumerate().filter(kept).map(|(_, l)| format!("{l}\n")).collect();
+        let _ = problems_in(&text, "dev");
+    }
+}
+
 #[test]
 fn what_works_but_perhaps_not_as_meant_is_a_warning() {
     let text = FILE
@@ -183,6 +192,6 @@ fn what_works_but_perhaps_not_as_meant_is_a_warning() {
         .collect();
     assert_eq!(
         warnings,
-        [(24, "groups.web"), (30, "groups.web.ecs.ECS_BRAND_NEW")]
+        [(23, "groups.web"), (29, "groups.web.ecs.ECS_BRAND_NEW")]
     );
 }
