@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{commands, exit::Exit, output::Output, spec::LoadError};
@@ -171,7 +172,8 @@ pub fn main() -> Exit {
     };
     let out = Output::new(cli.common.json);
     let ended = run(&cli.command, &out).and_then(|exit| {
-        out.finish()?;
+        out.finish()
+            .context("failed to write the result to standard output")?;
         Ok(exit)
     });
     ended.unwrap_or_else(|error| {
