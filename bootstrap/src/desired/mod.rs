@@ -1,6 +1,14 @@
 //! The resources an environment should have, as pure data made from a [`Spec`](crate::spec::Spec).
 
+mod agent;
+mod build;
+mod names;
+mod policy;
+mod user_data;
+
 use std::collections::BTreeMap;
+
+pub use build::{Documents, build, documents};
 
 /// Everything one environment should consist of.
 #[derive(Debug, Clone, PartialEq)]

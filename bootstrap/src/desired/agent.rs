@@ -1,0 +1,104 @@
+//! What a group's nodes read: agent.toml, and the SSM parameter with the part of it that may change
+//! while a node lives.
+
+use std::collections::BTreeMap;
+
+use fleet_agent_config::{
+    AutoScalingConfig, Config, DrainConfig, ParameterConfig, Problem, SidecarConfig, VERSION,
+    names as fixed, render,
+};
+use serde::Serialize;
+
+use super::names::GroupNames;
+use crate::spec;
+
+/// A group's settings for the agent, with every number that the agent would default filled in: what
+/// a node does must not change with the agent's version.
+#[derive(Debug)]
+pub(super) struct AgentSettings {
+    config: Config,
+    pub(super) launch_timeout_seconds: u32,
+    pub(super) drain_timeout_seconds: u32,
+}
+
+impl AgentSettings {
+    /// # Errors
+    /// What the agent would refuse. The spec's rules are the agent's own, so there is nothing in
+    /// practice; but a node that cannot read its settings is worth a second look.
+    pub(super) fn new(
+        spec: &spec::Spec,
+        group: &spec::Group,
+        cluster: &str,
+        names: &GroupNames,
+    ) -> Result<Self, Vec<Problem>> {
+        let mut config = wire(spec, group, cluster, names);
+        let mut problems = Vec::new();
+        let Some(settings) = config.clone().validate(&mut problems) else {
+            return Err(problems);
+        };
+        config.auto_scaling.launch_timeout_seconds = Some(settings.launch_timeout_seconds);
+        config.auto_scaling.drain_timeout_seconds = Some(settings.drain_timeout_seconds);
+        config.drain.deadline_seconds = Some(settings.drain_deadline_seconds);
+        Ok(Self {
+            config,
+            launch_timeout_seconds: settings.launch_timeout_seconds,
+            drain_timeout_seconds: settings.drain_timeout_seconds,
+        })
+    }
+
+    /// agent.toml.
+    pub(super) fn text(&self) -> Result<String, String> {
+        render(&self.config).map_err(|error| error.to_string())
+    }
+
+    /// The value of the group's SSM parameter.
+    pub(super) fn live(&self) -> Result<String, String> {
+        let live = Live {
+            version: VERSION,
+            owner: &self.config.owner,
+            revision: 0,
+            drain: &self.config.drain,
+            sidecars: &self.config.sidecars,
+        };
+        serde_json::to_string(&live).map_err(|error| error.to_string())
+    }
+}
+
+/// The settings that may change while a node lives.
+#[derive(Debug, Serialize)]
+struct Live<'a> {
+    version: u32,
+    /// Nodes take a revision only from their own fleet.
+    owner: &'a str,
+    /// 0 says the same as the user data; later revisions only rise.
+    revision: u64,
+    drain: &'a DrainConfig,
+    sidecars: &'a BTreeMap<String, SidecarConfig>,
+}
+
+fn wire(spec: &spec::Spec, group: &spec::Group, cluster: &str, names: &GroupNames) -> Config {
+    Config {
+        version: VERSION,
+        fleet: spec.fleet.clone(),
+        environment: spec.environment.clone(),
+        group: group.name.clone(),
+        owner: spec.owner.clone(),
+        cluster: cluster.to_owned(),
+        region: spec.region.clone(),
+        auto_scaling: AutoScalingConfig {
+            group: names.long.clone(),
+            launch_hook: Some(fixed::LAUNCH_HOOK.to_owned()),
+            launch_timeout_seconds: spec.agent.launch_timeout_seconds,
+            drain_hook: Some(fixed::DRAIN_HOOK.to_owned()),
+            drain_timeout_seconds: spec.agent.drain_timeout_seconds,
+        },
+        drain: DrainConfig {
+            deadline_seconds: group.drain_deadline_seconds,
+        },
+        parameter: ParameterConfig {
+            name: names.parameter.clone(),
+        },
+        ecs: group.ecs.clone(),
+        sidecars: group.sidecars.clone(),
+    }
+}

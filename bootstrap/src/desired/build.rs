@@ -1,0 +1,331 @@
+//! From a checked spec to the resources it asks for.
+
+use std::collections::BTreeMap;
+
+use fleet_agent_config::{Problem, Problems, names as fixed, names::tag};
+
+use super::{
+    AutoScalingGroup, CapacityProvider, Cluster, Desired, Group, Hook, Identity, Image,
+    LaunchTemplate, Network, Parameter, Role, SecurityGroup, Transition,
+    agent::AgentSettings,
+    names::{self, GroupNames},
+    policy, user_data,
+};
+use crate::spec;
+
+/// The ECS-optimized image of the day (ECS guide, "Retrieving ECS-optimized AMI metadata").
+const IMAGE_PARAMETER: &str =
+    "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id";
+/// A standard parameter holds 4 KB (PutParameter); a larger tier could never be left again.
+const PARAMETER_MAX: usize = 4 * 1024;
+
+/// The resources of one environment.
+///
+/// # Errors
+/// What shows only once everything is put together: user data or a parameter past AWS's limits.
+pub fn build(spec: &spec::Spec) -> Result<Desired, Problems> {
+    let cluster = names::cluster(&spec.fleet, &spec.environment);
+    let mut problems = Vec::new();
+    let mut groups = Vec::new();
+    for group in &spec.groups {
+        match Builder::new(spec, group, &cluster).and_then(Builder::group) {
+            Ok(group) => groups.push(group),
+            Err(found) => problems.extend(found),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(Problems {
+            file: spec.file.clone(),
+            problems,
+        });
+    }
+    Ok(Desired {
+        identity: Identity {
+            fleet: spec.fleet.clone(),
+            environment: spec.environment.clone(),
+            owner: spec.owner.clone(),
+            region: spec.region.clone(),
+        },
+        network: Network {
+            vpc_id: spec.network.vpc_id.clone(),
+            subnet_ids: spec.network.subnet_ids.clone(),
+        },
+        cluster: Cluster {
+            name: cluster,
+            tags: owned(spec, spec.cluster_tags.clone()),
+        },
+        groups,
+    })
+}
+
+/// What a group's nodes read, as people can read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Documents {
+    /// agent.toml.
+    pub agent_toml: String,
+    /// User data before it is packed.
+    pub cloud_config: String,
+}
+
+/// The documents of one group, without limits on their size.
+///
+/// # Errors
+/// What the agent would refuse; nothing for a spec that was loaded.
+pub fn documents(spec: &spec::Spec, group: &spec::Group) -> Result<Documents, Problems> {
+    let cluster = names::cluster(&spec.fleet, &spec.environment);
+    Builder::new(spec, group, &cluster)
+        .and_then(|builder| builder.documents())
+        .map_err(|problems| Problems {
+            file: spec.file.clone(),
+            problems,
+        })
+}
+
+/// One group in the making.
+struct Builder<'a> {
+    spec: &'a spec::Spec,
+    group: &'a spec::Group,
+    cluster: &'a str,
+    names: GroupNames,
+    agent: AgentSettings,
+}
+
+impl<'a> Builder<'a> {
+    fn new(
+        spec: &'a spec::Spec,
+        group: &'a spec::Group,
+        cluster: &'a str,
+    ) -> Result<Self, Vec<Problem>> {
+        let names = GroupNames::new(&spec.fleet, &spec.environment, &group.name, &spec.region);
+        let agent = AgentSettings::new(spec, group, cluster, &names)?;
+        Ok(Self {
+            spec,
+            group,
+            cluster,
+            names,
+            agent,
+        })
+    }
+
+    fn group(self) -> Result<Group, Vec<Problem>> {
+        let user_data = self.user_data()?;
+        let parameter = self.parameter()?;
+        let (group, names) = (self.group, &self.names);
+        let mut tags = owned(self.spec, group.tags.clone());
+        tags.insert(tag::GROUP.to_owned(), group.name.clone());
+        let mut instance_tags = tags.clone();
+        instance_tags
+            .entry("Name".to_owned())
+            .or_insert_with(|| names.long.clone());
+        Ok(Group {
+            name: group.name.clone(),
+            tags,
+            role: self.role(),
+            instance_profile: names.role.clone(),
+            security_group: SecurityGroup {
+                name: names.long.clone(),
+                description: "Fleet nodes: no way in, every way out".to_owned(),
+            },
+            launch_template: LaunchTemplate {
+                name: names.launch_template.clone(),
+                image: group.ami.clone().map_or_else(
+                    || Image::Parameter(IMAGE_PARAMETER.to_owned()),
+                    Image::Pinned,
+                ),
+                instance_type: group.instance_types.first().cloned().unwrap_or_default(),
+                root_volume_gib: group.root_volume_gib,
+                user_data,
+                instance_tags,
+            },
+            auto_scaling_group: AutoScalingGroup {
+                name: names.long.clone(),
+                instance_types: group.instance_types.clone(),
+                min: group.min,
+                max: group.max,
+                desired: group.desired,
+                hooks: self.hooks(),
+            },
+            capacity_provider: CapacityProvider {
+                name: names.long.clone(),
+                target_capacity: group.target_capacity,
+                instance_warmup_seconds: self.agent.launch_timeout_seconds,
+            },
+            parameter,
+        })
+    }
+
+    fn role(&self) -> Role {
+        let sets = |name: &str| self.group.ecs.get(name).map(String::as_str);
+        let propagates = sets("ECS_CONTAINER_INSTANCE_PROPAGATE_TAGS_FROM") == Some("ec2_instance");
+        let scope = policy::Scope {
+            region: &self.spec.region,
+            cluster: self.cluster,
+            auto_scaling_group: &self.names.long,
+            parameter: &self.names.parameter,
+            tags_container_instance: propagates || sets("ECS_CONTAINER_INSTANCE_TAGS").is_some(),
+            propagates_instance_tags: propagates,
+        };
+        Role {
+            name: self.names.role.clone(),
+            trust_policy: policy::trust(),
+            policy_name: policy::POLICY_NAME.to_owned(),
+            policy_template: scope.policy(),
+        }
+    }
+
+    fn hooks(&self) -> Vec<Hook> {
+        vec![
+            Hook {
+                name: fixed::LAUNCH_HOOK.to_owned(),
+                transition: Transition::Launching,
+                timeout_seconds: self.agent.launch_timeout_seconds,
+            },
+            Hook {
+                name: fixed::DRAIN_HOOK.to_owned(),
+                transition: Transition::Terminating,
+                timeout_seconds: self.agent.drain_timeout_seconds,
+            },
+        ]
+    }
+
+    fn documents(&self) -> Result<Documents, Vec<Problem>> {
+        let agent_toml = self.agent.text().map_err(|why| self.problem(why))?;
+        let cloud_config = user_data::cloud_config(&agent_toml, self.spec.agent.source.as_ref())
+            .map_err(|why| self.problem(why))?;
+        Ok(Documents {
+            agent_toml,
+            cloud_config,
+        })
+    }
+
+    fn user_data(&self) -> Result<Vec<u8>, Vec<Problem>> {
+        let cloud_config = self.documents()?.cloud_config;
+        let packed = user_data::packed(&cloud_config).map_err(|why| self.problem(why))?;
+        if packed.len() > user_data::SIZE_MAX {
+            return Err(self.problem(format!(
+                "makes user data of {} bytes, gzip included: EC2 takes {}; shorten its sidecars and ecs settings",
+                packed.len(),
+                user_data::SIZE_MAX
+            )));
+        }
+        Ok(packed)
+    }
+
+    fn parameter(&self) -> Result<Parameter, Vec<Problem>> {
+        let value = self.agent.live().map_err(|why| self.problem(why))?;
+        if value.len() > PARAMETER_MAX {
+            return Err(self.problem(format!(
+                "makes an SSM parameter of {} bytes: a standard one holds {PARAMETER_MAX}; shorten its sidecars",
+                value.len()
+            )));
+        }
+        Ok(Parameter {
+            name: self.names.parameter.clone(),
+            value,
+        })
+    }
+
+    fn problem(&self, why: impl ToString) -> Vec<Problem> {
+        vec![Problem {
+            line: self.group.line,
+            key: format!("groups.{}", self.group.name),
+            message: why.to_string(),
+        }]
+    }
+}
+
+/// The file's tags with those that say whose a resource is.
+fn owned(spec: &spec::Spec, mut tags: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    for (key, value) in [
+        (tag::NAME, &spec.fleet),
+        (tag::ENVIRONMENT, &spec.environment),
+        (tag::OWNER, &spec.owner),
+    ] {
+        tags.insert(key.to_owned(), value.clone());
+    }
+    tags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::FleetFile;
+
+    const FILE: &str = include_str!("../../tests/fleet.toml");
+
+    fn desired(text: &str) -> Result<Desired, Problems> {
+        let spec = FleetFile::new("fleet.toml", text)
+            .spec("dev")
+            .expect("valid");
+        build(&spec)
+    }
+
+    #[test]
+    fn golden_resources() {
+        let mut desired = desired(FILE).expect("builds");
+        for group in &mut desired.groups {
+            // These have goldens of their own.
+            group.role.policy_template = serde_json::Value::Null;
+            group.role.trust_policy = serde_json::Value::Null;
+            group.launch_template.user_data.clear();
+        }
+        insta::assert_debug_snapshot!("desired", desired);
+    }
+
+    #[test]
+    fn golden_agent_toml_is_what_the_agent_reads() {
+        let spec = FleetFile::new("fleet.toml", FILE)
+            .spec("dev")
+            .expect("valid");
+        let documents = documents(&spec, &spec.groups[1]).expect("renders");
+        insta::assert_snapshot!("agent.toml", documents.agent_toml);
+        let settings = fleet_agent_config::Settings::read("agent.toml", &documents.agent_toml)
+            .expect("the agent takes it");
+        assert_eq!(settings.drain_deadline_seconds, 1_800);
+    }
+
+    #[test]
+    fn is_the_same_every_time() {
+        assert_eq!(desired(FILE), desired(FILE));
+    }
+
+    #[test]
+    fn a_parameter_may_fill_4_kb_and_not_a_byte_more() {
+        let with = |length: usize| {
+            desired(&format!(
+                "{FILE}\n[sidecars.big]\nimage = \"big:1\"\ncommand = [\"{}\"]\n",
+                "x".repeat(length)
+            ))
+        };
+        let used = with(0).expect("fits").groups[1].parameter.value.len();
+        assert!(with(PARAMETER_MAX - used).is_ok());
+        let problems = with(PARAMETER_MAX - used + 1).expect_err("too long");
+        let text = problems.to_string();
+        assert!(
+            text.contains("groups.web: makes an SSM parameter of 4097 bytes"),
+            "{text}"
+        );
+        assert!(
+            problems.problems.iter().all(|problem| problem.line > 0),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn user_data_past_16_kb_is_refused() {
+        // Digits of a counter's hash: gzip cannot shrink them below the limit.
+        use sha2::{Digest, Sha256};
+        let noise: String = (0..900_u32)
+            .flat_map(|n| Sha256::digest(n.to_le_bytes()))
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let text =
+            format!("{FILE}\n[environments.dev.groups.web.ecs]\nECS_DATADIR = \"/{noise}\"\n");
+        let problems = desired(&text).expect_err("too long").to_string();
+        assert!(
+            problems.contains("groups.web: makes user data of"),
+            "{problems}"
+        );
+        assert!(problems.contains("EC2 takes 16384"), "{problems}");
+    }
+}

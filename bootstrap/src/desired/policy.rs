@@ -1,0 +1,337 @@
+//! What a node may do: one role per group, so that a bad node stays within its group. How far each
+//! action can be narrowed: AWS service authorization reference, and for the agents' own needs the
+//! managed policies named at each statement.
+
+use serde_json::{Value, json};
+
+use super::Role;
+
+/// Name of the one inline policy of a group's role.
+pub(super) const POLICY_NAME: &str = "fleet-node";
+/// Stands for the account id between the colons of an ARN, where no name can stand.
+const ACCOUNT: &str = ":ACCOUNT:";
+
+/// Who may assume a node's role.
+pub(super) fn trust() -> Value {
+    json!({
+        "Version": "2012-10-17",
+        "Statement": [{
+            "Sid": "Instances",
+            "Effect": "Allow",
+            "Principal": { "Service": "ec2.amazonaws.com" },
+            "Action": "sts:AssumeRole",
+        }],
+    })
+}
+
+/// What a policy is scoped to.
+#[derive(Debug)]
+pub(super) struct Scope<'a> {
+    pub(super) region: &'a str,
+    pub(super) cluster: &'a str,
+    pub(super) auto_scaling_group: &'a str,
+    pub(super) parameter: &'a str,
+    /// The ECS agent gives its container instance tags at registration.
+    pub(super) tags_container_instance: bool,
+    /// ... and reads those of the EC2 instance for it.
+    pub(super) propagates_instance_tags: bool,
+}
+
+impl Scope<'_> {
+    /// The node's policy, with [`ACCOUNT`] where the account id belongs.
+    pub(super) fn policy(&self) -> Value {
+        let mut statements = vec![
+            self.registration(),
+            self.container_instance(),
+            self.tasks(),
+            unscoped_ecs(),
+            self.lifecycle(),
+            self.live_settings(),
+            session_manager(),
+            session_messages(),
+        ];
+        if self.tags_container_instance {
+            statements.push(self.container_instance_tags());
+        }
+        if self.propagates_instance_tags {
+            statements.push(json!({
+                "Sid": "InstanceTags",
+                "Effect": "Allow",
+                "Action": "ec2:DescribeTags",
+                "Resource": "*",
+            }));
+        }
+        json!({ "Version": "2012-10-17", "Statement": statements })
+    }
+
+    /// The ECS agent joins this cluster and no other. Without CreateCluster and outside of this ARN
+    /// a node with a wrong ECS_CLUSTER is refused instead of making a cluster `default`.
+    fn registration(&self) -> Value {
+        json!({
+            "Sid": "JoinCluster",
+            "Effect": "Allow",
+            "Action": [
+                "ecs:RegisterContainerInstance",
+                "ecs:SubmitAttachmentStateChanges",
+                "ecs:SubmitContainerStateChange",
+                "ecs:SubmitTaskStateChange",
+            ],
+            "Resource": self.cluster_arn(),
+        })
+    }
+
+    /// The ECS agent's session, and what fleet-agent says and asks of container instances.
+    fn container_instance(&self) -> Value {
+        json!({
+            "Sid": "ContainerInstances",
+            "Effect": "Allow",
+            "Action": [
+                "ecs:DescribeContainerInstances",
+                "ecs:ListTasks",
+                "ecs:Poll",
+                "ecs:PutAttributes",
+                "ecs:StartTelemetrySession",
+                "ecs:UpdateContainerInstancesState",
+            ],
+            "Resource": self.arn("ecs", &format!("container-instance/{}/*", self.cluster)),
+            "Condition": self.in_cluster(),
+        })
+    }
+
+    fn tasks(&self) -> Value {
+        json!({
+            "Sid": "Tasks",
+            "Effect": "Allow",
+            "Action": "ecs:DescribeTasks",
+            "Resource": self.arn("ecs", &format!("task/{}/*", self.cluster)),
+            "Condition": self.in_cluster(),
+        })
+    }
+
+    /// Cannot be narrowed to one instance, but to the group.
+    fn lifecycle(&self) -> Value {
+        let group = format!(
+            "autoScalingGroup:*:autoScalingGroupName/{}",
+            self.auto_scaling_group
+        );
+        json!({
+            "Sid": "LifecycleActions",
+            "Effect": "Allow",
+            "Action": [
+                "autoscaling:CompleteLifecycleAction",
+                "autoscaling:RecordLifecycleActionHeartbeat",
+            ],
+            "Resource": self.arn("autoscaling", &group),
+        })
+    }
+
+    fn live_settings(&self) -> Value {
+        // The parameter's own slash is the one after `parameter`.
+        json!({
+            "Sid": "LiveSettings",
+            "Effect": "Allow",
+            "Action": "ssm:GetParameter",
+            "Resource": self.arn("ssm", &format!("parameter{}", self.parameter)),
+        })
+    }
+
+    fn container_instance_tags(&self) -> Value {
+        json!({
+            "Sid": "ContainerInstanceTags",
+            "Effect": "Allow",
+            "Action": "ecs:TagResource",
+            "Resource": self.arn("ecs", &format!("container-instance/{}/*", self.cluster)),
+            "Condition": {
+                "StringEquals": { "ecs:CreateAction": "RegisterContainerInstance" },
+            },
+        })
+    }
+
+    fn in_cluster(&self) -> Value {
+        json!({ "ArnEquals": { "ecs:cluster": self.cluster_arn() } })
+    }
+
+    fn cluster_arn(&self) -> String {
+        self.arn("ecs", &format!("cluster/{}", self.cluster))
+    }
+
+    fn arn(&self, service: &str, resource: &str) -> String {
+        let (partition, region) = (partition(self.region), self.region);
+        format!("arn:{partition}:{service}:{region}{ACCOUNT}{resource}")
+    }
+}
+
+/// These know no resource.
+fn unscoped_ecs() -> Value {
+    json!({
+        "Sid": "Unscoped",
+        "Effect": "Allow",
+        "Action": ["ecr:GetAuthorizationToken", "ecs:DiscoverPollEndpoint"],
+        "Resource": "*",
+    })
+}
+
+/// A shell without SSH, and the inventory: AmazonSSMManagedEC2InstanceDefaultPolicy, not
+/// AmazonSSMManagedInstanceCore, which also reads every parameter of the account.
+fn session_manager() -> Value {
+    json!({
+        "Sid": "SystemsManager",
+        "Effect": "Allow",
+        "Action": [
+            "ssm:DescribeAssociation",
+            "ssm:DescribeDocument",
+            "ssm:GetDeployablePatchSnapshotForInstance",
+            "ssm:GetDocument",
+            "ssm:GetManifest",
+            "ssm:ListAssociations",
+            "ssm:ListInstanceAssociations",
+            "ssm:PutComplianceItems",
+            "ssm:PutConfigurePackageResult",
+            "ssm:PutInventory",
+            "ssm:UpdateAssociationStatus",
+            "ssm:UpdateInstanceAssociationStatus",
+            "ssm:UpdateInstanceInformation",
+        ],
+        "Resource": "*",
+    })
+}
+
+fn session_messages() -> Value {
+    json!({
+        "Sid": "SystemsManagerMessages",
+        "Effect": "Allow",
+        "Action": [
+            "ec2messages:AcknowledgeMessage",
+            "ec2messages:DeleteMessage",
+            "ec2messages:FailMessage",
+            "ec2messages:GetEndpoint",
+            "ec2messages:GetMessages",
+            "ec2messages:SendReply",
+            "ssmmessages:CreateControlChannel",
+            "ssmmessages:CreateDataChannel",
+            "ssmmessages:OpenControlChannel",
+            "ssmmessages:OpenDataChannel",
+        ],
+        "Resource": "*",
+    })
+}
+
+/// The partition of a region (AWS General Reference, "ARN format").
+fn partition(region: &str) -> &'static str {
+    const PREFIXES: &[(&str, &str)] = &[
+        ("cn-", "aws-cn"),
+        ("us-gov-", "aws-us-gov"),
+        ("us-iso-", "aws-iso"),
+        ("us-isob-", "aws-iso-b"),
+        ("eu-isoe-", "aws-iso-e"),
+        ("us-isof-", "aws-iso-f"),
+        ("eusc-", "aws-eusc"),
+    ];
+    PREFIXES
+        .iter()
+        .find(|(prefix, _)| region.starts_with(prefix))
+        .map_or("aws", |(_, partition)| partition)
+}
+
+impl Role {
+    /// The inline policy for an account of 12 digits.
+    pub fn policy(&self, account: &str) -> Value {
+        let mut policy = self.policy_template.clone();
+        fill_in(&mut policy, account);
+        policy
+    }
+}
+
+fn fill_in(value: &mut Value, account: &str) {
+    match value {
+        Value::String(text) => *text = text.replace(ACCOUNT, &format!(":{account}:")),
+        Value::Array(items) => items.iter_mut().for_each(|item| fill_in(item, account)),
+        Value::Object(fields) => fields.values_mut().for_each(|item| fill_in(item, account)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope() -> Scope<'static> {
+        Scope {
+            region: "eu-central-1",
+            cluster: "shop-dev",
+            auto_scaling_group: "shop-dev-web",
+            parameter: "/fleet/shop/dev/web/agent",
+            tags_container_instance: false,
+            propagates_instance_tags: false,
+        }
+    }
+
+    fn role(scope: &Scope<'_>) -> Role {
+        Role {
+            name: "r".to_owned(),
+            trust_policy: trust(),
+            policy_name: POLICY_NAME.to_owned(),
+            policy_template: scope.policy(),
+        }
+    }
+
+    #[test]
+    fn golden_policy() {
+        let policy = role(&scope()).policy("123456789012");
+        let text = serde_json::to_string_pretty(&policy).expect("JSON");
+        insta::assert_snapshot!("policy", text);
+    }
+
+    #[test]
+    fn an_account_goes_only_where_an_account_belongs() {
+        let scope = Scope {
+            cluster: "ACCOUNT-dev",
+            ..scope()
+        };
+        let text = role(&scope).policy("123456789012").to_string();
+        assert!(text.contains("arn:aws:ecs:eu-central-1:123456789012:cluster/ACCOUNT-dev"));
+        assert!(!text.contains(":ACCOUNT:"));
+    }
+
+    #[test]
+    fn only_what_knows_no_resource_is_allowed_on_all() {
+        let policy = scope().policy();
+        let unscoped: Vec<&str> = policy["Statement"]
+            .as_array()
+            .expect("statements")
+            .iter()
+            .filter(|statement| statement["Resource"] == "*")
+            .filter_map(|statement| statement["Sid"].as_str())
+            .collect();
+        assert_eq!(
+            unscoped,
+            ["Unscoped", "SystemsManager", "SystemsManagerMessages"]
+        );
+    }
+
+    #[test]
+    fn tags_of_the_container_instance_are_allowed_when_asked_for() {
+        let plain = scope().policy().to_string();
+        assert!(!plain.contains("TagResource") && !plain.contains("DescribeTags"));
+        let scope = Scope {
+            tags_container_instance: true,
+            propagates_instance_tags: true,
+            ..scope()
+        };
+        let policy = scope.policy().to_string();
+        assert!(policy.contains("ecs:TagResource") && policy.contains("ec2:DescribeTags"));
+    }
+
+    #[test]
+    fn every_partition_has_its_own_arns() {
+        assert_eq!(partition("eu-central-1"), "aws");
+        assert_eq!(partition("cn-north-1"), "aws-cn");
+        assert_eq!(partition("us-gov-west-1"), "aws-us-gov");
+    }
+
+    #[test]
+    fn the_policy_fits_into_a_role() {
+        // IAM: 10,240 characters for all inline policies of a role, white space not counted.
+        assert!(scope().policy().to_string().len() < 4_000);
+    }
+}

@@ -1,0 +1,300 @@
+//! User data: a `#cloud-config` that puts agent.toml onto a node and, where the image does not carry
+//! the agent, installs it. JSON is YAML, so no YAML writer is needed.
+//!
+//! Guarantees of the installing form: ecs.service is gated by `bootcmd` before anything else can
+//! fail. Without that a node joined the cluster with the image's own settings as soon as a later
+//! step went wrong (cloud-init drops all of `runcmd` for one item of a wrong type). No step waits
+//! for ecs.service or for the agent: both start after cloud-init has ended.
+
+use std::io::{self, Write};
+
+use flate2::{Compression, GzBuilder};
+use fleet_agent_config::names::{AGENT_BINARY, AGENT_TOML, GATE_PATH, RELEASED};
+use serde::Serialize;
+
+use crate::spec::Source;
+
+/// EC2 takes 16 KB, before base64 (EC2 guide, "Run commands at launch").
+pub(super) const SIZE_MAX: usize = 16 * 1024;
+
+const UNIT_PATH: &str = "/etc/systemd/system/fleet-agent.service";
+const UNIT: &str = include_str!("../../../systemd/fleet-agent.service");
+const GATE: &str = include_str!("../../../systemd/10-fleet.conf");
+const INSTALLER_PATH: &str = "/usr/libexec/fleet/install-agent";
+const INSTALLER: &str = include_str!("../../templates/install-agent.sh");
+
+/// Fields in the order in which cloud-init acts on them.
+#[derive(Debug, Serialize)]
+struct CloudConfig<'a> {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bootcmd: Vec<Vec<String>>,
+    write_files: Vec<WriteFile<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    runcmd: Vec<Vec<&'a str>>,
+}
+
+#[derive(Debug, Serialize)]
+struct WriteFile<'a> {
+    path: &'a str,
+    owner: &'a str,
+    permissions: &'a str,
+    content: &'a str,
+}
+
+impl<'a> WriteFile<'a> {
+    fn new(path: &'a str, permissions: &'a str, content: &'a str) -> Self {
+        Self {
+            path,
+            owner: "root:root",
+            permissions,
+            content,
+        }
+    }
+}
+
+/// The readable form.
+pub(super) fn cloud_config(
+    agent_toml: &str,
+    source: Option<&Source>,
+) -> Result<String, serde_json::Error> {
+    let settings = WriteFile::new(AGENT_TOML, "0600", agent_toml);
+    let Some(source) = source else {
+        return text(&CloudConfig {
+            bootcmd: Vec::new(),
+            write_files: vec![settings],
+            runcmd: Vec::new(),
+        });
+    };
+    let installer = installer(source);
+    text(&CloudConfig {
+        bootcmd: vec![gate_command()],
+        write_files: vec![
+            settings,
+            WriteFile::new(GATE_PATH, "0644", GATE),
+            WriteFile::new(UNIT_PATH, "0644", UNIT),
+            WriteFile::new(INSTALLER_PATH, "0755", &installer),
+        ],
+        runcmd: vec![vec![INSTALLER_PATH]],
+    })
+}
+
+/// The form that is sent: gzip where that is smaller, which cloud-init unpacks by itself. The same
+/// text always gives the same bytes, or every `up` would make a new launch template version.
+pub(super) fn packed(cloud_config: &str) -> io::Result<Vec<u8>> {
+    let mut gzip = GzBuilder::new()
+        .mtime(0)
+        .write(Vec::new(), Compression::best());
+    gzip.write_all(cloud_config.as_bytes())?;
+    let packed = gzip.finish()?;
+    if packed.len() < cloud_config.len() {
+        Ok(packed)
+    } else {
+        Ok(cloud_config.as_bytes().to_vec())
+    }
+}
+
+/// `bootcmd` runs on every boot, `cloud-init-per` makes it once an instance.
+fn gate_command() -> Vec<String> {
+    let directory = GATE_PATH
+        .rsplit_once('/')
+        .map_or("/", |(directory, _)| directory);
+    let gate = format!(
+        "mkdir -p {directory} && printf '[Unit]\\nConditionPathExists={RELEASED}\\n' > {GATE_PATH} && systemctl daemon-reload"
+    );
+    [
+        "cloud-init-per",
+        "instance",
+        "fleet-gate",
+        "sh",
+        "-c",
+        &gate,
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+fn installer(source: &Source) -> String {
+    let protocol = source.url.split(':').next().unwrap_or("https");
+    INSTALLER
+        .replace("@SHA256@", &source.sha256)
+        .replace("@PROTOCOL@", protocol)
+        .replace("@BINARY@", AGENT_BINARY)
+        .replace("@URL@", &source.url)
+}
+
+fn text(config: &CloudConfig<'_>) -> Result<String, serde_json::Error> {
+    let json = serde_json::to_string_pretty(config)?;
+    Ok(format!("#cloud-config\n{}\n", as_yaml(&json)))
+}
+
+/// JSON that YAML 1.1 reads alike: what YAML takes as a line break or refuses to read stands within
+/// strings only, and there both know `\u`.
+fn as_yaml(json: &str) -> String {
+    let mut yaml = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}'
+            | '\u{2028}'
+            | '\u{2029}'
+            | '\u{feff}'
+            | '\u{fffe}'
+            | '\u{ffff}' => {
+                yaml.push_str(&format!("\\u{:04x}", u32::from(c)));
+            }
+            _ => yaml.push(c),
+        }
+    }
+    yaml
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::disallowed_methods,
+        reason = "the installer is checked and tried as the shell script it is"
+    )]
+
+    use std::{io::Read, os::unix::fs::PermissionsExt, path::Path, process::Command};
+
+    use super::*;
+
+    const AGENT_TOML_TEXT: &str = "version = 1\nfleet = \"shop\"\n";
+
+    fn source(url: &str) -> Source {
+        Source {
+            url: url.to_owned(),
+            sha256: "ab".repeat(32),
+        }
+    }
+
+    #[test]
+    fn golden_baked_form() {
+        let text = cloud_config(AGENT_TOML_TEXT, None).expect("renders");
+        insta::assert_snapshot!("baked", text);
+    }
+
+    #[test]
+    fn golden_installed_form() {
+        let source = source("https://example.com/fleet-agent");
+        let text = cloud_config(AGENT_TOML_TEXT, Some(&source)).expect("renders");
+        insta::assert_snapshot!("installed", text);
+    }
+
+    #[test]
+    fn the_gate_is_what_the_unit_directory_holds() {
+        assert!(GATE.contains("[Unit]\n"));
+        assert!(GATE.ends_with(&format!("\nConditionPathExists={RELEASED}\n")));
+    }
+
+    #[test]
+    fn packs_to_the_same_bytes_and_only_where_it_helps() {
+        let long = cloud_config(&"a = 1\n".repeat(500), None).expect("renders");
+        let gzip = packed(&long).expect("packs");
+        assert_eq!(gzip, packed(&long).expect("packs"));
+        assert!(gzip.starts_with(&[0x1f, 0x8b]) && gzip.len() < long.len());
+        assert_eq!(gzip[4..8], [0; 4], "no time of packing");
+        let mut unpacked = String::new();
+        flate2::read::GzDecoder::new(gzip.as_slice())
+            .read_to_string(&mut unpacked)
+            .expect("unpacks");
+        assert_eq!(unpacked, long);
+        assert_eq!(
+            packed("#cloud-config\n{}\n").expect("packs"),
+            b"#cloud-config\n{}\n"
+        );
+    }
+
+    #[test]
+    fn what_yaml_reads_differently_is_escaped() {
+        let text = cloud_config("a = \"\u{85}\u{2028}\u{7f} ü 🙂\"\n", None).expect("renders");
+        assert!(text.contains("\\u0085\\u2028\\u007f ü 🙂"), "{text}");
+    }
+
+    #[test]
+    fn the_installer_passes_shellcheck() {
+        let directory = tempfile::tempdir().expect("directory");
+        let script = directory.path().join("install-agent");
+        let source = source("https://example.com/fleet-agent?a=(id)&b=%20;!");
+        std::fs::write(&script, installer(&source)).expect("written");
+        let checked = Command::new("shellcheck")
+            .arg(&script)
+            .output()
+            .expect("shellcheck runs: tests/setup.sh installs it");
+        assert!(
+            checked.status.success(),
+            "{}",
+            String::from_utf8_lossy(&checked.stdout)
+        );
+        let text = installer(&source);
+        assert!(!text.contains('@'), "every placeholder is filled: {text}");
+        assert!(text.contains("protocol='https'\n"));
+    }
+
+    /// Runs the installer with everything it touches in a directory of its own, on a download that
+    /// is a file there. Returns what stands on the console and what systemctl was told.
+    fn install(directory: &Path, sha256: &str) -> (bool, String, String) {
+        let at = |name: &str| directory.join(name).display().to_string();
+        let source = Source {
+            url: format!("file://{}", at("download")),
+            sha256: sha256.to_owned(),
+        };
+        let script = installer(&source)
+            .replace(AGENT_BINARY, &at("fleet-agent"))
+            .replace("/dev/console", &at("console"))
+            .replace("--retry 5", "--retry 0")
+            .replace("systemctl ", &format!("echo >>{} ", at("systemctl")));
+        let ended = Command::new("sh")
+            .args(["-c", &script])
+            .output()
+            .expect("sh runs");
+        let read = |name: &str| std::fs::read_to_string(directory.join(name)).unwrap_or_default();
+        (ended.status.success(), read("console"), read("systemctl"))
+    }
+
+    #[test]
+    fn the_installer_starts_what_it_was_told_to_download() {
+        let directory = tempfile::tempdir().expect("directory");
+        std::fs::write(directory.path().join("download"), "agent").expect("written");
+        let sum = "d4f0bc5a29de06b510f9aa428f1eedba926012b591fef7a518e776a7c9bd1824";
+        let (ok, console, systemctl) = install(directory.path(), sum);
+        assert!(ok, "{console}");
+        assert_eq!(
+            systemctl,
+            "daemon-reload\nenable fleet-agent.service\nstart --no-block fleet-agent.service\n"
+        );
+        let installed = directory.path().join("fleet-agent");
+        assert_eq!(std::fs::read(&installed).expect("installed"), b"agent");
+        let mode = std::fs::metadata(&installed)
+            .expect("installed")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o755);
+    }
+
+    #[test]
+    fn the_installer_leaves_nothing_but_a_line_on_the_console_when_it_fails() {
+        let directory = tempfile::tempdir().expect("directory");
+        let (ok, console, systemctl) = install(directory.path(), &"ab".repeat(32));
+        assert!(!ok && systemctl.is_empty());
+        assert!(
+            console.starts_with("fleet-agent: install failed: cannot download ")
+                && console.contains("curl: (37)"),
+            "{console}"
+        );
+
+        std::fs::write(directory.path().join("download"), "another").expect("written");
+        let (ok, console, systemctl) = install(directory.path(), &"ab".repeat(32));
+        assert!(!ok && systemctl.is_empty());
+        assert!(
+            console.contains("has SHA-256 ") && console.contains("pins abab"),
+            "{console}"
+        );
+        assert_eq!(console.lines().count(), 1);
+        let names: Vec<_> = std::fs::read_dir(directory.path())
+            .expect("directory")
+            .map(|entry| entry.expect("entry").file_name())
+            .filter(|name| name.to_string_lossy().starts_with("fleet-agent"))
+            .collect();
+        assert!(names.is_empty(), "{names:?}");
+    }
+}

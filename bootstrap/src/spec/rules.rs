@@ -1,0 +1,355 @@
+//! The rules of `fleet.toml`: from the wire form to a [`Spec`], with everything that is wrong on
+//! the way. A spec made from a file with problems holds gaps and is thrown away by the caller.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleet_agent_config::{
+    AutoScalingConfig, Config, DrainConfig, Problem, SidecarConfig, VERSION, ecs,
+};
+
+use super::{Agent, Group, Network, Source, Spec, shapes, tags, wire};
+
+/// The root volume of the ECS-optimized AMI, GiB: a smaller one does not launch.
+const ROOT_VOLUME_MIN: u32 = 30;
+/// The largest gp3 volume, GiB.
+const ROOT_VOLUME_MAX: u32 = 65_536;
+/// Container instances in one ECS cluster (ECS service quotas).
+const NODES_MAX: u32 = 5_000;
+/// Overrides in one mixed-instances policy (Auto Scaling quotas).
+const INSTANCE_TYPES_MAX: usize = 40;
+const TARGET_CAPACITY_DEFAULT: u32 = 100;
+
+/// What the rules make of a file.
+pub(super) struct Checked {
+    pub(super) spec: Spec,
+    pub(super) problems: Vec<Problem>,
+    /// Things that work, but perhaps not as meant.
+    pub(super) warnings: Vec<Problem>,
+}
+
+/// Applies every rule.
+pub(super) fn check(file: wire::File, environment: &str) -> Checked {
+    let mut rules = Rules::default();
+    let fleet = file.fleet;
+    rules.check("fleet.name", shapes::fleet_name(&fleet.name));
+    rules.check("fleet.region", shapes::region(&fleet.region));
+    rules.check("fleet.id", shapes::owner(&fleet.id));
+    rules.check(
+        "fleet.account",
+        fleet.account.as_deref().and_then(shapes::account),
+    );
+    let network = rules.network(file.network);
+    let agent = rules.agent(file.agent);
+    rules.tags("tags", &file.tags, true);
+    rules.tags("cluster.tags", &file.cluster.tags, false);
+    for (name, sidecar) in &file.sidecars {
+        sidecar.clone().validate(name, &mut rules.problems);
+    }
+    if file.groups.is_empty() {
+        rules.check(
+            "groups",
+            Some("is missing: add at least one table such as [groups.web]".to_owned()),
+        );
+    }
+    let shared = Shared {
+        agent: &agent,
+        tags: &file.tags,
+        sidecars: &file.sidecars,
+    };
+    let groups = file
+        .groups
+        .into_iter()
+        .map(|(name, group)| rules.group(name, group, &shared))
+        .collect();
+    let cluster_tags = merged(&file.tags, file.cluster.tags);
+    tags::check_count("cluster.tags", cluster_tags.len(), &mut rules.problems);
+    Checked {
+        spec: Spec {
+            file: String::new(),
+            environment: environment.to_owned(),
+            fleet: fleet.name,
+            region: fleet.region,
+            owner: fleet.id,
+            account: fleet.account,
+            network,
+            cluster_tags,
+            agent,
+            groups,
+            warnings: Vec::new(),
+        },
+        problems: rules.problems,
+        warnings: rules.warnings,
+    }
+}
+
+/// What all groups have in common.
+struct Shared<'a> {
+    agent: &'a Agent,
+    tags: &'a BTreeMap<String, String>,
+    sidecars: &'a BTreeMap<String, SidecarConfig>,
+}
+
+#[derive(Default)]
+struct Rules {
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+impl Rules {
+    /// Notes what is wrong with the value at `key`, if anything is.
+    fn check(&mut self, key: impl Into<String>, wrong: Option<String>) {
+        self.problems
+            .extend(wrong.map(|message| Problem::new(key, message)));
+    }
+
+    fn network(&mut self, network: wire::Network) -> Network {
+        self.check("network.vpc", shapes::ec2_id("vpc", &network.vpc));
+        if network.subnets.is_empty() {
+            self.check(
+                "network.subnets",
+                Some("is missing: fill in at least one subnet of the VPC, best one per availability zone".to_owned()),
+            );
+        }
+        for subnet in &network.subnets {
+            self.check("network.subnets", shapes::ec2_id("subnet", subnet));
+        }
+        self.check("network.subnets", repeated(&network.subnets));
+        Network {
+            vpc_id: network.vpc,
+            subnet_ids: network.subnets,
+        }
+    }
+
+    fn agent(&mut self, agent: wire::Agent) -> Agent {
+        if let Some(source) = &agent.source {
+            self.check("agent.source.url", shapes::download_url(&source.url));
+            self.check("agent.source.sha256", shapes::sha256(&source.sha256));
+        }
+        Agent {
+            source: agent.source.map(|source| Source {
+                url: source.url,
+                sha256: source.sha256.to_ascii_lowercase(),
+            }),
+            launch_timeout_seconds: agent.launch_timeout_seconds,
+            drain_timeout_seconds: agent.drain_timeout_seconds,
+        }
+    }
+
+    fn tags(&mut self, table: &str, tags: &BTreeMap<String, String>, on_instances: bool) {
+        tags::check(table, tags, on_instances, &mut self.problems);
+    }
+
+    fn group(&mut self, name: String, group: wire::Group, shared: &Shared<'_>) -> Group {
+        let table = format!("groups.{name}");
+        let key = |field: &str| format!("{table}.{field}");
+        self.check(table.as_str(), shapes::name(&name));
+        self.instance_types(&key("instance_types"), &group.instance_types);
+        let (min, max, desired) = self.size(&table, &group);
+        self.check(
+            key("ami"),
+            group
+                .ami
+                .as_deref()
+                .and_then(|ami| shapes::ec2_id("ami", ami)),
+        );
+        let root_volume_gib = group.root_volume_gib.unwrap_or(ROOT_VOLUME_MIN);
+        self.check(
+            key("root_volume_gib"),
+            outside(
+                root_volume_gib,
+                ROOT_VOLUME_MIN,
+                ROOT_VOLUME_MAX,
+                "the image needs that much, and gp3 has no more",
+            ),
+        );
+        let target_capacity = group.target_capacity.unwrap_or(TARGET_CAPACITY_DEFAULT);
+        self.check(
+            key("target_capacity"),
+            outside(
+                target_capacity,
+                1,
+                100,
+                "it is the percentage of nodes that ECS keeps busy",
+            ),
+        );
+        self.agent_rules(&table, &group, shared.agent);
+        if shared.agent.source.is_none() && group.ami.is_none() {
+            self.warnings.push(Problem::new(
+                table.as_str(),
+                "gets no fleet-agent: set `ami` to an image that carries it, or [agent] source to download it; without either no node becomes ready",
+            ));
+        }
+        let sidecars = self.chosen_sidecars(&key("sidecars"), group.sidecars, shared.sidecars);
+        self.tags(&key("tags"), &group.tags, true);
+        let tags = merged(shared.tags, group.tags);
+        tags::check_count(&key("tags"), tags.len(), &mut self.problems);
+        Group {
+            name,
+            line: 0,
+            instance_types: group.instance_types,
+            min,
+            max,
+            desired,
+            ami: group.ami,
+            root_volume_gib,
+            target_capacity,
+            drain_deadline_seconds: group.drain_deadline_seconds,
+            ecs: group.ecs,
+            sidecars,
+            tags,
+        }
+    }
+
+    fn instance_types(&mut self, key: &str, types: &[String]) {
+        if types.is_empty() {
+            self.check(
+                key,
+                Some("is missing: fill in at least one, such as [\"m7i.large\"]".to_owned()),
+            );
+        }
+        if types.len() > INSTANCE_TYPES_MAX {
+            self.check(
+                key,
+                Some(format!(
+                    "holds {}: Auto Scaling takes at most {INSTANCE_TYPES_MAX}",
+                    types.len()
+                )),
+            );
+        }
+        for value in types {
+            self.check(key, shapes::instance_type(value));
+        }
+        self.check(key, repeated(types));
+    }
+
+    /// Lower bound, upper bound and size at creation.
+    fn size(&mut self, table: &str, group: &wire::Group) -> (u32, u32, u32) {
+        let key = |field: &str| format!("{table}.{field}");
+        let missing = |what: &str| Some(format!("is missing: fill in {what}"));
+        if group.min.is_none() {
+            self.check(key("min"), missing("the least number of nodes, 0 or more"));
+        }
+        let Some(max) = group.max else {
+            self.check(
+                key("max"),
+                missing("the greatest number of nodes, 1 or more"),
+            );
+            return (0, 0, 0);
+        };
+        let min = group.min.unwrap_or(0);
+        let desired = group.desired.unwrap_or(min);
+        let outside_aws = outside(
+            max,
+            1,
+            NODES_MAX,
+            "a capacity provider needs room for a node, and a cluster takes no more",
+        );
+        if outside_aws.is_some() {
+            self.check(key("max"), outside_aws);
+        } else if min > max {
+            self.check(key("min"), Some(format!("{min} is above max, {max}")));
+        } else if !(min..=max).contains(&desired) {
+            self.check(
+                key("desired"),
+                Some(format!("{desired} is outside min to max, {min} to {max}")),
+            );
+        }
+        (min, max, desired)
+    }
+
+    /// What the agent itself would refuse, said of this file's keys. The names in agent.toml are
+    /// made from ones checked above, so what the agent says of those is left out.
+    fn agent_rules(&mut self, table: &str, group: &wire::Group, agent: &Agent) {
+        let config = Config {
+            version: VERSION,
+            auto_scaling: AutoScalingConfig {
+                launch_timeout_seconds: agent.launch_timeout_seconds,
+                drain_timeout_seconds: agent.drain_timeout_seconds,
+                ..AutoScalingConfig::default()
+            },
+            drain: DrainConfig {
+                deadline_seconds: group.drain_deadline_seconds,
+            },
+            ecs: group.ecs.clone(),
+            ..Config::default()
+        };
+        let mut found = Vec::new();
+        config.validate(&mut found);
+        for problem in found {
+            let key = match problem.key.as_str() {
+                "auto_scaling.launch_timeout_seconds" => "agent.launch_timeout_seconds".to_owned(),
+                "auto_scaling.drain_timeout_seconds" => "agent.drain_timeout_seconds".to_owned(),
+                "drain.deadline_seconds" => format!("{table}.drain_deadline_seconds"),
+                setting if setting.starts_with("ecs.") => format!("{table}.{setting}"),
+                _ => continue,
+            };
+            self.check(key, Some(problem.message));
+        }
+        for name in group.ecs.keys().filter(|name| !ecs::is_known(name)) {
+            self.warnings.push(Problem::new(
+                format!("{table}.ecs.{name}"),
+                "is not known to this build and is passed on to the ECS agent as it is",
+            ));
+        }
+    }
+
+    /// The sidecars a group names, or all of them.
+    fn chosen_sidecars(
+        &mut self,
+        key: &str,
+        names: Option<Vec<String>>,
+        known: &BTreeMap<String, SidecarConfig>,
+    ) -> BTreeMap<String, SidecarConfig> {
+        let Some(names) = names else {
+            return known.clone();
+        };
+        self.check(key, repeated(&names));
+        let mut chosen = BTreeMap::new();
+        for name in names {
+            match known.get(&name) {
+                Some(sidecar) => {
+                    chosen.insert(name, sidecar.clone());
+                }
+                None => self.check(
+                    key,
+                    Some(format!(
+                        "`{name}` has no [sidecars.{name}]{}",
+                        listed(known.keys())
+                    )),
+                ),
+            }
+        }
+        chosen
+    }
+}
+
+/// `over` laid over `base`.
+fn merged(
+    base: &BTreeMap<String, String>,
+    over: BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut merged = base.clone();
+    merged.extend(over);
+    merged
+}
+
+fn outside(value: u32, least: u32, most: u32, why: &str) -> Option<String> {
+    (!(least..=most).contains(&value))
+        .then(|| format!("{value} is outside {least} to {most}: {why}"))
+}
+
+fn repeated(values: &[String]) -> Option<String> {
+    let mut seen = BTreeSet::new();
+    let twice = values.iter().find(|value| !seen.insert(*value))?;
+    Some(format!("holds `{twice}` twice"))
+}
+
+/// `: the file has a, b`, or nothing when there is nothing to choose from.
+pub(super) fn listed<S: AsRef<str>>(known: impl Iterator<Item = S>) -> String {
+    let known: Vec<String> = known.map(|name| name.as_ref().to_owned()).collect();
+    if known.is_empty() {
+        String::new()
+    } else {
+        format!(": the file has {}", known.join(", "))
+    }
+}

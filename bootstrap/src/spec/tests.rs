@@ -1,0 +1,197 @@
+use std::fmt::Write as _;
+
+use super::*;
+
+const FILE: &str = include_str!("../../tests/fleet.toml");
+
+fn problems_in(text: &str, environment: &str) -> String {
+    match FleetFile::new("fleet.toml", text).spec(environment) {
+        Ok(_) => "ok".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// The example file with one part replaced.
+fn problems_with(old: &str, new: &str) -> String {
+    assert!(FILE.contains(old), "{old}");
+    problems_in(&FILE.replacen(old, new, 1), "dev")
+}
+
+#[test]
+fn the_example_is_valid_in_each_environment() {
+    let file = FleetFile::new("fleet.toml", FILE);
+    assert_eq!(file.environments().expect("TOML"), ["dev", "prod"]);
+    let dev = file.spec("dev").expect("valid");
+    let prod = file.spec("prod").expect("valid");
+    assert_eq!(dev.warnings, []);
+    assert_eq!(dev.groups[0].name, "batch");
+    assert_eq!(dev.groups[0].line, 31);
+    assert_eq!(dev.groups[0].sidecars.len(), 1);
+    assert_eq!(dev.groups[0].tags["cost-centre"], "43");
+    assert_eq!((dev.groups[1].min, dev.groups[1].desired), (1, 2));
+    assert_eq!(dev.groups[1].sidecars.len(), 2);
+    assert_eq!(prod.groups[1].min, 2, "laid over");
+}
+
+#[test]
+fn each_mistake_has_its_message() {
+    let mut table = String::new();
+    for (old, new) in [
+        ("[fleet]", "[fleet"),
+        ("name = \"shop\"", "name = 3"),
+        ("name = \"shop\"", "nmae = \"shop\""),
+        ("name = \"shop\"", "name = \"ecs-shop\""),
+        ("name = \"shop\"", "name = \"sg\""),
+        ("name = \"shop\"", "name = \"my shop\""),
+        ("region = \"eu-central-1\"", "region = \"eu-central-1a\""),
+        ("id = \"f-0123456789abcdef\"", "id = \"f-1\""),
+        ("account = \"123456789012\"", "account = \"1234\""),
+        ("account = \"123456789012\"", "account = 123456789012"),
+        ("vpc = \"vpc-0123456789abcdef0\"", ""),
+        ("\"subnet-0123456789abcdef1\"", "\"sbnet-1\""),
+        (
+            "\"subnet-0123456789abcdef1\"",
+            "\"subnet-0123456789abcdef0\"",
+        ),
+        ("purpose =", "\"aws:purpose\" ="),
+        ("cost-centre = \"42\"", "\"cost centre\" = \"42\""),
+        ("cost-centre = \"42\"", "db-password = \"hunter2\""),
+        (
+            "cost-centre = \"42\"",
+            "cost-centre = \"AKIAIOSFODNN7EXAMPLE\"",
+        ),
+        ("https://example.com", "http://example.com"),
+        ("https://example.com", "https://me:pw@example.com"),
+        ("sha256 = \"abab", "sha256 = \"ab"),
+        (
+            "launch_timeout_seconds = 900",
+            "launch_timeout_seconds = 10",
+        ),
+        ("launch_timeout_seconds = 900", "drain_timeout_seconds = 30"),
+        ("[groups.web]", "[groups.\"web nodes\"]"),
+        ("\"m7a.large\"", "\"m7g.large\""),
+        ("\"m7a.large\"", "\"m7i.large\""),
+        ("[\"m7i.large\", \"m7a.large\"]", "[]"),
+        ("[\"m7i.large\", \"m7a.large\"]", "\"m7i.large\""),
+        ("min = 1", ""),
+        ("min = 1", "min = -1"),
+        ("min = 1", "min = 7"),
+        ("max = 6", ""),
+        ("max = 6", "max = 0"),
+        ("desired = 2", "desired = 9"),
+        (
+            "drain_deadline_seconds = 1800",
+            "drain_deadline_seconds = 99999",
+        ),
+        ("ECS_LOGLEVEL = \"warn\"", "ECS_LOGLEVEL = \"loud\""),
+        ("ECS_LOGLEVEL = \"warn\"", "ECS_LOGLEVL = \"warn\""),
+        ("ECS_LOGLEVEL = \"warn\"", "ECS_CLUSTER = \"other\""),
+        ("ECS_LOGLEVEL = \"warn\"", "ECS_ENGINE_AUTH_DATA = \"{}\""),
+        (
+            "ECS_LOGLEVEL = \"warn\"",
+            "HTTP_PROXY = \"http://me:pw@proxy:3128\"",
+        ),
+        ("ami = \"ami-0123456789abcdef0\"", "ami = \"al2023\""),
+        ("root_volume_gib = 100", "root_volume_gib = 8"),
+        ("target_capacity = 80", "target_capacity = 101"),
+        ("[\"node-logs\"]", "[\"nodelogs\"]"),
+        (
+            "image = \"example.com/metrics:2\"",
+            "image = \"example.com/metrics\"",
+        ),
+        ("network = \"host\"", "network = \"none\""),
+        ("network = \"host\"", "env = { API_KEY = \"x\" }"),
+        ("[environments.dev]", "[environments.dev.group.web]"),
+        ("[environments.dev]", "[environments]\ndev = true"),
+        (
+            "[environments.dev]",
+            "[environments.\"d e v\"]\n[environments.dev]",
+        ),
+    ] {
+        let _ = writeln!(table, "{old}  =>  {new}\n{}\n", problems_with(old, new));
+    }
+    insta::assert_snapshot!("mistakes", table);
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_by_line() {
+    let text = FILE
+        .replace("name = \"shop\"", "name = \"\"")
+        .replace("vpc = \"vpc-0123456789abcdef0\"\n", "")
+        .replace("max = 6", "max = \"six\"")
+        .replace("target_capacity", "target_capcity")
+        .replace("ECS_LOGLEVEL = \"warn\"", "ECS_LOGLEVEL = \"loud\"")
+        .replace("image = \"example.com/metrics:2\"\n", "");
+    insta::assert_snapshot!("all_at_once", problems_in(&text, "dev"));
+}
+
+#[test]
+fn an_empty_file_says_what_is_needed() {
+    insta::assert_snapshot!("empty", problems_in("", ""));
+}
+
+#[test]
+fn an_unknown_environment_names_the_known_ones() {
+    assert_eq!(
+        problems_in(FILE, "staging"),
+        "fleet.toml: has no environment `staging`: it has dev, prod"
+    );
+}
+
+#[test]
+fn a_mistake_in_an_environment_is_found_where_it_stands() {
+    let text = FILE.replace("min = 2", "min = 9");
+    assert_eq!(problems_in(&text, "dev"), "ok");
+    assert_eq!(
+        problems_in(&text, "prod"),
+        "fleet.toml:53: groups.web.min: 9 is above max, 6"
+    );
+}
+
+#[test]
+fn groups_whose_names_would_be_one_are_refused() {
+    let text = format!(
+        "{FILE}\n[environments.prod-web]\n[environments.DEV]\n[environments.prod.groups.web-batch]\n"
+    );
+    let problems = problems_in(&text, "dev");
+    assert!(
+        problems.contains(
+            "environments.prod-web: its group `batch` would have the names of group `web-batch` in `prod`"
+        ),
+        "{problems}"
+    );
+    assert!(
+        problems.contains(
+            "environments.dev: its group `batch` would have the names of group `batch` in `DEV`"
+        ),
+        "{problems}"
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_part_of_a_file_that_is_missing_makes_it_panic(from in 0..60_usize, lines in 1..20_usize) {
+        let kept = |(index, _): &(usize, &str)| !(from..from + lines).contains(index);
+        let text: String = FILE.lines().enumerate().filter(kept).map(|(_, l)| format!("{l}\n")).collect();
+        let _ = problems_in(&text, "dev");
+    }
+}
+
+#[test]
+fn what_works_but_perhaps_not_as_meant_is_a_warning() {
+    let text = FILE
+        .replace("ECS_LOGLEVEL", "ECS_BRAND_NEW")
+        .replace("source =", "# source =");
+    let spec = FleetFile::new("fleet.toml", text)
+        .spec("dev")
+        .expect("valid");
+    let warnings: Vec<_> = spec
+        .warnings
+        .iter()
+        .map(|w| (w.line, w.key.as_str()))
+        .collect();
+    assert_eq!(
+        warnings,
+        [(23, "groups.web"), (29, "groups.web.ecs.ECS_BRAND_NEW")]
+    );
+}

@@ -1,0 +1,231 @@
+//! The program as its users meet it: arguments, output, exit codes.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+
+const FILE: &str = include_str!("fleet.toml");
+
+/// Exit code, standard output, standard error.
+struct Ended {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn fleet_bootstrap(directory: &Path, arguments: &[&str]) -> Ended {
+    let output = Command::new(env!("CARGO_BIN_EXE_fleet-bootstrap"))
+        .current_dir(directory)
+        .env_remove("AWS_REGION")
+        .args(arguments)
+        .output()
+        .expect("runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Ended {
+        code: output.status.code().expect("exits"),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+fn directory_with(fleet_toml: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("directory");
+    std::fs::write(directory.path().join("fleet.toml"), fleet_toml).expect("written");
+    directory
+}
+
+const INIT: &[&str] = &[
+    "init",
+    "--name=shop",
+    "--region=eu-central-1",
+    "--vpc=vpc-12345678",
+    "--subnet=subnet-12345678",
+    "--subnet=subnet-87654321",
+];
+
+#[test]
+fn init_writes_a_file_that_is_valid_and_never_overwrites() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path();
+    let first = fleet_bootstrap(path, INIT);
+    assert_eq!((first.code, first.stderr.as_str()), (0, ""));
+    let written = std::fs::read_to_string(path.join("fleet.toml")).expect("written");
+    assert_eq!(fleet_bootstrap(path, &["validate"]).code, 0);
+
+    let second = fleet_bootstrap(path, INIT);
+    assert_eq!(second.code, 1);
+    assert!(
+        second.stderr.contains("overwrites nothing"),
+        "{}",
+        second.stderr
+    );
+    let kept = std::fs::read_to_string(path.join("fleet.toml")).expect("kept");
+    assert_eq!(kept, written);
+
+    let other = fleet_bootstrap(path, &[INIT, &["--file=other.toml"][..]].concat());
+    assert_eq!(other.code, 0, "{}", other.stderr);
+    let other = std::fs::read_to_string(path.join("other.toml")).expect("written");
+    assert_ne!(other, written, "each has its own owner id");
+}
+
+#[test]
+fn every_key_that_init_shows_is_a_real_one() {
+    let directory = tempfile::tempdir().expect("directory");
+    assert_eq!(fleet_bootstrap(directory.path(), INIT).code, 0);
+    let file = directory.path().join("fleet.toml");
+    let shown: String = std::fs::read_to_string(&file)
+        .expect("written")
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(shown) if is_key(shown) => shown,
+            Some(_) | None => line,
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let shown = shown.replace("64 hexadecimal digits", &"ab".repeat(32));
+    std::fs::write(&file, shown).expect("written");
+    let ended = fleet_bootstrap(directory.path(), &["validate"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+}
+
+/// What begins with one word and an equals sign, or is a table, is meant to be used as it stands.
+fn is_key(shown: &str) -> bool {
+    let key = shown.split_once(" = ").map_or("", |(key, _)| key);
+    (!key.is_empty() && !key.contains(' ')) || shown.starts_with("[sidecars.")
+}
+
+#[test]
+fn init_without_flags_says_what_to_fill_in() {
+    let directory = tempfile::tempdir().expect("directory");
+    let ended = fleet_bootstrap(directory.path(), &["init"]);
+    assert_eq!(ended.code, 0);
+    insta::assert_snapshot!("init_fill_in", ended.stderr);
+    assert_eq!(fleet_bootstrap(directory.path(), &["validate"]).code, 1);
+}
+
+#[test]
+fn init_refuses_wrong_flags_and_writes_nothing() {
+    let directory = tempfile::tempdir().expect("directory");
+    let ended = fleet_bootstrap(
+        directory.path(),
+        &[
+            "init",
+            "--region=eu-central-1a",
+            "--vpc=",
+            "--environment=d\"v",
+        ],
+    );
+    assert_eq!(ended.code, 1);
+    insta::assert_snapshot!("init_refused", ended.stderr);
+    assert!(!directory.path().join("fleet.toml").exists());
+}
+
+#[test]
+fn validate_speaks_only_of_what_is_wrong() {
+    let directory = directory_with(FILE);
+    let ended = fleet_bootstrap(directory.path(), &["validate"]);
+    assert_eq!(
+        (ended.code, ended.stdout.as_str(), ended.stderr.as_str()),
+        (0, "ok fleet.toml: dev, prod\n", "")
+    );
+}
+
+#[test]
+fn validate_reports_each_problem_once_whatever_the_environments() {
+    let text = FILE.replace("max = 6", "max = 0").replace(
+        "[environments.prod.groups.web]",
+        "[environments.prod.groups.web]\nroot_volume_gib = 1",
+    );
+    let directory = directory_with(&text);
+    let ended = fleet_bootstrap(directory.path(), &["validate"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (1, ""));
+    insta::assert_snapshot!("validate_problems", ended.stderr);
+
+    let json = fleet_bootstrap(directory.path(), &["--json", "validate", "dev"]);
+    assert_eq!((json.code, json.stderr.as_str()), (1, ""));
+    insta::assert_snapshot!("validate_json", json.stdout);
+}
+
+#[test]
+fn validate_reports_errors_of_syntax_and_missing_files() {
+    let directory = directory_with("[fleet\nname = \n");
+    let ended = fleet_bootstrap(directory.path(), &["validate"]);
+    assert_eq!(ended.code, 1);
+    assert!(
+        ended.stderr.starts_with("fleet.toml:1: "),
+        "{}",
+        ended.stderr
+    );
+
+    let ended = fleet_bootstrap(directory.path(), &["validate", "-f", "none.toml"]);
+    assert_eq!(ended.code, 1);
+    assert!(
+        ended.stderr.starts_with("none.toml: cannot be read: ") && ended.stderr.contains("init"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn an_unknown_environment_is_an_error_everywhere() {
+    let directory = directory_with(FILE);
+    for arguments in [
+        &["validate", "staging"][..],
+        &["render", "staging", "policy"][..],
+    ] {
+        let ended = fleet_bootstrap(directory.path(), arguments);
+        assert_eq!(
+            (ended.code, ended.stderr.as_str()),
+            (
+                1,
+                "fleet.toml: has no environment `staging`: it has dev, prod\n"
+            )
+        );
+    }
+}
+
+#[test]
+fn render_prints_exactly_the_document() {
+    let directory = directory_with(FILE);
+    let render = |arguments: &[&str]| {
+        let ended = fleet_bootstrap(directory.path(), &[&["render", "dev"], arguments].concat());
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+        ended.stdout
+    };
+    let user_data = render(&["user-data", "--group=web"]);
+    assert!(user_data.starts_with("#cloud-config\n{\n"));
+    let agent = render(&["agent-config", "--group=web"]);
+    assert!(agent.starts_with("version = 1\nfleet = \"shop\"\n"));
+    let policy = render(&["policy", "--group=batch"]);
+    assert!(policy.starts_with("{\n") && policy.contains("autoScalingGroupName/shop-dev-batch"));
+
+    let unclear = fleet_bootstrap(directory.path(), &["render", "dev", "policy"]);
+    assert_eq!(unclear.code, 1);
+    assert!(unclear.stderr.contains("batch, web"), "{}", unclear.stderr);
+}
+
+#[test]
+fn wrong_usage_is_an_error_and_not_a_change() {
+    let directory = tempfile::tempdir().expect("directory");
+    assert_eq!(fleet_bootstrap(directory.path(), &["plan"]).code, 1);
+    assert_eq!(fleet_bootstrap(directory.path(), &["--version"]).code, 0);
+}
+
+#[test]
+fn help() {
+    let directory = tempfile::tempdir().expect("directory");
+    let mut text = String::new();
+    for command in [
+        "", "init", "validate", "plan", "up", "status", "down", "render",
+    ] {
+        let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
+        let ended = fleet_bootstrap(directory.path(), &arguments);
+        assert_eq!(ended.code, 0);
+        text += &format!(
+            "$ fleet-bootstrap {}\n{}\n",
+            arguments.join(" "),
+            ended.stdout
+        );
+    }
+    insta::assert_snapshot!("help", text);
+}
