@@ -9,6 +9,7 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
+use tabled::{builder::Builder, settings::Padding};
 
 /// Where commands say what they found and did. Colours are dropped where no terminal reads them.
 #[derive(Debug)]
@@ -69,16 +70,16 @@ impl Output {
     /// Columns of equal width, two spaces apart, without borders. Cells may be coloured.
     #[allow(clippy::unused_self, reason = "one object speaks for the command")]
     pub fn table(&self, header: &[&str], rows: Vec<Vec<String>>) -> String {
-        let header = header.iter().map(dim).collect();
-        let rows: Vec<Vec<String>> = std::iter::once(header).chain(rows).collect();
-        let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns)
-            .map(|column| {
-                let cells = rows.iter().filter_map(|row| row.get(column));
-                cells.map(|cell| width(cell)).max().unwrap_or(0)
-            })
+        let header: Vec<String> = header.iter().map(dim).collect();
+        let mut table = Builder::from_iter(std::iter::once(header).chain(rows)).build();
+        table
+            .with(tabled::settings::Style::empty())
+            .with(Padding::new(0, 2, 0, 0));
+        let lines: Vec<String> = table
+            .to_string()
+            .lines()
+            .map(|l| l.trim_end().to_owned())
             .collect();
-        let lines: Vec<String> = rows.iter().map(|row| aligned(row, &widths)).collect();
         lines.join("\n")
     }
 
@@ -147,25 +148,6 @@ pub fn dim(text: impl Display) -> String {
 
 fn styled(style: Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
-}
-
-fn aligned(row: &[String], widths: &[usize]) -> String {
-    let mut line = String::new();
-    for (index, (cell, column)) in row.iter().zip(widths).enumerate() {
-        line.push_str(cell);
-        if index + 1 < row.len() {
-            line.extend(std::iter::repeat_n(' ', column - width(cell) + 2));
-        }
-    }
-    line
-}
-
-/// What a cell takes on a terminal: colours take nothing.
-fn width(cell: &str) -> usize {
-    anstream::adapter::strip_str(cell)
-        .to_string()
-        .chars()
-        .count()
 }
 
 fn is_confirmed(mut input: impl BufRead, expected: &str) -> io::Result<bool> {

@@ -35,7 +35,10 @@ fn ecs_cannot_start_unless_the_agent_released_it_in_this_boot() {
             let said = format!("{}{}", up.out, up.err);
             assert!(said.contains("Heartbeat Timeout"), "{}: {said}", case.name);
             if case.name == "inst-missing" {
-                assert!(said.contains("fleet-agent: install failed"), "last words: {said}");
+                assert!(
+                    said.contains("fleet-agent: install failed"),
+                    "last words: {said}"
+                );
             }
         }
     });
@@ -50,11 +53,19 @@ struct Case {
 
 impl Case {
     fn installed(name: &'static str, agent: Option<&'static str>) -> Self {
-        Self { name, baked: false, agent }
+        Self {
+            name,
+            baked: false,
+            agent,
+        }
     }
 
     fn baked(name: &'static str, agent: Option<&'static str>) -> Self {
-        Self { name, baked: true, agent }
+        Self {
+            name,
+            baked: true,
+            agent,
+        }
     }
 
     /// Brings the case up, looks at its node while it is held, and returns how `up` ended.
@@ -90,8 +101,17 @@ impl Case {
         })
         .with_context(|| self.name)?;
         // Not by hand either.
-        let by_hand = sandbox.on(&node, "systemctl start ecs; systemctl is-active ecs; pgrep -f 'fleet-sandbox ecs-agent'")?;
-        assert_eq!(by_hand.out.trim(), "inactive", "{}: {}", self.name, by_hand.err);
+        let by_hand = sandbox.on(
+            &node,
+            "systemctl start ecs; systemctl is-active ecs; pgrep -f 'fleet-sandbox ecs-agent'",
+        )?;
+        assert_eq!(
+            by_hand.out.trim(),
+            "inactive",
+            "{}: {}",
+            self.name,
+            by_hand.err
+        );
         let instances = sandbox.status()?["containerInstances"].clone();
         let joined = instances
             .as_array()
@@ -119,7 +139,11 @@ impl Case {
             ));
         }
         let sum = fleet_tests::run(std::process::Command::new("sha256sum").arg(&file))?;
-        let sum = sum.out.split_whitespace().next().map_or_else(|| "0".repeat(64), str::to_owned);
+        let sum = sum
+            .out
+            .split_whitespace()
+            .next()
+            .map_or_else(|| "0".repeat(64), str::to_owned);
         Ok(format!(
             "{hook}source = {{ url = \"{}/_sandbox/files/{}\", sha256 = \"{sum}\" }}\n[environments.dev.groups.web]\n{CAPACITY}",
             sandbox.var("FLEET_SANDBOX_NODE_URL"),
@@ -131,5 +155,8 @@ impl Case {
 fn write_program(file: &Path, script: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     fs::write(file, script)?;
-    Ok(fs::set_permissions(file, fs::Permissions::from_mode(0o755))?)
+    Ok(fs::set_permissions(
+        file,
+        fs::Permissions::from_mode(0o755),
+    )?)
 }

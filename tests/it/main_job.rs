@@ -33,17 +33,28 @@ fn an_environment_comes_up_serves_loses_a_node_and_goes_away() {
     operators_keys_are_kept(&sandbox, &nodes[0]).expect("a node");
     docker_gone_is_told_not_fatal(&sandbox, &nodes[0]).expect("a node");
 
-    let _ = sandbox.cli(&["run-tasks", "shop-dev", "web", "4"]).expect("runs").exits(0);
-    eventually("4 running tasks", 60, || Ok((tasks(&fleet.status()?) == 4).then_some(())))
-        .expect("tasks");
+    let _ = sandbox
+        .cli(&["run-tasks", "shop-dev", "web", "4"])
+        .expect("runs")
+        .exits(0);
+    eventually("4 running tasks", 60, || {
+        Ok((tasks(&fleet.status()?) == 4).then_some(()))
+    })
+    .expect("tasks");
     a_leaving_node_hands_its_tasks_over(&sandbox, &fleet, &nodes[0], &nodes[1]).expect("a drain");
 
     // With tasks running, in one run.
-    let _ = fleet.bootstrap(&["down", "dev", "--yes"]).expect("runs").exits(0);
+    let _ = fleet
+        .bootstrap(&["down", "dev", "--yes"])
+        .expect("runs")
+        .exits(0);
     let plan = fleet.bootstrap(&["plan", "dev"]).expect("runs").exits(2);
     assert!(!plan.out.contains(" keep"), "{}", plan.out);
     let _ = sandbox.cli(&["calls", "--reset"]).expect("runs").exits(0);
-    let _ = fleet.bootstrap(&["down", "dev", "--yes"]).expect("runs").exits(0);
+    let _ = fleet
+        .bootstrap(&["down", "dev", "--yes"])
+        .expect("runs")
+        .exits(0);
     assert_eq!(writes(&sandbox), [""; 0], "a second down has nothing to do");
 }
 
@@ -58,27 +69,52 @@ fn interrupted_up_is_resumed(fleet: &Fleet<'_>) -> Result<()> {
 fn a_second_up_writes_nothing(sandbox: &Sandbox, fleet: &Fleet<'_>) {
     let _ = sandbox.cli(&["calls", "--reset"]).expect("runs").exits(0);
     let _ = fleet.bootstrap(&["plan", "dev"]).expect("runs").exits(0);
-    let _ = fleet.bootstrap(&["up", "dev", "--yes"]).expect("runs").exits(0);
-    assert!(writes(sandbox).iter().all(|call| !is_bootstraps(call)), "{:?}", writes(sandbox));
+    let _ = fleet
+        .bootstrap(&["up", "dev", "--yes"])
+        .expect("runs")
+        .exits(0);
+    assert!(
+        writes(sandbox).iter().all(|call| !is_bootstraps(call)),
+        "{:?}",
+        writes(sandbox)
+    );
 }
 
 /// Nodes write too: attributes, lifecycle actions.
 fn is_bootstraps(operation: &str) -> bool {
-    !["PutAttributes", "RecordLifecycleActionHeartbeat", "CompleteLifecycleAction"].contains(&operation)
+    ![
+        "PutAttributes",
+        "RecordLifecycleActionHeartbeat",
+        "CompleteLifecycleAction",
+    ]
+    .contains(&operation)
 }
 
 fn the_node_is_as_promised(sandbox: &Sandbox, node: &str) -> Result<()> {
     let file = run(Command::new("file").arg("-L").arg(program("fleet-agent")))?.exits(0);
     assert!(file.out.contains("static"), "{}", file.out);
 
-    let sockets = sandbox.on(node, "ss -Hltnup | grep fleet-agent; true")?.exits(0);
+    let sockets = sandbox
+        .on(node, "ss -Hltnup | grep fleet-agent; true")?
+        .exits(0);
     assert_eq!(sockets.out, "", "the agent opens no port");
-    let socket = sandbox.on(node, "stat -c '%a %U' /run/fleet-agent /run/fleet-agent/agent.sock")?;
+    let socket = sandbox.on(
+        node,
+        "stat -c '%a %U' /run/fleet-agent /run/fleet-agent/agent.sock",
+    )?;
     assert_eq!(socket.out.trim(), "700 root\n600 root");
 
     let config = sandbox.on(node, "cat /etc/ecs/ecs.config")?.exits(0);
-    assert!(config.out.contains("\nECS_CLUSTER=shop-dev\n") || config.out.starts_with("ECS_CLUSTER=shop-dev\n"), "{}", config.out);
-    let unit = sandbox.on(node, "systemctl show fleet-agent -p ActiveState -p StatusText -p NRestarts")?;
+    assert!(
+        config.out.contains("\nECS_CLUSTER=shop-dev\n")
+            || config.out.starts_with("ECS_CLUSTER=shop-dev\n"),
+        "{}",
+        config.out
+    );
+    let unit = sandbox.on(
+        node,
+        "systemctl show fleet-agent -p ActiveState -p StatusText -p NRestarts",
+    )?;
     assert!(unit.out.contains("ActiveState=active"), "{}", unit.out);
     assert!(unit.out.contains("NRestarts=0"), "{}", unit.out);
     assert!(!unit.out.contains("StatusText=\n"), "{}", unit.out);
@@ -86,19 +122,30 @@ fn the_node_is_as_promised(sandbox: &Sandbox, node: &str) -> Result<()> {
     let journal = sandbox
         .on(node, "journalctl -u fleet-agent -o json --output-fields=MESSAGE_ID,FLEET_EVENT,MESSAGE,SYSLOG_IDENTIFIER FLEET_EVENT=launch_completed")?
         .exits(0);
-    let record: Value = serde_json::from_str(journal.out.lines().next().context("a launch record")?)?;
-    assert_eq!(record["MESSAGE_ID"].as_str().map(str::len), Some(32), "{record}");
+    let record: Value =
+        serde_json::from_str(journal.out.lines().next().context("a launch record")?)?;
+    assert_eq!(
+        record["MESSAGE_ID"].as_str().map(str::len),
+        Some(32),
+        "{record}"
+    );
     assert_eq!(record["SYSLOG_IDENTIFIER"], "fleet-agent");
 
     let status = sandbox.on(node, "fleet-agent status")?.exits(0);
     assert!(status.out.contains("node-logs"), "{}", status.out);
-    let _ = sandbox.on(node, "fleet-agent check && fleet-agent render")?.exits(0);
+    let _ = sandbox
+        .on(node, "fleet-agent check && fleet-agent render")?
+        .exits(0);
     let broken = sandbox.on(
         node,
         "sed 's/^cluster/cluter/; s/^version = 1/version = 7/' /etc/fleet/agent.toml > /tmp/a.toml; fleet-agent check /tmp/a.toml",
     )?;
     let broken = broken.exits(1);
-    assert!(broken.err.contains("did you mean `cluster`"), "{}", broken.err);
+    assert!(
+        broken.err.contains("did you mean `cluster`"),
+        "{}",
+        broken.err
+    );
     assert!(broken.err.contains("version"), "{}", broken.err);
     Ok(())
 }
@@ -110,21 +157,37 @@ fn operators_keys_are_kept(sandbox: &Sandbox, node: &str) -> Result<()> {
         .on(node, "echo ECS_LOGLEVEL=debug >> /etc/ecs/ecs.config && systemctl restart fleet-agent && fleet-agent status")?
         .exits(0);
     eventually("the restarted agent to serve", 30, || {
-        Ok(sandbox.on(node, "fleet-agent status --json")?.out.contains("serving").then_some(()))
+        Ok(sandbox
+            .on(node, "fleet-agent status --json")?
+            .out
+            .contains("serving")
+            .then_some(()))
     })?;
     let config = sandbox.on(node, "cat /etc/ecs/ecs.config")?;
     assert!(config.out.contains("ECS_LOGLEVEL=debug"), "{}", config.out);
     let after = sandbox.on(node, "systemctl show ecs -p MainPID --value; docker inspect -f '{{.State.StartedAt}}' fleet-node-logs")?;
-    assert_eq!(before.out, after.out, "nothing changed, so nothing was restarted");
+    assert_eq!(
+        before.out, after.out,
+        "nothing changed, so nothing was restarted"
+    );
     Ok(())
 }
 
 fn docker_gone_is_told_not_fatal(sandbox: &Sandbox, node: &str) -> Result<()> {
-    let _ = sandbox.on(node, "systemctl stop docker.socket docker.service")?.exits(0);
+    let _ = sandbox
+        .on(node, "systemctl stop docker.socket docker.service")?
+        .exits(0);
     eventually("the agent to say that Docker is gone", 60, || {
-        Ok(sandbox.on(node, "fleet-agent status")?.out.contains("docker").then_some(()))
+        Ok(sandbox
+            .on(node, "fleet-agent status")?
+            .out
+            .contains("docker")
+            .then_some(()))
     })?;
-    let unit = sandbox.on(node, "systemctl show fleet-agent -p ActiveState -p NRestarts")?;
+    let unit = sandbox.on(
+        node,
+        "systemctl show fleet-agent -p ActiveState -p NRestarts",
+    )?;
     assert!(unit.out.contains("NRestarts=0"), "{}", unit.out);
     let _ = sandbox.on(node, "systemctl start docker.service")?.exits(0);
     eventually("ECS to be back", 90, || {
@@ -138,11 +201,16 @@ fn a_leaving_node_hands_its_tasks_over(
     leaving: &str,
     staying: &str,
 ) -> Result<()> {
-    let _ = sandbox.cli(&["terminate", leaving, "--decrement"])?.exits(0);
+    let _ = sandbox
+        .cli(&["terminate", leaving, "--decrement"])?
+        .exits(0);
     eventually("the node to be gone", 120, || {
         let status = fleet.status()?;
         let nodes = status["nodes"].as_array().context("nodes")?;
-        Ok(nodes.iter().all(|node| node["id"] != *leaving).then_some(()))
+        Ok(nodes
+            .iter()
+            .all(|node| node["id"] != *leaving)
+            .then_some(()))
     })?;
     eventually("4 tasks on the other node", 60, || {
         let status = fleet.status()?;
@@ -161,5 +229,10 @@ fn ready(status: &Value) -> Vec<String> {
 }
 
 fn tasks(status: &Value) -> u64 {
-    status["nodes"].as_array().into_iter().flatten().filter_map(|node| node["tasks"].as_u64()).sum()
+    status["nodes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|node| node["tasks"].as_u64())
+        .sum()
 }

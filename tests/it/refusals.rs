@@ -15,8 +15,21 @@ fn bootstrap(command: &str, env: &[(&str, &str)]) -> fleet_tests::Ran {
     let directory = tempfile::tempdir().expect("a directory");
     let init = run(Command::new(program("fleet-bootstrap"))
         .current_dir(directory.path())
-        .args(["init", "--name", "shop", "--region", "eu-central-1", "--environment", "dev"])
-        .args(["--vpc", "vpc-0123456789abcdef0", "--subnet", "subnet-0123456789abcdef0"]))
+        .args([
+            "init",
+            "--name",
+            "shop",
+            "--region",
+            "eu-central-1",
+            "--environment",
+            "dev",
+        ])
+        .args([
+            "--vpc",
+            "vpc-0123456789abcdef0",
+            "--subnet",
+            "subnet-0123456789abcdef0",
+        ]))
     .expect("init runs");
     let _ = init.exits(0);
     run(Command::new(program("fleet-bootstrap"))
@@ -75,18 +88,28 @@ fn the_sandbox_refuses_an_unknown_call_by_name_and_foreign_names_are_never_touch
     // The same names, drawn by `init` under another owner id.
     let ours = Fleet::init(&sandbox, "shop", GROUP).expect("init");
     let theirs = Fleet::init(&sandbox, "shop", GROUP).expect("init");
-    let _ = theirs.bootstrap(&["up", "dev", "--yes"]).expect("runs").exits(0);
+    let _ = theirs
+        .bootstrap(&["up", "dev", "--yes"])
+        .expect("runs")
+        .exits(0);
     let _ = sandbox.cli(&["calls", "--reset"]).expect("runs").exits(0);
     for command in [&["plan", "dev"][..], &["up", "dev", "--yes"]] {
         let ran = ours.bootstrap(command).expect("runs").exits(1);
         for kind in ["cluster", "role", "security group", "launch template"] {
-            assert!(ran.err.contains(kind), "{kind} is not named in: {}", ran.err);
+            assert!(
+                ran.err.contains(kind),
+                "{kind} is not named in: {}",
+                ran.err
+            );
         }
     }
     let _ = ours.bootstrap(&["down", "dev", "--yes"]).expect("runs");
     assert_eq!(writes(&sandbox), [""; 0]);
     let _ = theirs.bootstrap(&["plan", "dev"]).expect("runs").exits(0);
-    let _ = theirs.bootstrap(&["down", "dev", "--yes"]).expect("runs").exits(0);
+    let _ = theirs
+        .bootstrap(&["down", "dev", "--yes"])
+        .expect("runs")
+        .exits(0);
 }
 
 /// Every call that changes something, as the gateway counted them.
@@ -99,7 +122,9 @@ pub(crate) fn writes(sandbox: &Sandbox) -> Vec<String> {
         .iter()
         .filter_map(|call| call["operation"].as_str())
         .filter(|operation| {
-            !["Describe", "Get", "List"].iter().any(|read| operation.starts_with(read))
+            !["Describe", "Get", "List"]
+                .iter()
+                .any(|read| operation.starts_with(read))
         })
         .map(str::to_owned)
         .collect()

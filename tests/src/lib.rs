@@ -24,7 +24,11 @@ pub fn target() -> PathBuf {
 
 /// One of the workspace's programs, as `make build` and `make agent` leave them.
 pub fn program(name: &str) -> PathBuf {
-    let profile = if name == "fleet-agent" { "dist" } else { "debug" };
+    let profile = if name == "fleet-agent" {
+        "dist"
+    } else {
+        "debug"
+    };
     target().join(profile).join(name)
 }
 
@@ -299,7 +303,9 @@ impl<'s> Fleet<'s> {
     /// # Errors
     /// When there is nothing to tell of.
     pub fn status(&self) -> Result<Value> {
-        self.bootstrap(&["status", "dev", "--json"])?.exits(0).json()
+        self.bootstrap(&["status", "dev", "--json"])?
+            .exits(0)
+            .json()
     }
 }
 

@@ -216,27 +216,32 @@ fn span_of(table: &DeTable<'_>, path: &[&str]) -> Option<Range<usize>> {
     })
 }
 
-/// Removes the innermost key whose key or value holds `span`; returns its path and the key's span.
+/// Removes the key that stands at `span`, or else the innermost one whose value holds it; returns
+/// its path and where the key stands.
 fn remove_at(
     table: &mut DeTable<'_>,
     span: &Range<usize>,
     path: &mut Vec<String>,
 ) -> Option<(Vec<String>, Range<usize>)> {
-    let holds = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
-    let mut below = None;
+    let mut holder = None;
     for (key, value) in table.iter_mut() {
+        let name = key.get_ref().to_string();
+        if key.span() == *span {
+            holder = Some((name, key.span()));
+            break;
+        }
         if let DeValue::Table(inner) = value.get_mut() {
-            path.push(key.get_ref().to_string());
+            path.push(name.clone());
             if let Some(found) = remove_at(inner, span, path) {
                 return Some(found);
             }
             path.pop();
         }
-        if holds(key.span()) || holds(value.span()) {
-            below = Some((key.get_ref().to_string(), key.span()));
+        if value.span().start <= span.start && span.end <= value.span().end {
+            holder = Some((name, key.span()));
         }
     }
-    let (name, key_span) = below?;
+    let (name, key_span) = holder?;
     table.remove(name.as_str());
     path.push(name);
     Some((path.clone(), key_span))
@@ -323,6 +328,14 @@ mod tests {
              f.toml:5: groups.web.min: invalid value: integer `-1`, expected u32\n\
              f.toml:6: groups.web.types: invalid type: integer `7`, expected a string\n\
              f.toml:9: groups.db.other: unknown key, expected one of min, types"
+        );
+    }
+
+    #[test]
+    fn an_unknown_table_is_reported_once() {
+        assert_eq!(
+            problems("[group.web]\nmin = 1\n"),
+            "f.toml:1: group: unknown key, did you mean `groups`?"
         );
     }
 
