@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use fleet_sandbox::machines::Metadata;
 use jiff::{Timestamp, ToSpan as _};
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use crate::room::host_name;
@@ -46,7 +47,8 @@ impl Tree {
         if version != "latest" && !is_date(version) {
             return None;
         }
-        let path = decode(path);
+        // Some clients encode the colon in a tag's key.
+        let path = percent_decode_str(path).decode_utf8_lossy();
         let path = path.trim_end_matches('/');
         self.0.get(path).cloned().or_else(|| self.listing(path))
     }
@@ -196,22 +198,6 @@ fn is_date(version: &str) -> bool {
             4 | 7 => c == '-',
             _ => c.is_ascii_digit(),
         })
-}
-
-/// Undoes percent-encoding: some clients encode the colon in a tag's key. `+` is itself in a path.
-fn decode(path: &str) -> String {
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let encoded = (*first == b'%')
-            .then(|| tail.get(..2))
-            .flatten()
-            .and_then(|hex| std::str::from_utf8(hex).ok())
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        bytes.push(encoded.unwrap_or(*first));
-        rest = if encoded.is_some() { &tail[2..] } else { tail };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
