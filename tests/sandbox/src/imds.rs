@@ -119,7 +119,9 @@ impl Service {
         tokens.insert(token.clone(), (caller, now + Duration::from_secs(ttl)));
         drop(tokens);
         let mut response = plain(token.into_bytes());
-        response.headers_mut().insert(TOKEN_TTL, HeaderValue::from(ttl));
+        response
+            .headers_mut()
+            .insert(TOKEN_TTL, HeaderValue::from(ttl));
         response
     }
 

@@ -3,3 +3,7 @@
 
 pub mod machines;
 pub mod node_protocol;
+
+pub mod client;
+pub mod moto;
+pub mod world;

@@ -92,7 +92,10 @@ mod tests {
         let data = std::env::temp_dir().join(format!("checkpoint-{}", std::process::id()));
         assert!(load(&data).unwrap().is_none());
         save(&data, &checkpoint()).unwrap();
-        assert_eq!(load(&data).unwrap().unwrap().container_instance_arn, "arn:1");
+        assert_eq!(
+            load(&data).unwrap().unwrap().container_instance_arn,
+            "arn:1"
+        );
         fs::remove_dir_all(&data).unwrap();
     }
 }

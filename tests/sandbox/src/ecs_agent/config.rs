@@ -178,12 +178,11 @@ mod tests {
 
     #[test]
     fn bad_json_keeps_the_agent_from_starting() {
-        let error =
-            Settings::of(&variables("", "ECS_INSTANCE_ATTRIBUTES={\"a\":1}")).unwrap_err();
+        let error = Settings::of(&variables("", "ECS_INSTANCE_ATTRIBUTES={\"a\":1}")).unwrap_err();
         assert!(
-            error.to_string().starts_with(
-                "invalid value for ECS_INSTANCE_ATTRIBUTES: \"{\\\"a\\\":1}\""
-            ),
+            error
+                .to_string()
+                .starts_with("invalid value for ECS_INSTANCE_ATTRIBUTES: \"{\\\"a\\\":1}\""),
             "{error}"
         );
     }

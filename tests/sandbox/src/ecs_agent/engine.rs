@@ -117,9 +117,8 @@ impl Engine {
             .list_containers(Some(options))
             .await
             .with_context(|| format!("docker: list containers of {}", order.task_arn))?;
-        let is_it = |labels: &HashMap<String, String>| {
-            labels.get(LABEL_CONTAINER) == Some(&container.name)
-        };
+        let is_it =
+            |labels: &HashMap<String, String>| labels.get(LABEL_CONTAINER) == Some(&container.name);
         let found = there
             .into_iter()
             .find(|found| found.labels.as_ref().is_some_and(is_it))
@@ -130,14 +129,22 @@ impl Engine {
         }
     }
 
-    async fn create(&self, order: &TaskOrder, container: &ContainerOrder) -> anyhow::Result<String> {
+    async fn create(
+        &self,
+        order: &TaskOrder,
+        container: &ContainerOrder,
+    ) -> anyhow::Result<String> {
         let name = docker_name(order, container);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         let environment = container.environment.iter();
         let body = ContainerCreateBody {
             image: Some(container.image.clone()),
             cmd: (!container.command.is_empty()).then(|| container.command.clone()),
-            env: Some(environment.map(|(key, value)| format!("{key}={value}")).collect()),
+            env: Some(
+                environment
+                    .map(|(key, value)| format!("{key}={value}"))
+                    .collect(),
+            ),
             labels: Some(self.labels(order, container)),
             ..Default::default()
         };
@@ -191,7 +198,11 @@ impl Engine {
             .with_context(|| format!("docker: inspect container {id}"))?;
         Ok(Container {
             docker_id: id.to_owned(),
-            docker_name: seen.name.unwrap_or_default().trim_start_matches('/').to_owned(),
+            docker_name: seen
+                .name
+                .unwrap_or_default()
+                .trim_start_matches('/')
+                .to_owned(),
             name: container.name.clone(),
             image: container.image.clone(),
             image_id: seen.image.unwrap_or_default(),
@@ -214,7 +225,10 @@ impl Engine {
 
     async fn exit_of(&self, id: &str) {
         loop {
-            match std::pin::pin!(self.docker.wait_container(id, None)).next().await {
+            match std::pin::pin!(self.docker.wait_container(id, None))
+                .next()
+                .await
+            {
                 Some(Ok(_) | Err(Error::DockerContainerWaitError { .. })) => return,
                 Some(Err(error)) if is_absent(&error) => return,
                 Some(Err(error)) => log::warn!("docker: wait for container {id}: {error}"),
@@ -234,9 +248,9 @@ impl Engine {
     }
 
     async fn stop(&self, id: &str, container: &ContainerOrder) -> anyhow::Result<()> {
-        let grace = container
-            .stop_timeout
-            .map_or(self.stop_timeout, |seconds| Duration::from_secs(seconds.into()));
+        let grace = container.stop_timeout.map_or(self.stop_timeout, |seconds| {
+            Duration::from_secs(seconds.into())
+        });
         let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
         // Docker answers only once the container has stopped.
         let docker = self.docker.clone().with_timeout(grace + CALL_TIMEOUT);

@@ -223,7 +223,12 @@ pub(super) mod tests {
         ledger.accept(vec![order("a", "RUNNING")]);
         assert!(ledger.record("a", Happening::Running));
         let reason = Some("Essential container in task exited".to_owned());
-        assert!(ledger.record("a", Happening::Stopped { reason: reason.clone() }));
+        assert!(ledger.record(
+            "a",
+            Happening::Stopped {
+                reason: reason.clone()
+            }
+        ));
         assert_eq!(ledger.reports()[0].reason, reason);
         assert!(!ledger.record("a", Happening::Cleaned));
         assert!(ledger.reports().is_empty());

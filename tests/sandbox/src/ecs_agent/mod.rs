@@ -19,14 +19,8 @@ mod ledger;
 mod register;
 
 use std::{
-    collections::HashMap,
-    convert::Infallible,
-    fs,
-    net::Ipv4Addr,
-    path::Path,
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
+    collections::HashMap, convert::Infallible, fs, net::Ipv4Addr, path::Path, process::ExitCode,
+    sync::Arc, time::Duration,
 };
 
 use anyhow::{Context as _, anyhow};

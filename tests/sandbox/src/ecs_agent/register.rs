@@ -21,7 +21,10 @@ use super::{AGENT_HASH, AGENT_VERSION, config::Settings};
 const CAPABILITIES: &[(&str, Option<&str>)] = &[
     ("com.amazonaws.ecs.capability.privileged-container", None),
     ("com.amazonaws.ecs.capability.docker-remote-api.1.25", None),
-    ("com.amazonaws.ecs.capability.logging-driver.json-file", None),
+    (
+        "com.amazonaws.ecs.capability.logging-driver.json-file",
+        None,
+    ),
     ("com.amazonaws.ecs.capability.logging-driver.none", None),
     ("ecs.capability.container-ordering", None),
     ("ecs.capability.full-sync", None),
@@ -137,7 +140,9 @@ pub(super) async fn register(
         .instance_identity_document_signature(&identity.signature)
         .set_container_instance_arn(known_arn.map(str::to_owned))
         .set_attributes(Some(wanted.clone()))
-        .set_total_resources(Some(resources(settings, hardware).map_err(Refused::ForGood)?))
+        .set_total_resources(Some(
+            resources(settings, hardware).map_err(Refused::ForGood)?,
+        ))
         .set_tags((!settings.tags.is_empty()).then(|| tags(&settings.tags)))
         .version_info(
             VersionInfo::builder()
@@ -163,15 +168,19 @@ pub(super) async fn register(
     let instance = reply.container_instance.ok_or_else(|| {
         Refused::ForNow(anyhow!("ECS: RegisterContainerInstance answered nothing"))
     })?;
-    if let Some(missing) = wanted.iter().find(|wanted| !instance.attributes().contains(wanted)) {
+    let is_missing = |wanted: &&Attribute| {
+        let same = |got: &Attribute| got.name() == wanted.name() && got.value() == wanted.value();
+        !instance.attributes().iter().any(same)
+    };
+    if let Some(missing) = wanted.iter().find(is_missing) {
         return Err(Refused::ForGood(anyhow!(
             "ECS: attribute {} was not registered",
             missing.name()
         )));
     }
-    instance.container_instance_arn.ok_or_else(|| {
-        Refused::ForNow(anyhow!("ECS: RegisterContainerInstance answered no ARN"))
-    })
+    instance
+        .container_instance_arn
+        .ok_or_else(|| Refused::ForNow(anyhow!("ECS: RegisterContainerInstance answered no ARN")))
 }
 
 /// What the real agent takes for the end of it.
@@ -198,7 +207,10 @@ fn attributes(own: &BTreeMap<String, String>) -> Vec<Attribute> {
     CAPABILITIES
         .iter()
         .filter_map(|(name, value)| attribute(name, *value))
-        .chain(own.iter().filter_map(|(name, value)| attribute(name, Some(value))))
+        .chain(
+            own.iter()
+                .filter_map(|(name, value)| attribute(name, Some(value))),
+        )
         .collect()
 }
 
@@ -262,7 +274,9 @@ mod tests {
     fn reservations_are_taken_off() {
         let resources = resources(&settings("ECS_RESERVED_MEMORY=96"), &hardware()).unwrap();
         let value = |name: &str| {
-            let found = resources.iter().find(|resource| resource.name() == Some(name));
+            let found = resources
+                .iter()
+                .find(|resource| resource.name() == Some(name));
             found.unwrap().integer_value()
         };
         assert_eq!((value("CPU"), value("MEMORY")), (2_048, 4_000));

@@ -114,10 +114,8 @@ impl Tree {
         );
         // Nobody in the sandbox checks them; the ECS agent sends them on.
         for proof in ["pkcs7", "signature", "rsa2048"] {
-            self.0.insert(
-                format!("{directory}/{proof}"),
-                b"c2FuZGJveA==".to_vec(),
-            );
+            self.0
+                .insert(format!("{directory}/{proof}"), b"c2FuZGJveA==".to_vec());
         }
     }
 
@@ -214,21 +212,26 @@ mod tests {
     }
 
     fn text(tree: &Tree, path: &str) -> Option<String> {
-        tree.get(path)
-            .map(|body| String::from_utf8(body).unwrap())
+        tree.get(path).map(|body| String::from_utf8(body).unwrap())
     }
 
     #[test]
     fn directories_are_listed_with_or_without_a_slash() {
         let tree = tree(&machine());
-        for path in ["/latest/meta-data/placement/", "/2021-03-23/meta-data/placement"] {
+        for path in [
+            "/latest/meta-data/placement/",
+            "/2021-03-23/meta-data/placement",
+        ] {
             assert_eq!(
                 text(&tree, path).as_deref(),
                 Some("availability-zone\nregion")
             );
         }
         let top = text(&tree, "/latest/meta-data/").unwrap();
-        assert!(top.contains("iam/\ninstance-action\ninstance-id\n"), "{top}");
+        assert!(
+            top.contains("iam/\ninstance-action\ninstance-id\n"),
+            "{top}"
+        );
         assert_eq!(
             text(&tree, "/latest/").as_deref(),
             Some("dynamic/\nmeta-data/\nuser-data")

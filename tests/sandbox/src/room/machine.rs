@@ -95,7 +95,9 @@ async fn start(docker: &Docker, node: &Node) -> anyhow::Result<()> {
 /// Waits for the machine to stop by itself; its exit code, unless it vanished.
 async fn powered_off(docker: &Docker, node: &Node) -> Option<i64> {
     let name = node.container_name();
-    let ended = std::pin::pin!(docker.wait_container(&name, None)).next().await;
+    let ended = std::pin::pin!(docker.wait_container(&name, None))
+        .next()
+        .await;
     match ended {
         Some(Ok(exit)) => Some(exit.status_code),
         Some(Err(Error::DockerContainerWaitError { code, .. })) => Some(code),

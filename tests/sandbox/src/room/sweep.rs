@@ -95,8 +95,13 @@ async fn images(docker: &Docker, sandbox: &str) -> anyhow::Result<usize> {
         .context("docker: list images")?;
     let removals = found.into_iter().map(|image| async move {
         let options = RemoveImageOptionsBuilder::new().force(true).build();
-        gone(docker.remove_image(&image.id, Some(options), None).await.map(drop))
-            .with_context(|| format!("docker: remove image {}", image.id))
+        gone(
+            docker
+                .remove_image(&image.id, Some(options), None)
+                .await
+                .map(drop),
+        )
+        .with_context(|| format!("docker: remove image {}", image.id))
     });
     Ok(try_join_all(removals).await?.len())
 }
