@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
-use fleet_sandbox::client::Client;
+use fleet_sandbox::client::{Client, RunTasks, Spot};
 
 use crate::{
     daemon::{self, Options},
@@ -60,6 +60,9 @@ enum Subcommands {
         service: String,
         /// Tasks to keep running.
         count: u32,
+        /// What each runs; without it, a shell that waits and ends at once on SIGTERM.
+        #[arg(last = true)]
+        command: Vec<String>,
     },
     /// Set the desired capacity of an Auto Scaling group.
     Scale {
@@ -151,11 +154,17 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             cluster,
             service,
             count,
+            command,
         } => {
-            let client = client(name)?;
-            client
-                .run_tasks(&cluster, &service, count, image::BUSYBOX)
-                .await?;
+            let tasks = RunTasks {
+                cluster,
+                service,
+                count,
+                image: image::BUSYBOX.to_owned(),
+                command: or_waiting(command),
+                ..RunTasks::default()
+            };
+            client(name)?.run_tasks(&tasks).await?;
         }
         Subcommands::Scale { group, desired } => client(name)?.scale(&group, desired).await?,
         Subcommands::Terminate {
@@ -166,7 +175,14 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             instance,
             seconds,
             action,
-        } => client(name)?.spot(&instance, &action, seconds).await?,
+        } => {
+            let spot = Spot {
+                instance,
+                action,
+                seconds,
+            };
+            client(name)?.spot(&spot).await?;
+        }
         Subcommands::Bake { agent } => {
             let image_id = client(name)?.register_image("fleet-agent").await?;
             image::bake(name, &agent, &image_id)?;
@@ -214,6 +230,15 @@ fn beside_this_program() -> anyhow::Result<PathBuf> {
     let target = program.parent().and_then(std::path::Path::parent);
     let target = target.ok_or_else(|| anyhow!("{} lies nowhere", program.display()))?;
     Ok(target.join("venv/bin"))
+}
+
+/// The command given, or one that does nothing for ever and obeys SIGTERM at once.
+fn or_waiting(command: Vec<String>) -> Vec<String> {
+    if !command.is_empty() {
+        return command;
+    }
+    let script = "trap 'exit 0' TERM; while :; do sleep 3600 & wait; done";
+    ["sh", "-c", script].map(str::to_owned).to_vec()
 }
 
 async fn up(options: &Options) -> anyhow::Result<()> {
@@ -269,8 +294,8 @@ async fn env(name: &str) -> anyhow::Result<()> {
         ("AWS_EC2_METADATA_DISABLED", "true"),
         ("FLEET_SANDBOX_NAME", name),
         ("FLEET_SANDBOX_NODE_URL", &state.node_url),
-        ("FLEET_SANDBOX_VPC", &network.vpc),
-        ("FLEET_SANDBOX_SUBNETS", &network.subnets.join(" ")),
+        ("FLEET_SANDBOX_VPC", &network.vpc_id),
+        ("FLEET_SANDBOX_SUBNETS", &network.subnet_ids.join(" ")),
     ] {
         // None of the values can hold a quote.
         writeln!(text, "export {variable}='{value}'")?;
@@ -287,12 +312,13 @@ async fn calls(name: &str, reset: bool, json: bool) -> anyhow::Result<()> {
     if json {
         return print(&pretty(&calls)?);
     }
-    let mut text = format!("{:>7}  {:>8}  call", "calls", "attempts");
+    let mut text = format!("{:>7}  {:>8}  call (caller)", "calls", "attempts");
     for call in &calls {
         write!(
             text,
-            "\n{:>7}  {:>8}  {}:{}",
-            call.calls, call.attempts, call.service, call.operation
+            "
+{:>7}  {:>8}  {}:{} ({})",
+            call.calls, call.attempts, call.service, call.operation, call.caller
         )?;
     }
     print(&text)

@@ -22,6 +22,7 @@ pub struct Network {
 pub struct Call {
     pub service: String,
     pub operation: String,
+    pub caller: String,
     pub calls: u64,
     pub attempts: u64,
 }
@@ -59,19 +60,10 @@ impl Client {
     pub async fn status(&self) -> anyhow::Result<Value> {
         self.get("status").await
     }
-    pub async fn run_tasks(
-        &self,
-        cluster: &str,
-        service: &str,
-        count: u32,
-        image: &str,
-    ) -> anyhow::Result<()> {
-        self.post(
-            "run-tasks",
-            json!({"cluster": cluster, "service": service, "count": count, "image": image}),
-        )
-        .await
-        .map(drop)
+    pub async fn run_tasks(&self, tasks: &RunTasks) -> anyhow::Result<()> {
+        self.post("run-tasks", serde_json::to_value(tasks)?)
+            .await
+            .map(drop)
     }
     pub async fn scale(&self, group: &str, desired: u32) -> anyhow::Result<()> {
         self.post("scale", json!({"group": group, "desired": desired}))
@@ -86,13 +78,10 @@ impl Client {
         .await
         .map(drop)
     }
-    pub async fn spot(&self, instance: &str, action: &str, seconds: u32) -> anyhow::Result<()> {
-        self.post(
-            "spot",
-            json!({"instance": instance, "action": action, "seconds": seconds}),
-        )
-        .await
-        .map(drop)
+    pub async fn spot(&self, spot: &Spot) -> anyhow::Result<()> {
+        self.post("spot", serde_json::to_value(spot)?)
+            .await
+            .map(drop)
     }
     pub async fn network(&self) -> anyhow::Result<Network> {
         Ok(serde_json::from_value(self.get("network").await?)?)

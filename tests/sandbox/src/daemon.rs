@@ -39,6 +39,10 @@ const IMDS: SocketAddr =
 /// moto's default account.
 const ACCOUNT_ID: &str = "123456789012";
 
+/// How long IMDS is ahead of the Auto Scaling API. AWS publishes no figure; PrairieLearn's agent,
+/// PR 15522, met a lead that made it complete too early.
+const IMDS_LEAD_MS: u32 = 300;
+
 /// What the daemon says on standard output once it serves.
 const READY: &str = "ready";
 
@@ -127,9 +131,10 @@ async fn serve_with(options: &Options, paths: &Paths, docker: Docker) -> anyhow:
     let (world, commands) = World::start(WorldOptions {
         region: options.region.clone(),
         account_id: ACCOUNT_ID.to_owned(),
-        moto_url: format!("http://127.0.0.1:{moto_port}"),
+        moto_url: moto.url().to_owned(),
         files: options.files.clone(),
-    });
+        imds_lead_ms: IMDS_LEAD_MS,
+    })?;
 
     let room = Room::open(docker, &options.name, room::this_program()?).await?;
     let node_url = room.node_url();
@@ -155,14 +160,14 @@ async fn serve_with(options: &Options, paths: &Paths, docker: Docker) -> anyhow:
 
     // Cancel safe: whatever still runs, the sandbox ends here.
     tokio::select! {
-        () = async { let _ = world.serve(loopback).await; } => bail!("the gateway ended"),
-        () = async { let _ = world.serve(node_gateway).await; } => bail!("the nodes' gateway ended"),
+        ended = world.serve(loopback) => ended.context("serve the gateway")?,
+        ended = world.serve(node_gateway) => ended.context("serve the nodes' gateway")?,
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    log::info!("told to end");
-    drop(moto);
-    Ok(())
+    log::info!("the sandbox ends");
+    world.stop();
+    moto.stop().await
 }
 
 async fn listen_on_loopback(port: u16) -> anyhow::Result<TcpListener> {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-pub struct Moto(Child);
+pub struct Moto(Child, String);
 
 impl Moto {
     pub async fn start(bin: &Path, port: u16, log: &Path) -> anyhow::Result<Self> {
@@ -26,7 +26,17 @@ impl Moto {
         {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Ok(Self(child))
+        Ok(Self(child, format!("http://127.0.0.1:{port}")))
+    }
+}
+
+impl Moto {
+    pub fn url(&self) -> &str {
+        &self.1
+    }
+    pub async fn stop(self) -> anyhow::Result<()> {
+        drop(self);
+        std::future::ready(Ok(())).await
     }
 }
 

@@ -53,7 +53,9 @@ pub struct World {
 }
 
 impl World {
-    pub fn start(o: WorldOptions) -> (Self, mpsc::UnboundedReceiver<MachineCommand>) {
+    pub fn start(
+        o: WorldOptions,
+    ) -> anyhow::Result<(Self, mpsc::UnboundedReceiver<MachineCommand>)> {
         let (commands, receiver) = mpsc::unbounded_channel();
         (
             Self {
@@ -102,6 +104,7 @@ impl World {
             rebalance: None,
         })
     }
+    pub fn stop(&self) {}
     pub async fn serve(&self, listener: tokio::net::TcpListener) -> std::io::Result<()> {
         axum::serve(
             listener,
@@ -145,10 +148,10 @@ async fn answer(State(world): State<World>, request: Request) -> Response {
             let i = world.inner.lock().expect("lock");
             json!({"events": i.events, "reports": i.reports, "addresses": format!("{:?}", i.addresses)})
         }
-        "/_sandbox/network" => json!({"vpc": "vpc-1", "subnets": ["subnet-1", "subnet-2"]}),
+        "/_sandbox/network" => json!({"vpc_id": "vpc-1", "subnet_ids": ["subnet-1", "subnet-2"]}),
         "/_sandbox/images" => json!({"image_id": "ami-0baked00000000001"}),
         "/_sandbox/calls" => {
-            json!([{"service": "ecs", "operation": "X", "calls": 1, "attempts": 2}])
+            json!([{"service": "ecs", "operation": "X", "caller": "me", "calls": 1, "attempts": 2}])
         }
         "/_sandbox/terminate" => {
             let v: Value = serde_json::from_slice(&body).expect("json");

@@ -9,7 +9,7 @@ use aws_config::{
 };
 use aws_sdk_ecs::{
     Client,
-    error::{DisplayErrorContext, ProvideErrorMetadata as _},
+    error::ProvideErrorMetadata as _,
     types::{Attribute, Resource, Tag, VersionInfo},
 };
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
@@ -155,7 +155,7 @@ pub(super) async fn register(
         .await
         .map_err(|error| {
             let terminal = is_terminal(error.code());
-            let error = anyhow!("{}", DisplayErrorContext(&error)).context(format!(
+            let error = anyhow::Error::new(error).context(format!(
                 "ECS: RegisterContainerInstance in cluster {}",
                 settings.cluster
             ));
