@@ -14,8 +14,26 @@ pub struct Client {
 
 #[derive(Deserialize)]
 pub struct Network {
-    pub vpc: String,
-    pub subnets: Vec<String>,
+    pub vpc_id: String,
+    pub subnet_ids: Vec<String>,
+}
+
+#[derive(Serialize, Default)]
+pub struct RunTasks {
+    pub cluster: String,
+    pub service: String,
+    pub count: u32,
+    pub image: String,
+    pub command: Vec<String>,
+    pub cpu: Option<u32>,
+    pub memory: Option<u32>,
+}
+
+#[derive(Serialize)]
+pub struct Spot {
+    pub instance: String,
+    pub action: String,
+    pub seconds: u32,
 }
 
 #[derive(Serialize, Deserialize)]

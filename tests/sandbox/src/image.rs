@@ -6,13 +6,21 @@
     reason = "baking runs the docker command: only it packs a build context"
 )]
 
-use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, bail};
 use bollard::Docker;
 use sha2::{Digest as _, Sha256};
 
-use crate::{docker, paths::LABEL};
+use crate::{
+    docker,
+    paths::{LABEL, Paths},
+};
 
 /// The image of the pause container, of tasks and of sidecars.
 pub(crate) const BUSYBOX: &str = "fleet-sandbox/busybox:1";
@@ -82,8 +90,8 @@ pub(crate) fn bake(sandbox: &str, agent: &Path, image_id: &str) -> anyhow::Resul
     baked
 }
 
-fn tempdir(sandbox: &str, image_id: &str) -> anyhow::Result<std::path::PathBuf> {
-    let path = crate::paths::Paths::of(sandbox)?
+fn tempdir(sandbox: &str, image_id: &str) -> anyhow::Result<PathBuf> {
+    let path = Paths::of(sandbox)?
         .directory()
         .join(format!("bake-{image_id}"));
     fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
@@ -101,18 +109,17 @@ fn stage(context: &Path, agent: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(&directory)
             .with_context(|| format!("create {}", directory.display()))?;
     }
-    fs::copy(agent, bin.join("fleet-agent"))
+    let program = bin.join("fleet-agent");
+    fs::copy(agent, &program)
         .with_context(|| format!("copy the agent from {}", agent.display()))?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
     fs::write(units.join("fleet-agent.service"), AGENT_UNIT)?;
     fs::write(units.join("ecs.service.d/10-fleet.conf"), AGENT_GATE)?;
     symlink(
         "/etc/systemd/system/fleet-agent.service",
         units.join("multi-user.target.wants/fleet-agent.service"),
     )?;
-    let recipe = format!(
-        "FROM {}\nCOPY --chown=0:0 root/ /\nRUN [\"/bin/chmod\", \"755\", \"/usr/bin/fleet-agent\"]\n",
-        node_tag()
-    );
+    let recipe = format!("FROM {}\nCOPY --chown=0:0 root/ /\n", node_tag());
     fs::write(context.join("Dockerfile"), recipe)?;
     Ok(())
 }
@@ -120,7 +127,7 @@ fn stage(context: &Path, agent: &Path) -> anyhow::Result<()> {
 fn build(sandbox: &str, context: &Path, image_id: &str) -> anyhow::Result<()> {
     let tag = baked_tag(image_id);
     let output = Command::new("docker")
-        .args(["build", "--quiet", "--network", "none", "--label"])
+        .args(["build", "--quiet", "--label"])
         .arg(format!("{LABEL}={sandbox}"))
         .args(["--tag", &tag])
         .arg(context)

@@ -7,7 +7,7 @@
 )]
 
 use std::{
-    fs, io,
+    fs,
     time::{Duration, Instant},
 };
 
@@ -41,11 +41,9 @@ pub(crate) fn of(sandbox: &str) -> anyhow::Result<Vec<Pid>> {
         let Some(pid) = pid else {
             continue;
         };
-        // A process that has just ended, or a zombie, has no environment any more.
-        let environment = match fs::read(entry.path().join("environ")) {
-            Ok(environment) => environment,
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => continue,
-            Err(_) => continue,
+        // A process that has just ended, or belongs to somebody else, is none of ours.
+        let Ok(environment) = fs::read(entry.path().join("environ")) else {
+            continue;
         };
         if environment
             .split(|byte| *byte == 0)

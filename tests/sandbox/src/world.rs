@@ -30,6 +30,7 @@ pub struct WorldOptions {
     pub account_id: String,
     pub moto_url: String,
     pub files: Option<PathBuf>,
+    pub imds_lead_ms: u32,
 }
 
 #[derive(Default)]
@@ -57,7 +58,7 @@ impl World {
         o: WorldOptions,
     ) -> anyhow::Result<(Self, mpsc::UnboundedReceiver<MachineCommand>)> {
         let (commands, receiver) = mpsc::unbounded_channel();
-        (
+        Ok((
             Self {
                 commands,
                 inner: Arc::default(),
@@ -65,7 +66,7 @@ impl World {
                 account: o.account_id,
             },
             receiver,
-        )
+        ))
     }
     pub fn machine_event(&self, event: MachineEvent) {
         let mut inner = self.inner.lock().expect("lock");
@@ -189,11 +190,7 @@ async fn answer(State(world): State<World>, request: Request) -> Response {
                         containers: vec![ContainerOrder {
                             name: "app".into(),
                             image: v["image"].as_str().unwrap_or_default().into(),
-                            command: vec![
-                                "sh".into(),
-                                "-c".into(),
-                                "trap 'exit 0' TERM; while :; do sleep 1; done".into(),
-                            ],
+                            command: serde_json::from_value(v["command"].clone()).expect("command"),
                             environment: BTreeMap::new(),
                             stop_timeout: Some(5),
                         }],

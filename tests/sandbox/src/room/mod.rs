@@ -74,74 +74,108 @@ impl Room {
     pub(crate) async fn run(
         self,
         mut commands: mpsc::UnboundedReceiver<MachineCommand>,
-        report: impl Fn(MachineEvent) + Clone + Send + Sync + 'static,
+        report: impl Fn(MachineEvent) + Clone + Send + 'static,
     ) {
-        let mut addresses = Addresses::of(self.network.third_octet());
-        let mut running: HashMap<String, oneshot::Sender<()>> = HashMap::new();
-        let mut lives = JoinSet::new();
+        let mut machines = Machines::of(&self.network);
         loop {
             // Both arms are cancel safe: recv and join_next lose nothing.
             tokio::select! {
                 command = commands.recv() => match command {
                     None => return,
                     Some(MachineCommand::Launch(launch)) => {
-                        let Some(node) = self.node(&launch, &mut addresses) else {
-                            report(no_address(launch.instance_id));
-                            continue;
-                        };
-                        let (terminate, terminated) = oneshot::channel();
-                        running.insert(launch.instance_id, terminate);
-                        let docker = self.docker.clone();
-                        let report = report.clone();
-                        lives.spawn(async move {
-                            machine::live(&docker, &node, terminated, report).await;
-                            node
-                        });
+                        self.launch(*launch, &mut machines, report.clone());
                     }
                     Some(MachineCommand::Terminate { instance_id }) => {
-                        // The machine's own task answers; it may just have powered itself off.
-                        let told = running.remove(&instance_id).map(|terminate| terminate.send(()));
-                        if told.is_none() {
+                        // The machine's own task answers for it; nobody else does for a stranger.
+                        if !machines.terminate(&instance_id) {
                             report(MachineEvent::Gone { instance_id });
                         }
                     }
                     Some(MachineCommand::Console { instance_id, reply }) => {
-                        let docker = self.docker.clone();
-                        let name = container_name(&self.sandbox, &instance_id);
-                        tokio::spawn(async move {
-                            // Nobody listening any more is no reason to fail.
-                            let _ = reply.send(machine::console(&docker, &name).await);
-                        });
+                        self.console(&instance_id, reply);
                     }
                 },
-                Some(ended) = lives.join_next() => match ended {
-                    Ok(node) => {
-                        running.remove(&node.instance_id);
-                        addresses.give_back(node.address);
-                    }
+                Some(ended) = machines.lives.join_next() => match ended {
+                    Ok(node) => machines.forget(&node),
                     Err(error) => log::error!("machine room: {error}"),
                 },
             }
         }
     }
 
-    fn node(&self, launch: &Launch, addresses: &mut Addresses) -> Option<Node> {
-        Some(Node {
+    fn launch(
+        &self,
+        launch: Launch,
+        machines: &mut Machines,
+        report: impl Fn(MachineEvent) + Send + 'static,
+    ) {
+        let Some(address) = machines.addresses.take() else {
+            return report(MachineEvent::Failed {
+                instance_id: launch.instance_id,
+                reason: "InsufficientFreeAddressesInSubnet: the sandbox's network is full"
+                    .to_owned(),
+            });
+        };
+        let node = Node {
             sandbox: self.sandbox.clone(),
             network: self.network.name().to_owned(),
             instance_id: launch.instance_id.clone(),
-            image_id: launch.image_id.clone(),
-            address: addresses.take()?,
+            image_id: launch.image_id,
+            address,
             gateway: self.node_url(),
             program: self.program.clone(),
-        })
+        };
+        let (terminate, terminated) = oneshot::channel();
+        machines.running.insert(launch.instance_id, Some(terminate));
+        let docker = self.docker.clone();
+        machines.lives.spawn(async move {
+            machine::live(&docker, &node, terminated, report).await;
+            node
+        });
+    }
+
+    fn console(&self, instance_id: &str, reply: oneshot::Sender<String>) {
+        let docker = self.docker.clone();
+        let name = container_name(&self.sandbox, instance_id);
+        tokio::spawn(async move {
+            // Nobody listening any more is no reason to fail.
+            let _ = reply.send(machine::console(&docker, &name).await);
+        });
     }
 }
 
-fn no_address(instance_id: String) -> MachineEvent {
-    MachineEvent::Failed {
-        instance_id,
-        reason: "InsufficientFreeAddressesInSubnet: the sandbox's network is full".to_owned(),
+/// The machines there are, and the addresses left for more.
+struct Machines {
+    addresses: Addresses,
+    /// How to terminate each, by instance id; empty once it has been told.
+    running: HashMap<String, Option<oneshot::Sender<()>>>,
+    lives: JoinSet<Node>,
+}
+
+impl Machines {
+    fn of(network: &Network) -> Self {
+        Self {
+            addresses: Addresses::of(network.third_octet()),
+            running: HashMap::new(),
+            lives: JoinSet::new(),
+        }
+    }
+
+    /// Tells a machine to end; whether there is such a machine. It may be ending already.
+    fn terminate(&mut self, instance_id: &str) -> bool {
+        let Some(terminate) = self.running.get_mut(instance_id) else {
+            return false;
+        };
+        if let Some(terminate) = terminate.take() {
+            // A machine that has just powered itself off does not listen any more.
+            let _ = terminate.send(());
+        }
+        true
+    }
+
+    fn forget(&mut self, node: &Node) {
+        self.running.remove(&node.instance_id);
+        self.addresses.give_back(node.address);
     }
 }
 
