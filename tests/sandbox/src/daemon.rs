@@ -1,0 +1,228 @@
+//! The composition root of a sandbox: moto, the control plane, the machine room and the metadata
+//! service, wired together until somebody says stop.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "`up` starts the daemon and waits for its word"
+)]
+
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader, Write as _},
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, bail};
+use bollard::Docker;
+use fleet_sandbox::{
+    moto::Moto,
+    world::{World, WorldOptions},
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{
+    docker, image, imds,
+    paths::{PROCESS_MARK, Paths, State},
+    processes,
+    room::{self, GATEWAY_PORT, Room},
+};
+
+/// The address of EC2's metadata service.
+const IMDS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
+
+/// moto's default account.
+const ACCOUNT_ID: &str = "123456789012";
+
+/// How long IMDS is ahead of the Auto Scaling API. AWS publishes no figure; PrairieLearn's agent,
+/// PR 15522, met a lead that made it complete too early.
+const IMDS_LEAD_MS: u32 = 300;
+
+/// What the daemon says on standard output once it serves.
+const READY: &str = "ready";
+
+/// How a sandbox is set up.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) name: String,
+    pub(crate) port: u16,
+    pub(crate) region: String,
+    /// Served at /_sandbox/files/.
+    pub(crate) files: Option<PathBuf>,
+    /// Directory of `moto_server`.
+    pub(crate) moto: PathBuf,
+}
+
+/// Starts the daemon and waits until it serves.
+pub(crate) fn start(options: &Options) -> anyhow::Result<()> {
+    let paths = Paths::of(&options.name)?;
+    paths.create()?;
+    let path = paths.log();
+    let log = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    let mut command = Command::new(room::this_program()?);
+    command
+        .args([
+            "serve",
+            "--name",
+            &options.name,
+            "--region",
+            &options.region,
+        ])
+        .args(["--port", &options.port.to_string(), "--moto"])
+        .arg(&options.moto)
+        .env(PROCESS_MARK, &options.name)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log);
+    if let Some(files) = &options.files {
+        command.arg("--files").arg(files);
+    }
+    let mut daemon = command.spawn().context("start the daemon")?;
+    let said = daemon.stdout.take().map(|stdout| {
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).map(|_| line)
+    });
+    match said {
+        Some(Ok(line)) if line.trim_end() == READY => Ok(()),
+        _ => {
+            let status = daemon.wait().context("wait for the daemon")?;
+            bail!("the daemon did not start ({status}): {}", last_line(&path))
+        }
+    }
+}
+
+fn last_line(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let line = text.lines().rfind(|line| !line.is_empty());
+    line.map_or_else(|| format!("see {}", log.display()), str::to_owned)
+}
+
+/// Runs a sandbox until SIGTERM or SIGINT, then removes its machines.
+pub(crate) async fn serve(options: &Options) -> anyhow::Result<()> {
+    // A session of its own: neither the terminal's Ctrl-C nor its end reaches the sandbox.
+    nix::unistd::setsid().context("leave the terminal's session")?;
+    let paths = Paths::of(&options.name)?;
+    let docker = docker::connect().await?;
+    image::require_built(&docker).await?;
+    let served = serve_with(options, &paths, docker.clone()).await;
+    if let Err(error) = &served {
+        log::error!("{error:#}");
+    }
+    let swept = room::sweep(&docker, &options.name).await;
+    served.and(swept.map(drop))
+}
+
+async fn serve_with(options: &Options, paths: &Paths, docker: Docker) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+
+    let loopback = listen_on_loopback(options.port).await?;
+    let port = loopback
+        .local_addr()
+        .context("read the gateway's port")?
+        .port();
+    let moto_port = free_port().await?;
+    let moto = Moto::start(&options.moto, moto_port, &paths.moto_log()).await?;
+    let (world, commands) = World::start(WorldOptions {
+        region: options.region.clone(),
+        account_id: ACCOUNT_ID.to_owned(),
+        moto_url: moto.url().to_owned(),
+        files: options.files.clone(),
+        imds_lead_ms: IMDS_LEAD_MS,
+    })?;
+
+    let room = Room::open(docker, &options.name, room::this_program()?).await?;
+    let node_url = room.node_url();
+    let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, GATEWAY_PORT));
+    let node_gateway = room.listen(everywhere).await?;
+    let imds_listener = room.listen(IMDS).await?;
+
+    let lookup = world.clone();
+    let machines = world.clone();
+    tokio::spawn(imds::serve(imds_listener, move |address| {
+        lookup.metadata(address)
+    }));
+    tokio::spawn(room.run(commands, move |event| machines.machine_event(event)));
+
+    paths.write_state(&State {
+        pid: std::process::id(),
+        port,
+        region: options.region.clone(),
+        node_url,
+    })?;
+    log::info!("sandbox {} serves on 127.0.0.1:{port}", options.name);
+    say_ready()?;
+
+    // Cancel safe: whatever still runs, the sandbox ends here.
+    tokio::select! {
+        ended = world.serve(loopback) => ended.context("serve the gateway")?,
+        ended = world.serve(node_gateway) => ended.context("serve the nodes' gateway")?,
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    log::info!("the sandbox ends");
+    world.stop();
+    moto.stop().await
+}
+
+async fn listen_on_loopback(port: u16) -> anyhow::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .await
+        .with_context(|| {
+            format!("listen on 127.0.0.1:{port}; choose another with --port, or 0 for any")
+        })
+}
+
+/// moto must be told its port, so it cannot choose one itself.
+async fn free_port() -> anyhow::Result<u16> {
+    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .context("find a free port for moto")?;
+    Ok(probe
+        .local_addr()
+        .context("find a free port for moto")?
+        .port())
+}
+
+fn say_ready() -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{READY}")
+        .and_then(|()| stdout.flush())
+        .context("tell `up` that the sandbox serves")
+}
+
+/// What `down` found.
+#[derive(Debug)]
+pub(crate) struct Removed {
+    pub(crate) processes: usize,
+    pub(crate) docker: usize,
+    pub(crate) state: bool,
+}
+
+/// Ends and removes everything of a sandbox, in whatever condition it is.
+pub(crate) async fn remove(name: &str) -> anyhow::Result<Removed> {
+    let paths = Paths::of(name)?;
+    let processes = processes::end(name).await?;
+    let docker = docker::connect().await?;
+    let swept = room::sweep(&docker, name).await?;
+    Ok(Removed {
+        processes,
+        docker: swept,
+        state: paths.remove()?,
+    })
+}
+
+/// The state of a sandbox that serves; `None` when it is not up.
+pub(crate) fn running(name: &str) -> anyhow::Result<Option<State>> {
+    let state = Paths::of(name)?.read_state()?;
+    let alive = processes::of(name)?;
+    Ok(state.filter(|state| {
+        let is_it = |pid: &nix::unistd::Pid| u32::try_from(pid.as_raw()) == Ok(state.pid);
+        alive.iter().any(is_it)
+    }))
+}

@@ -1,0 +1,185 @@
+//! The machine room: every machine the models launch is a container that boots systemd, cloud-init
+//! and Docker, on a network of its sandbox.
+//!
+//! The network's .2 is the pause container. It does nothing, but its network namespace carries
+//! 169.254.169.254 and the sandbox's listeners, so that the nodes reach the metadata service and
+//! the gateway as neighbours and the host's own routes stay as they are.
+
+mod addresses;
+mod machine;
+mod namespace;
+mod network;
+mod node;
+mod sweep;
+
+use std::{collections::HashMap, net::SocketAddr, path::PathBuf};
+
+use anyhow::Context as _;
+use bollard::Docker;
+use fleet_sandbox::machines::{Launch, MachineCommand, MachineEvent};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+
+use self::{addresses::Addresses, network::Network, node::Node};
+
+pub(crate) use self::{
+    node::{container_name, host_name},
+    sweep::sweep,
+};
+
+/// Port of the gateway on the nodes' network.
+pub(crate) const GATEWAY_PORT: u16 = 4566;
+
+/// The machines of one sandbox and their network.
+#[derive(Debug)]
+pub(crate) struct Room {
+    docker: Docker,
+    sandbox: String,
+    network: Network,
+    /// This program, mounted into the nodes as their ECS agent.
+    program: PathBuf,
+}
+
+impl Room {
+    /// Makes the network and the pause container. Until the room is swept they stay.
+    pub(crate) async fn open(
+        docker: Docker,
+        sandbox: &str,
+        program: PathBuf,
+    ) -> anyhow::Result<Self> {
+        let network = Network::create(&docker, sandbox).await?;
+        Ok(Self {
+            docker,
+            sandbox: sandbox.to_owned(),
+            network,
+            program,
+        })
+    }
+
+    /// The gateway as the nodes see it.
+    pub(crate) fn node_url(&self) -> String {
+        format!("http://{}:{GATEWAY_PORT}", self.network.pause_address())
+    }
+
+    /// A listener on the nodes' network.
+    pub(crate) async fn listen(&self, address: SocketAddr) -> anyhow::Result<TcpListener> {
+        namespace::listen(self.network.pause_pid(), address).await
+    }
+
+    /// Plays the machines until nobody commands them any more. Machines start and stop side by
+    /// side.
+    pub(crate) async fn run(
+        self,
+        mut commands: mpsc::UnboundedReceiver<MachineCommand>,
+        report: impl Fn(MachineEvent) + Clone + Send + 'static,
+    ) {
+        let mut machines = Machines::of(&self.network);
+        loop {
+            // Both arms are cancel safe: recv and join_next lose nothing.
+            tokio::select! {
+                command = commands.recv() => match command {
+                    None => return,
+                    Some(MachineCommand::Launch(launch)) => {
+                        self.launch(*launch, &mut machines, report.clone());
+                    }
+                    Some(MachineCommand::Terminate { instance_id }) => {
+                        // The machine's own task answers for it; nobody else does for a stranger.
+                        if !machines.terminate(&instance_id) {
+                            report(MachineEvent::Gone { instance_id });
+                        }
+                    }
+                    Some(MachineCommand::Console { instance_id, reply }) => {
+                        self.console(&instance_id, reply);
+                    }
+                },
+                Some(ended) = machines.lives.join_next() => match ended {
+                    Ok(node) => machines.forget(&node),
+                    Err(error) => log::error!("machine room: {error}"),
+                },
+            }
+        }
+    }
+
+    fn launch(
+        &self,
+        launch: Launch,
+        machines: &mut Machines,
+        report: impl Fn(MachineEvent) + Send + 'static,
+    ) {
+        let Some(address) = machines.addresses.take() else {
+            return report(MachineEvent::Failed {
+                instance_id: launch.instance_id,
+                reason: "InsufficientFreeAddressesInSubnet: the sandbox's network is full"
+                    .to_owned(),
+            });
+        };
+        let node = Node {
+            sandbox: self.sandbox.clone(),
+            network: self.network.name().to_owned(),
+            instance_id: launch.instance_id.clone(),
+            image_id: launch.image_id,
+            address,
+            gateway: self.node_url(),
+            program: self.program.clone(),
+        };
+        let (terminate, terminated) = oneshot::channel();
+        machines.running.insert(launch.instance_id, Some(terminate));
+        let docker = self.docker.clone();
+        machines.lives.spawn(async move {
+            machine::live(&docker, &node, terminated, report).await;
+            node
+        });
+    }
+
+    fn console(&self, instance_id: &str, reply: oneshot::Sender<String>) {
+        let docker = self.docker.clone();
+        let name = container_name(&self.sandbox, instance_id);
+        tokio::spawn(async move {
+            // Nobody listening any more is no reason to fail.
+            let _ = reply.send(machine::console(&docker, &name).await);
+        });
+    }
+}
+
+/// The machines there are, and the addresses left for more.
+struct Machines {
+    addresses: Addresses,
+    /// How to terminate each, by instance id; empty once it has been told.
+    running: HashMap<String, Option<oneshot::Sender<()>>>,
+    lives: JoinSet<Node>,
+}
+
+impl Machines {
+    fn of(network: &Network) -> Self {
+        Self {
+            addresses: Addresses::of(network.third_octet()),
+            running: HashMap::new(),
+            lives: JoinSet::new(),
+        }
+    }
+
+    /// Tells a machine to end; whether there is such a machine. It may be ending already.
+    fn terminate(&mut self, instance_id: &str) -> bool {
+        let Some(terminate) = self.running.get_mut(instance_id) else {
+            return false;
+        };
+        if let Some(terminate) = terminate.take() {
+            // A machine that has just powered itself off does not listen any more.
+            let _ = terminate.send(());
+        }
+        true
+    }
+
+    fn forget(&mut self, node: &Node) {
+        self.running.remove(&node.instance_id);
+        self.addresses.give_back(node.address);
+    }
+}
+
+/// This program's own file.
+pub(crate) fn this_program() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("find this program's own file")
+}
