@@ -3,6 +3,7 @@
 
 pub mod api_error;
 pub mod autoscaling;
+pub mod ecs;
 mod ids;
 pub mod machines;
 pub mod node_protocol;
