@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::{
-    Activity, Group, Hook, Instance, LifecycleState, Model,
+    Activity, Group, Hook, Instance, Model,
     group::Template,
     invalid,
     requests::{
@@ -100,7 +100,7 @@ struct DescribedInstance {
     #[serde(skip_serializing_if = "Option::is_none")]
     auto_scaling_group_name: Option<String>,
     availability_zone: String,
-    lifecycle_state: LifecycleState,
+    lifecycle_state: &'static str,
     health_status: &'static str,
     launch_template: TemplateSpec,
     image_id: String,
@@ -422,7 +422,7 @@ impl Instance {
             instance_type: self.instance_type.clone(),
             auto_scaling_group_name: group,
             availability_zone: self.availability_zone.clone(),
-            lifecycle_state: self.state,
+            lifecycle_state: self.state.as_str(),
             health_status,
             launch_template: self.template.clone(),
             image_id: self.image_id.clone(),

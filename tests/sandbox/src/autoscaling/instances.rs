@@ -1,7 +1,6 @@
 //! Instances of a group and the calls on them.
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
 
 use super::{
     Activity, Model, at,
@@ -48,26 +47,35 @@ pub struct Instance {
 }
 
 /// Where an instance is in its life. `Pending:Proceed` is passed through at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LifecycleState {
     /// The machine starts.
     Pending,
     /// Held by launching hooks.
-    #[serde(rename = "Pending:Wait")]
     PendingWait,
     /// In service.
     InService,
     /// Chosen to go; the API has not opened its hooks yet.
     Terminating,
     /// Held by terminating hooks.
-    #[serde(rename = "Terminating:Wait")]
     TerminatingWait,
     /// The machine is being removed.
-    #[serde(rename = "Terminating:Proceed")]
     TerminatingProceed,
 }
 
 impl LifecycleState {
+    /// As in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::PendingWait => "Pending:Wait",
+            Self::InService => "InService",
+            Self::Terminating => "Terminating",
+            Self::TerminatingWait => "Terminating:Wait",
+            Self::TerminatingProceed => "Terminating:Proceed",
+        }
+    }
+
     /// Whether it no longer counts towards capacity.
     pub fn is_terminating(self) -> bool {
         match self {

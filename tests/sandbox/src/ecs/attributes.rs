@@ -14,7 +14,7 @@ const ATTRIBUTES_MAX: usize = 10;
 /// An attribute.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct Attribute {
+pub(super) struct Attribute {
     pub(super) name: String,
     pub(super) value: Option<String>,
     pub(super) target_type: Option<String>,

@@ -60,7 +60,8 @@ pub enum InstanceStatus {
 }
 
 impl InstanceStatus {
-    pub(super) fn as_str(self) -> &'static str {
+    /// As in the API.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "ACTIVE",
             Self::Draining => "DRAINING",
@@ -107,7 +108,8 @@ pub enum TaskStatus {
 }
 
 impl TaskStatus {
-    pub(super) fn as_str(self) -> &'static str {
+    /// As in the API.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "PENDING",
             Self::Running => "RUNNING",
@@ -205,7 +207,8 @@ pub enum ServiceStatus {
 }
 
 impl ServiceStatus {
-    pub(super) fn as_str(self) -> &'static str {
+    /// As in the API.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "ACTIVE",
             Self::Draining => "DRAINING",

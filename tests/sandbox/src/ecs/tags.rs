@@ -14,7 +14,7 @@ const TAGS_MAX: usize = 50;
 /// A tag.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct Tag {
+pub(super) struct Tag {
     pub(super) key: String,
     pub(super) value: String,
 }
