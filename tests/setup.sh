@@ -12,6 +12,7 @@ moto='moto[server]==5.2.5'
 
 # What a program needs it by, and the package it is in.
 needed=(
+    cc:build-essential
     dockerd:docker.io
     docker:docker.io
     iptables:iptables
@@ -22,6 +23,7 @@ needed=(
     file:file
     shellcheck:shellcheck
     ip:iproute2
+    pgrep:procps
 )
 dockerd_wait_seconds=60
 

@@ -1,121 +1,159 @@
-//! STAND-IN, replaced at merge.
-#![allow(
-    missing_debug_implementations,
-    clippy::disallowed_methods,
-    reason = "stand-in"
-)]
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+//! A client of the admin API, for the command line and for tests.
 
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+pub use crate::{
+    admin::{
+        ClusterState, GroupState, Image, Network, NodeState, Rebalance, RegisterImage, RunTasks,
+        Scale, Spot, Status, Terminate,
+    },
+    calls::CallCount,
+    faults::FaultRule,
+};
+
+/// The first answers of moto behind the gateway are slow.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A client of one sandbox.
+#[derive(Debug, Clone)]
 pub struct Client {
-    url: String,
     http: reqwest::Client,
+    url: String,
 }
 
-#[derive(Deserialize)]
-pub struct Network {
-    pub vpc_id: String,
-    pub subnet_ids: Vec<String>,
-}
-
-#[derive(Serialize, Default)]
-pub struct RunTasks {
-    pub cluster: String,
-    pub service: String,
-    pub count: u32,
-    pub image: String,
-    pub command: Vec<String>,
-    pub cpu: Option<u32>,
-    pub memory: Option<u32>,
-}
-
-#[derive(Serialize)]
-pub struct Spot {
-    pub instance: String,
-    pub action: String,
-    pub seconds: u32,
-}
-
-#[derive(Serialize, Deserialize)]
-pub struct Call {
-    pub service: String,
-    pub operation: String,
-    pub caller: String,
-    pub calls: u64,
-    pub attempts: u64,
-}
-
+/// Every call fails with what the sandbox said, or with why it could not be asked.
+#[allow(clippy::missing_errors_doc, reason = "said once, above")]
 impl Client {
+    /// A client of the gateway at `url`, such as `http://127.0.0.1:4566`.
     pub fn new(url: &str) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .no_proxy()
+            .build()
+            .context("make an HTTP client")?;
         Ok(Self {
-            url: url.to_owned(),
-            http: reqwest::Client::builder()
-                .timeout(std::time::Duration::from_secs(30))
-                .build()?,
+            http,
+            url: url.trim_end_matches('/').to_owned(),
         })
     }
-    async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        Ok(self
-            .http
-            .get(format!("{}/_sandbox/{path}", self.url))
-            .send()
-            .await?
-            .error_for_status()?
-            .json()
-            .await?)
-    }
-    async fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
-        Ok(self
-            .http
-            .post(format!("{}/_sandbox/{path}", self.url))
-            .json(&body)
-            .send()
-            .await?
-            .error_for_status()?
-            .json()
-            .await?)
-    }
-    pub async fn status(&self) -> anyhow::Result<Value> {
+
+    /// Groups, nodes and clusters.
+    pub async fn status(&self) -> anyhow::Result<Status> {
         self.get("status").await
     }
-    pub async fn run_tasks(&self, tasks: &RunTasks) -> anyhow::Result<()> {
-        self.post("run-tasks", serde_json::to_value(tasks)?)
-            .await
-            .map(drop)
+
+    /// Counts of API calls since the last reset.
+    pub async fn calls(&self) -> anyhow::Result<Vec<CallCount>> {
+        self.get("calls").await
     }
-    pub async fn scale(&self, group: &str, desired: u32) -> anyhow::Result<()> {
-        self.post("scale", json!({"group": group, "desired": desired}))
-            .await
-            .map(drop)
-    }
-    pub async fn terminate(&self, instance: &str, decrement: bool) -> anyhow::Result<()> {
-        self.post(
-            "terminate",
-            json!({"instance": instance, "decrement": decrement}),
-        )
-        .await
-        .map(drop)
-    }
-    pub async fn spot(&self, spot: &Spot) -> anyhow::Result<()> {
-        self.post("spot", serde_json::to_value(spot)?)
-            .await
-            .map(drop)
-    }
-    pub async fn network(&self) -> anyhow::Result<Network> {
-        Ok(serde_json::from_value(self.get("network").await?)?)
-    }
-    pub async fn register_image(&self, name: &str) -> anyhow::Result<String> {
-        Ok(
-            self.post("images", json!({"name": name})).await?["image_id"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned(),
-        )
-    }
-    pub async fn calls(&self) -> anyhow::Result<Vec<Call>> {
-        Ok(serde_json::from_value(self.get("calls").await?)?)
-    }
+
+    /// Starts counting anew.
     pub async fn reset_calls(&self) -> anyhow::Result<()> {
-        self.post("calls/reset", json!({})).await.map(drop)
+        self.tell("calls/reset", &()).await
+    }
+
+    /// Creates a service of one container, or brings it to this.
+    pub async fn run_tasks(&self, tasks: &RunTasks) -> anyhow::Result<()> {
+        self.tell("run-tasks", tasks).await
+    }
+
+    /// Sets a group's desired capacity.
+    pub async fn scale(&self, group: &str, desired: u32) -> anyhow::Result<()> {
+        let group = group.to_owned();
+        self.tell("scale", &Scale { group, desired }).await
+    }
+
+    /// Terminates an instance through its group.
+    pub async fn terminate(&self, instance: &str, decrement: bool) -> anyhow::Result<()> {
+        let instance = instance.to_owned();
+        let asked = Terminate {
+            instance,
+            decrement,
+        };
+        self.tell("terminate", &asked).await
+    }
+
+    /// Gives a spot notice; the machine is gone when its time is up.
+    pub async fn spot(&self, spot: &Spot) -> anyhow::Result<()> {
+        self.tell("spot", spot).await
+    }
+
+    /// Recommends a rebalance.
+    pub async fn rebalance(&self, instance: &str) -> anyhow::Result<()> {
+        let instance = instance.to_owned();
+        self.tell("rebalance", &Rebalance { instance }).await
+    }
+
+    /// The fault rules in force.
+    pub async fn faults(&self) -> anyhow::Result<Vec<FaultRule>> {
+        self.get("faults").await
+    }
+
+    /// Replaces the fault rules.
+    pub async fn set_faults(&self, rules: &[FaultRule]) -> anyhow::Result<()> {
+        self.tell("faults", &rules).await
+    }
+
+    /// The network to adopt.
+    pub async fn network(&self) -> anyhow::Result<Network> {
+        self.get("network").await
+    }
+
+    /// Registers an AMI and returns its id.
+    pub async fn register_image(&self, name: &str) -> anyhow::Result<String> {
+        let name = name.to_owned();
+        let image: Image = self.post("images", &RegisterImage { name }).await?;
+        Ok(image.image_id)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        let request = self.http.get(self.address(path));
+        self.send(path, request).await
+    }
+
+    async fn tell(&self, path: &str, body: &impl Serialize) -> anyhow::Result<()> {
+        self.post::<Value>(path, body).await?;
+        Ok(())
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let request = self.http.post(self.address(path)).json(body);
+        self.send(path, request).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: reqwest::RequestBuilder,
+    ) -> anyhow::Result<T> {
+        let url = &self.url;
+        let response = request
+            .send()
+            .await
+            .with_context(|| format!("no sandbox answers at {url}: is it up?"))?;
+        let status = response.status();
+        let body = response.bytes().await;
+        let body = body.with_context(|| format!("read the sandbox's answer to {path}"))?;
+        if !status.is_success() {
+            let error: Value = serde_json::from_slice(&body).unwrap_or_default();
+            match error["error"].as_str() {
+                Some(error) => bail!("the sandbox refused {path}: {error}"),
+                None => bail!("the sandbox refused {path}: HTTP {status}"),
+            }
+        }
+        serde_json::from_slice(&body)
+            .with_context(|| format!("read the sandbox's answer to {path}"))
+    }
+
+    fn address(&self, path: &str) -> String {
+        format!("{}/_sandbox/{path}", self.url)
     }
 }

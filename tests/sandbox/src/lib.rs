@@ -1,8 +1,17 @@
 //! An AWS on one machine: enough of it for the real `fleet-bootstrap`, real user data, real
 //! cloud-init, systemd and Docker, and the real `fleet-agent` to run unchanged.
 
+mod admin;
+pub mod api_error;
+pub mod autoscaling;
+mod calls;
 pub mod client;
+pub mod ecs;
+mod faults;
+mod gateway;
+mod ids;
 pub mod machines;
 pub mod moto;
 pub mod node_protocol;
+mod paging;
 pub mod world;

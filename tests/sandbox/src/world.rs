@@ -1,225 +1,333 @@
-//! STAND-IN, replaced at merge: launches on request, registers anybody, hands out tasks.
+//! The control plane at work: the models under one lock, a clock, and the carrying out of effects.
+//!
+//! Every change goes through [`World::change`]: it locks, lets the models change, carries out what
+//! they ask for, and wakes whoever waits for changes. Nothing is awaited under the lock.
+
 #![allow(
-    missing_debug_implementations,
     clippy::disallowed_methods,
-    reason = "stand-in"
+    reason = "gives the pure models their time"
 )]
+
+mod launch;
+mod machine;
+
 use std::{
-    collections::{BTreeMap, HashMap},
+    future::Future,
+    io,
     net::Ipv4Addr,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use axum::{
-    Router,
-    body::{Body, to_bytes},
-    extract::{Request, State},
-    response::Response,
+use jiff::{SignedDuration, Timestamp};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    time::timeout,
 };
-use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    machines::{Launch, MachineCommand, MachineEvent, Metadata},
-    node_protocol::{ContainerOrder, Reply, Sync, TaskOrder},
+    autoscaling::{self, requests as group_requests},
+    calls::Calls,
+    ecs,
+    faults::Faults,
+    gateway,
+    ids::Ids,
+    machines::{MachineCommand, MachineEvent, Metadata},
+    moto::MotoApi,
+    node_protocol::HOLD_SECONDS,
 };
+use machine::Machines;
+pub(crate) use machine::{Machine, SpotNotice};
 
+/// Settings of a world.
+#[derive(Debug, Clone)]
 pub struct WorldOptions {
+    /// AWS region.
     pub region: String,
+    /// Account id; moto's is `123456789012`.
     pub account_id: String,
+    /// Where moto answers.
     pub moto_url: String,
+    /// Directory whose files are served under `/_sandbox/files/`.
     pub files: Option<PathBuf>,
+    /// How long the metadata service says `Terminated` before an instance is in
+    /// `Terminating:Wait`.
     pub imds_lead_ms: u32,
 }
 
-#[derive(Default)]
-struct Inner {
-    addresses: HashMap<Ipv4Addr, String>,
-    user_data: HashMap<String, Vec<u8>>,
-    image: HashMap<String, String>,
-    tasks: BTreeMap<String, TaskOrder>,
-    version: u64,
-    events: Vec<String>,
-    reports: Value,
-    state: Option<String>,
+/// Attaching capacity providers takes AWS some seconds; here it only has to be seen once.
+const ATTACHMENT_DELAY: SignedDuration = SignedDuration::from_millis(300);
+
+/// A handle to the control plane; copies share it.
+#[derive(Debug, Clone)]
+pub struct World(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    options: WorldOptions,
+    state: Mutex<State>,
+    commands: mpsc::UnboundedSender<MachineCommand>,
+    /// Counts changes, for those who wait for the next.
+    changes: watch::Sender<u64>,
+    stopped: watch::Sender<bool>,
+    moto: MotoApi,
 }
 
-#[derive(Clone)]
-pub struct World {
-    commands: mpsc::UnboundedSender<MachineCommand>,
-    inner: Arc<Mutex<Inner>>,
-    region: String,
-    account: String,
+/// Everything that is remembered.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) autoscaling: autoscaling::Model,
+    pub(crate) ecs: ecs::Model,
+    pub(crate) machines: Machines,
+    pub(crate) faults: Faults,
+    pub(crate) calls: Calls,
+    /// Request ids.
+    pub(crate) ids: Ids,
 }
 
 impl World {
+    /// Starts an empty account and its clock. The machine room takes the other end of the channel
+    /// of commands.
+    ///
+    /// # Errors
+    /// If no HTTP client can be made.
     pub fn start(
-        o: WorldOptions,
+        options: WorldOptions,
     ) -> anyhow::Result<(Self, mpsc::UnboundedReceiver<MachineCommand>)> {
         let (commands, receiver) = mpsc::unbounded_channel();
-        Ok((
-            Self {
-                commands,
-                inner: Arc::default(),
-                region: o.region,
-                account: o.account_id,
-            },
-            receiver,
-        ))
+        let seed = fastrand::u64(..);
+        let hold = i64::try_from(HOLD_SECONDS)?;
+        let state = State {
+            autoscaling: autoscaling::Model::new(autoscaling::Options {
+                region: options.region.clone(),
+                account_id: options.account_id.clone(),
+                imds_lead: SignedDuration::from_millis(options.imds_lead_ms.into()),
+                seed,
+            }),
+            ecs: ecs::Model::new(ecs::Options {
+                region: options.region.clone(),
+                account_id: options.account_id.clone(),
+                attachment_delay: ATTACHMENT_DELAY,
+                connection_timeout: SignedDuration::from_secs(2 * hold),
+                seed: seed.wrapping_add(1),
+            }),
+            machines: Machines::default(),
+            faults: Faults::default(),
+            calls: Calls::default(),
+            ids: Ids::new(seed.wrapping_add(2)),
+        };
+        let world = Self(Arc::new(Shared {
+            moto: MotoApi::new(&options.moto_url, &options.region)?,
+            options,
+            state: Mutex::new(state),
+            commands,
+            changes: watch::Sender::new(0),
+            stopped: watch::Sender::new(false),
+        }));
+        tokio::spawn(world.clone().keep_time());
+        Ok((world, receiver))
     }
+
+    /// Serves the gateway on a listener until [`World::stop`]. May be called for several.
+    ///
+    /// # Errors
+    /// Those of the listener.
+    pub fn serve(&self, listener: TcpListener) -> impl Future<Output = io::Result<()>> + use<> {
+        gateway::serve(self.clone(), listener)
+    }
+
+    /// Ends the clock and every [`World::serve`]; replies under way are finished.
+    pub fn stop(&self) {
+        self.0.stopped.send_replace(true);
+        self.announce();
+    }
+
+    /// Takes a report of the machine room.
     pub fn machine_event(&self, event: MachineEvent) {
-        let mut inner = self.inner.lock().expect("lock");
-        inner.events.push(format!("{event:?}"));
         match event {
             MachineEvent::Started {
                 instance_id,
                 address,
+            } => self.change(|state, now| {
+                state.machines.started(&instance_id, address);
+                state.autoscaling.machine_started(&instance_id, now);
+            }),
+            MachineEvent::Failed {
+                instance_id,
+                reason,
             } => {
-                inner.addresses.insert(address, instance_id);
+                self.change(|state, now| {
+                    state.machines.remove(&instance_id);
+                    state.autoscaling.machine_failed(&instance_id, &reason, now);
+                });
+                self.forget_in_ec2(instance_id);
             }
-            MachineEvent::Gone { instance_id } | MachineEvent::Failed { instance_id, .. } => {
-                inner.addresses.retain(|_, id| *id != instance_id)
+            MachineEvent::Gone { instance_id } => {
+                self.change(|state, now| {
+                    state.machines.remove(&instance_id);
+                    state.autoscaling.machine_gone(&instance_id, now);
+                    state.ecs.machine_gone(&instance_id, now);
+                });
+                self.forget_in_ec2(instance_id);
             }
         }
     }
+
+    /// What the metadata service says to the machine with this address.
     pub fn metadata(&self, address: Ipv4Addr) -> Option<Metadata> {
-        let inner = self.inner.lock().expect("lock");
-        let id = inner.addresses.get(&address)?.clone();
-        Some(Metadata {
-            instance_id: id.clone(),
-            image_id: inner.image.get(&id)?.clone(),
-            instance_type: "t3.medium".into(),
-            availability_zone: format!("{}a", self.region),
-            region: self.region.clone(),
-            account_id: self.account.clone(),
-            role: Some("node".into()),
-            access_key_id: format!("ASIA{id}"),
-            user_data: inner.user_data.get(&id).cloned(),
-            tags: Some(BTreeMap::from([(
-                "aws:autoscaling:groupName".into(),
-                "dev".into(),
-            )])),
-            target_lifecycle_state: inner.state.clone(),
-            spot_action: None,
-            rebalance: None,
+        let options = &self.0.options;
+        self.look(|state| {
+            let machine = state.machines.at(address)?;
+            let target = state
+                .autoscaling
+                .target_lifecycle_state(&machine.instance_id);
+            Some(machine.metadata(options, target))
         })
     }
-    pub fn stop(&self) {}
-    pub async fn serve(&self, listener: tokio::net::TcpListener) -> std::io::Result<()> {
-        axum::serve(
-            listener,
-            Router::new().fallback(answer).with_state(self.clone()),
-        )
-        .await
-    }
-}
 
-async fn answer(State(world): State<World>, request: Request) -> Response {
-    let path = request.uri().path().to_owned();
-    let target = request
-        .headers()
-        .get("x-amz-target")
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default()
-        .to_owned();
-    let body = to_bytes(request.into_body(), 1 << 24)
-        .await
-        .unwrap_or_default();
-    let text = match path.as_str() {
-        "/_node/sync" => {
-            let sync: Sync = serde_json::from_slice(&body).expect("sync");
-            let begin = tokio::time::Instant::now();
-            loop {
-                {
-                    let mut inner = world.inner.lock().expect("lock");
-                    inner.reports = serde_json::to_value(&sync.tasks).expect("json");
-                    if inner.version > sync.version || begin.elapsed().as_secs() >= 5 {
-                        break serde_json::to_value(Reply {
-                            version: inner.version,
-                            tasks: inner.tasks.values().cloned().collect(),
-                        })
-                        .expect("json");
-                    }
+    pub(crate) fn options(&self) -> &WorldOptions {
+        &self.0.options
+    }
+
+    pub(crate) fn moto(&self) -> &MotoApi {
+        &self.0.moto
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    /// Sends a command to the machine room. If it is gone, so will the process be soon.
+    pub(crate) fn command(&self, command: MachineCommand) {
+        let _ = self.0.commands.send(command);
+    }
+
+    /// Reads the state.
+    pub(crate) fn look<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.lock())
+    }
+
+    /// Keeps the books: a change that nobody waits for.
+    pub(crate) fn count<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.lock())
+    }
+
+    /// Changes the state, carries out what the models then ask for, and announces it.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State, Timestamp) -> T) -> T {
+        let now = self.now();
+        let mut state = self.lock();
+        let result = change(&mut state, now);
+        let launches = self.carry_out(&mut state);
+        drop(state);
+        for order in launches {
+            tokio::spawn(launch::run(self.clone(), order));
+        }
+        self.announce();
+        result
+    }
+
+    /// Resolves when something has changed after this call.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        *self.0.stopped.borrow()
+    }
+
+    /// Resolves when the world stops.
+    pub(crate) fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut stopped = self.0.stopped.subscribe();
+        async move {
+            // An error means that the world is gone, which is as good as stopped.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock leaves a state that is still worth serving.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn announce(&self) {
+        self.0.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Carries out all effects but launches, which are returned.
+    fn carry_out(&self, state: &mut State) -> Vec<autoscaling::LaunchOrder> {
+        for ecs::Effect::MarkManaged { group } in state.ecs.take_effects() {
+            let tag = group_requests::TagSpec {
+                resource_id: group,
+                resource_type: "auto-scaling-group".to_owned(),
+                key: "AmazonECSManaged".to_owned(),
+                value: Some(String::new()),
+                propagate_at_launch: Some(true),
+            };
+            let marked = state
+                .autoscaling
+                .group(&tag.resource_id)
+                .is_some_and(|g| g.tags.contains_key(&tag.key));
+            let tags = group_requests::Tags { tags: vec![tag] };
+            if !marked && let Err(e) = state.autoscaling.create_or_update_tags(&tags) {
+                log::warn!("ECS could not tag a group with AmazonECSManaged: {e}");
+            }
+        }
+        let mut launches = Vec::new();
+        for effect in state.autoscaling.take_effects() {
+            match effect {
+                autoscaling::Effect::Launch(order) => launches.push(order),
+                autoscaling::Effect::Terminate { instance_id } => {
+                    self.command(MachineCommand::Terminate { instance_id });
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
         }
-        "/_sandbox/status" => {
-            let i = world.inner.lock().expect("lock");
-            json!({"events": i.events, "reports": i.reports, "addresses": format!("{:?}", i.addresses)})
-        }
-        "/_sandbox/network" => json!({"vpc_id": "vpc-1", "subnet_ids": ["subnet-1", "subnet-2"]}),
-        "/_sandbox/images" => json!({"image_id": "ami-0baked00000000001"}),
-        "/_sandbox/calls" => {
-            json!([{"service": "ecs", "operation": "X", "caller": "me", "calls": 1, "attempts": 2}])
-        }
-        "/_sandbox/terminate" => {
-            let v: Value = serde_json::from_slice(&body).expect("json");
-            let _ = world.commands.send(MachineCommand::Terminate {
-                instance_id: v["instance"].as_str().unwrap_or_default().into(),
+        launches
+    }
+
+    fn forget_in_ec2(&self, instance_id: String) {
+        let moto = self.0.moto.clone();
+        tokio::spawn(async move {
+            if let Err(e) = moto.terminate_instance(&instance_id).await {
+                log::warn!("EC2 TerminateInstances of {instance_id} in moto failed: {e}");
+            }
+        });
+    }
+
+    /// Lets the models do what time alone makes them do.
+    async fn keep_time(self) {
+        let mut changes = self.changes();
+        while !self.is_stopped() {
+            changes.mark_unchanged();
+            let next = self.look(|state| {
+                let models = [state.autoscaling.next_deadline(), state.ecs.next_deadline()];
+                let machines = state.machines.next_deadline();
+                models.into_iter().flatten().chain(machines).min()
             });
-            json!({})
-        }
-        p if p.starts_with("/_sandbox/launch/") => {
-            let image_id = p.trim_start_matches("/_sandbox/launch/").to_owned();
-            let mut inner = world.inner.lock().expect("lock");
-            let id = format!("i-{:017x}", fastrand::u64(..));
-            inner.user_data.insert(id.clone(), body.to_vec());
-            inner.image.insert(id.clone(), image_id.clone());
-            let _ = world.commands.send(MachineCommand::Launch(Box::new(Launch {
-                instance_id: id.clone(),
-                image_id,
-            })));
-            json!({"id": id})
-        }
-        "/_sandbox/run-tasks" => {
-            let v: Value = serde_json::from_slice(&body).expect("json");
-            let mut inner = world.inner.lock().expect("lock");
-            inner.version += 1;
-            inner.tasks.clear();
-            for n in 0..v["count"].as_u64().unwrap_or(0) {
-                let arn = format!("arn:aws:ecs:us-east-1:123456789012:task/x/{n:032x}");
-                inner.tasks.insert(
-                    arn.clone(),
-                    TaskOrder {
-                        task_arn: arn,
-                        desired_status: "RUNNING".into(),
-                        family: "web".into(),
-                        revision: 1,
-                        containers: vec![ContainerOrder {
-                            name: "app".into(),
-                            image: v["image"].as_str().unwrap_or_default().into(),
-                            command: serde_json::from_value(v["command"].clone()).expect("command"),
-                            environment: BTreeMap::new(),
-                            stop_timeout: Some(5),
-                        }],
-                    },
-                );
+            let Some(next) = next else {
+                // An error means that the world is gone.
+                if changes.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let wait = next.duration_since(self.now());
+            // A deadline that has passed has no unsigned duration.
+            let wait = wait.try_into().unwrap_or_default();
+            if timeout(wait, changes.changed()).await.is_err() {
+                self.advance();
             }
-            json!({})
         }
-        p if p.starts_with("/_sandbox/console/") => {
-            let (reply, text) = oneshot::channel();
-            let _ = world.commands.send(MachineCommand::Console {
-                instance_id: p.trim_start_matches("/_sandbox/console/").into(),
-                reply,
-            });
-            json!({"text": text.await.unwrap_or_default()})
+    }
+
+    fn advance(&self) {
+        let reclaimed = self.change(|state, now| {
+            state.autoscaling.advance(now);
+            state.ecs.advance(now);
+            state.machines.reclaim(now)
+        });
+        for instance_id in reclaimed {
+            self.command(MachineCommand::Terminate { instance_id });
         }
-        "/" if target.ends_with("RegisterContainerInstance") => {
-            let v: Value = serde_json::from_slice(&body).expect("json");
-            if v["cluster"] == "nope" {
-                let mut r = Response::new(Body::from(
-                    json!({"__type": "ClientException", "message": "Cluster not found."})
-                        .to_string(),
-                ));
-                *r.status_mut() = axum::http::StatusCode::BAD_REQUEST;
-                return r;
-            }
-            json!({"containerInstance": {"containerInstanceArn": "arn:aws:ecs:us-east-1:123456789012:container-instance/x/abc", "attributes": v["attributes"]}})
-        }
-        _ => json!({"unknown": path}),
-    };
-    Response::new(Body::from(text.to_string()))
+    }
 }

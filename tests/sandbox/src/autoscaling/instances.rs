@@ -1,0 +1,231 @@
+//! Instances of a group and the calls on them.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    Activity, Model, at,
+    hooks::Action,
+    invalid,
+    lifecycle::Hooks,
+    requests::{SetInstanceHealth, SetInstanceProtection, TemplateSpec, TerminateInstance},
+};
+use crate::api_error::ApiError;
+
+/// The API's own bound of SetInstanceProtection.
+const PROTECTION_IDS_MAX: usize = 50;
+
+/// An instance. Fields are for reading; the model changes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// EC2 instance id.
+    pub id: String,
+    /// EC2 instance type.
+    pub instance_type: String,
+    /// AMI id.
+    pub image_id: String,
+    /// Zone.
+    pub availability_zone: String,
+    /// Template with its version as a number.
+    pub template: TemplateSpec,
+    /// Where it is in its life.
+    pub state: LifecycleState,
+    /// As SetInstanceHealth or EC2 has it.
+    pub healthy: bool,
+    /// From scale-in.
+    pub protected: bool,
+    /// Open lifecycle actions.
+    pub actions: Vec<Action>,
+    /// The machine is gone, whatever the group still waits for.
+    pub(super) machine_gone: bool,
+    /// The activity under way.
+    pub(super) activity: String,
+    pub(super) launched: Timestamp,
+    /// When it came into service.
+    pub(super) in_service_since: Option<Timestamp>,
+    /// When `Terminating` becomes `Terminating:Wait`.
+    pub(super) hooks_open_at: Option<Timestamp>,
+}
+
+/// Where an instance is in its life. `Pending:Proceed` is passed through at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LifecycleState {
+    /// The machine starts.
+    Pending,
+    /// Held by launching hooks.
+    PendingWait,
+    /// In service.
+    InService,
+    /// Chosen to go; the API has not opened its hooks yet.
+    Terminating,
+    /// Held by terminating hooks.
+    TerminatingWait,
+    /// The machine is being removed.
+    TerminatingProceed,
+}
+
+impl LifecycleState {
+    /// As in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::PendingWait => "Pending:Wait",
+            Self::InService => "InService",
+            Self::Terminating => "Terminating",
+            Self::TerminatingWait => "Terminating:Wait",
+            Self::TerminatingProceed => "Terminating:Proceed",
+        }
+    }
+
+    /// Whether it no longer counts towards capacity.
+    pub fn is_terminating(self) -> bool {
+        match self {
+            Self::Pending | Self::PendingWait | Self::InService => false,
+            Self::Terminating | Self::TerminatingWait | Self::TerminatingProceed => true,
+        }
+    }
+}
+
+impl Model {
+    /// TerminateInstanceInAutoScalingGroup. Protection from scale-in does not matter; hooks run.
+    ///
+    /// # Errors
+    /// `ValidationError` for an unknown instance or a decrement below the lower bound,
+    /// `ScalingActivityInProgress` if it is going already.
+    pub fn terminate_instance(
+        &mut self,
+        request: &TerminateInstance,
+        now: Timestamp,
+    ) -> Result<Activity, ApiError> {
+        let id = &request.instance_id;
+        let name = self.group_of(id)?;
+        let group = self.group_mut(&name)?;
+        let going = |i: &Instance| i.id == *id && i.state.is_terminating();
+        if group.instances.iter().any(going) {
+            return Err(ApiError::new(
+                "ScalingActivityInProgress",
+                format!("Instance {id} is being terminated already."),
+            ));
+        }
+        let mut cause = format!(
+            "{} instance {id} was taken out of service in response to a user request",
+            at(now)
+        );
+        if request.should_decrement_desired_capacity {
+            if group.desired <= group.min {
+                return Err(invalid(format!(
+                    "Currently, desiredSize equals minSize ({}). Terminating instance without \
+                     replacement will violate group's min size constraint. Either set \
+                     shouldDecrementDesiredCapacity flag to false or lower group's min size.",
+                    group.min
+                )));
+            }
+            cause += &format!(
+                ", shrinking the capacity from {} to {}",
+                group.desired,
+                group.desired - 1
+            );
+            group.desired -= 1;
+        }
+        cause += ".";
+        self.begin_terminating(&name, id, cause, Hooks::Run, now);
+        let activity = self
+            .instance(id)
+            .map(|(_, instance)| instance.activity.clone());
+        let reply = self
+            .known_group(&name)?
+            .activities
+            .iter()
+            .find(|a| Some(&a.activity_id) == activity.as_ref())
+            .or_else(|| self.groups[&name].activities.front())
+            .cloned();
+        self.reconcile(&name, now);
+        reply.ok_or_else(|| invalid(format!("Instance {id} is gone")))
+    }
+
+    /// SetInstanceHealth. An unhealthy instance is replaced at once, protected or not.
+    ///
+    /// # Errors
+    /// `ValidationError` for an unknown or terminating instance.
+    pub fn set_instance_health(
+        &mut self,
+        request: &SetInstanceHealth,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let id = &request.instance_id;
+        let name = self.group_of(id)?;
+        let group = self.group_mut(&name)?;
+        let grace = SignedDuration::from_secs(group.stored.health_check_grace_period.into());
+        let respect = request.should_respect_grace_period.unwrap_or(true);
+        let Some(instance) = group.instances.iter_mut().find(|i| i.id == *id) else {
+            return Ok(());
+        };
+        if instance.state.is_terminating() {
+            return Err(invalid(format!(
+                "The instance {id} is terminating: its health can no longer be set."
+            )));
+        }
+        match request.health_status.as_str() {
+            "Healthy" => instance.healthy = true,
+            "Unhealthy" => {
+                let in_grace = instance.in_service_since.is_none_or(|t| now < t + grace);
+                if respect && !grace.is_zero() && in_grace {
+                    return Ok(());
+                }
+                instance.healthy = false;
+                let cause = format!(
+                    "{} an instance was taken out of service in response to a user health-check.",
+                    at(now)
+                );
+                self.begin_terminating(&name, id, cause, Hooks::Run, now);
+                self.reconcile(&name, now);
+            }
+            other => {
+                return Err(invalid(format!(
+                    "HealthStatus '{other}' is neither Healthy nor Unhealthy"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// SetInstanceProtection.
+    ///
+    /// # Errors
+    /// `ValidationError` if one of the instances is not in service in this group; nothing is
+    /// changed then.
+    pub fn set_instance_protection(
+        &mut self,
+        request: &SetInstanceProtection,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let name = &request.auto_scaling_group_name;
+        if request.instance_ids.len() > PROTECTION_IDS_MAX {
+            return Err(invalid(format!(
+                "At most {PROTECTION_IDS_MAX} instance ids can be given."
+            )));
+        }
+        let group = self.group_mut(name)?;
+        for id in &request.instance_ids {
+            match group.instances.iter().find(|i| i.id == *id) {
+                None => {
+                    return Err(invalid(format!(
+                        "The instance {id} is not part of Auto Scaling group {name}."
+                    )));
+                }
+                Some(instance) if instance.state != LifecycleState::InService => {
+                    return Err(invalid(format!(
+                        "The instance {id} is not in InService or EnteringStandby or Standby."
+                    )));
+                }
+                Some(_) => {}
+            }
+        }
+        for instance in &mut group.instances {
+            if request.instance_ids.contains(&instance.id) {
+                instance.protected = request.protected_from_scale_in;
+            }
+        }
+        self.reconcile(name, now);
+        Ok(())
+    }
+}

@@ -1,0 +1,85 @@
+//! Counting calls: what an `up`, a drain, a node costs.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Calls since the last reset.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Calls(BTreeMap<(String, String, String), (u64, u64)>);
+
+/// Calls of one operation by one caller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallCount {
+    /// As in the signature: `ecs`, `autoscaling`, `ec2`, …
+    pub service: String,
+    /// Operation.
+    pub operation: String,
+    /// Access key: every machine has its own.
+    pub caller: String,
+    /// What a program asked for.
+    pub calls: u64,
+    /// What was sent for it, retries included.
+    pub attempts: u64,
+}
+
+impl Calls {
+    /// Counts an attempt; the first of a call also counts the call.
+    pub(crate) fn count(&mut self, service: &str, operation: &str, caller: &str, first: bool) {
+        let key = (service.to_owned(), operation.to_owned(), caller.to_owned());
+        let (calls, attempts) = self.0.entry(key).or_default();
+        *calls += u64::from(first);
+        *attempts += 1;
+    }
+
+    pub(crate) fn list(&self) -> Vec<CallCount> {
+        self.0
+            .iter()
+            .map(
+                |((service, operation, caller), (calls, attempts))| CallCount {
+                    service: service.clone(),
+                    operation: operation.clone(),
+                    caller: caller.clone(),
+                    calls: *calls,
+                    attempts: *attempts,
+                },
+            )
+            .collect()
+    }
+}
+
+/// Whether the request begins a call, by the SDKs' `amz-sdk-request: attempt=1; max=3`.
+pub(crate) fn is_first_attempt(header: Option<&str>) -> bool {
+    let attempt = header.and_then(|header| {
+        let parts = header.split(';');
+        parts
+            .filter_map(|p| p.trim().strip_prefix("attempt="))
+            .next()
+    });
+    attempt.is_none_or(|attempt| attempt == "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_are_attempts_of_one_call() {
+        let mut calls = Calls::default();
+        for attempt in [
+            "attempt=1; max=3",
+            "attempt=2; max=3",
+            "ttl=1; attempt=3; max=3",
+        ] {
+            calls.count(
+                "ecs",
+                "ListClusters",
+                "AKIA",
+                is_first_attempt(Some(attempt)),
+            );
+        }
+        let list = calls.list();
+        assert_eq!((list[0].calls, list[0].attempts), (1, 3));
+        assert!(is_first_attempt(None), "a caller that is no SDK");
+    }
+}

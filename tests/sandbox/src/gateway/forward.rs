@@ -1,0 +1,158 @@
+//! What moto serves behind the gateway: a list of what is known to be answered rightly. All else
+//! is refused by name, since moto's own answer to what it lacks is an HTML 500 that SDKs retry.
+
+use super::{
+    form,
+    reply::Reply,
+    request::{ApiCall, Protocol},
+    unserved,
+};
+use crate::{api_error::ApiError, world::World};
+
+/// `service:Operation`.
+const FORWARDED: &[&str] = &[
+    "ec2:AuthorizeSecurityGroupEgress",
+    "ec2:AuthorizeSecurityGroupIngress",
+    "ec2:CreateLaunchTemplate",
+    "ec2:CreateLaunchTemplateVersion",
+    "ec2:CreateSecurityGroup",
+    "ec2:CreateTags",
+    "ec2:DeleteLaunchTemplate",
+    "ec2:DeleteLaunchTemplateVersions",
+    "ec2:DeleteSecurityGroup",
+    "ec2:DeleteTags",
+    "ec2:DescribeAvailabilityZones",
+    "ec2:DescribeImages",
+    "ec2:DescribeInstanceTypeOfferings",
+    "ec2:DescribeInstanceTypes",
+    "ec2:DescribeInstances",
+    "ec2:DescribeLaunchTemplateVersions",
+    "ec2:DescribeLaunchTemplates",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeRouteTables",
+    "ec2:DescribeSecurityGroupRules",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeTags",
+    "ec2:DescribeVpcs",
+    "ec2:ModifyLaunchTemplate",
+    "ec2:RevokeSecurityGroupEgress",
+    "ec2:RevokeSecurityGroupIngress",
+    "iam:AddRoleToInstanceProfile",
+    "iam:AttachRolePolicy",
+    "iam:CreateInstanceProfile",
+    "iam:CreateRole",
+    "iam:CreateServiceLinkedRole",
+    "iam:DeleteInstanceProfile",
+    "iam:DeleteRole",
+    "iam:DeleteRolePolicy",
+    "iam:DetachRolePolicy",
+    "iam:GetInstanceProfile",
+    "iam:GetRole",
+    "iam:GetRolePolicy",
+    "iam:ListAttachedRolePolicies",
+    "iam:ListInstanceProfileTags",
+    "iam:ListInstanceProfilesForRole",
+    "iam:ListRolePolicies",
+    "iam:ListRoleTags",
+    "iam:PutRolePolicy",
+    "iam:RemoveRoleFromInstanceProfile",
+    "iam:TagInstanceProfile",
+    "iam:TagRole",
+    "iam:UntagInstanceProfile",
+    "iam:UntagRole",
+    "iam:UpdateAssumeRolePolicy",
+    "ssm:AddTagsToResource",
+    "ssm:DeleteParameter",
+    "ssm:DeleteParameters",
+    "ssm:DescribeParameters",
+    "ssm:GetParameter",
+    "ssm:GetParameters",
+    "ssm:GetParametersByPath",
+    "ssm:ListTagsForResource",
+    "ssm:PutParameter",
+    "ssm:RemoveTagsFromResource",
+    "sts:GetCallerIdentity",
+];
+
+/// Asks moto, and lets the sandbox know what its answer changes.
+///
+/// # Errors
+/// What is not served, by name; what a sandbox that runs machines must refuse although moto would
+/// not.
+pub(super) async fn serve(world: &World, call: &ApiCall) -> Result<Reply, ApiError> {
+    let name = format!("{}:{}", call.service, call.operation);
+    if !FORWARDED.contains(&name.as_str()) {
+        return Err(unserved(call));
+    }
+    if name == "ec2:DeleteSecurityGroup" {
+        refuse_group_in_use(world, call).await?;
+    }
+    let answer = world.moto().forward(&call.headers, &call.body).await?;
+    if answer.status == 500 && answer.content_type.contains("html") {
+        return Err(unserved(call));
+    }
+    if call.protocol == Protocol::Json && answer.status == 403 && !is_json(&answer.body) {
+        let message = "User is not authorized to perform this operation";
+        return Err(ApiError::new("AccessDeniedException", message));
+    }
+    if answer.status == 200 && call.service == "ec2" {
+        note_tags(world, call);
+    }
+    Ok(Reply {
+        status: answer.status,
+        content_type: answer.content_type,
+        body: answer.body,
+    })
+}
+
+/// moto deletes a security group that machines use; AWS does not.
+async fn refuse_group_in_use(world: &World, call: &ApiCall) -> Result<(), ApiError> {
+    let id = match form::parameter(&call.body, "GroupId") {
+        Some(id) => id,
+        None => {
+            let name = form::parameter(&call.body, "GroupName").unwrap_or_default();
+            world.moto().security_group_id(&name).await?
+        }
+    };
+    if world.look(|state| state.machines.uses_security_group(&id)) {
+        let message = format!("resource {id} has a dependent object");
+        return Err(ApiError::new("DependencyViolation", message));
+    }
+    Ok(())
+}
+
+/// Machines see their tags live through the metadata service.
+fn note_tags(world: &World, call: &ApiCall) {
+    let deleted = match call.operation.as_str() {
+        "CreateTags" => false,
+        "DeleteTags" => true,
+        _ => return,
+    };
+    let resources = form::list(&call.body, "ResourceId");
+    let tags = (1..).map_while(|index| {
+        let key = form::parameter(&call.body, &format!("Tag.{index}.Key"))?;
+        let value = form::parameter(&call.body, &format!("Tag.{index}.Value"));
+        Some((key, value.unwrap_or_default()))
+    });
+    let tags: Vec<(String, String)> = tags.collect();
+    world.change(|state, _| {
+        for id in &resources {
+            state.machines.note_tags(id, &tags, deleted);
+        }
+    });
+}
+
+fn is_json(body: &[u8]) -> bool {
+    body.trim_ascii_start().first() == Some(&b'{')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_sorted_and_without_doubles() {
+        assert!(FORWARDED.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+}

@@ -1,0 +1,123 @@
+//! Replies in each protocol's shape. Every one carries `x-amzn-requestid`, where the Rust SDK
+//! looks for it; XML carries it too, where boto3 does.
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, Response, StatusCode, header},
+};
+use quick_xml::escape::escape;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::request::Protocol;
+use crate::api_error::ApiError;
+
+/// A reply before it is sent.
+#[derive(Debug, Clone)]
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) content_type: String,
+    pub(super) body: Vec<u8>,
+}
+
+impl Reply {
+    /// An awsQuery reply with a result.
+    ///
+    /// # Errors
+    /// `InternalFailure` if the result does not go into XML: a defect of the sandbox.
+    pub(super) fn query(
+        operation: &str,
+        request_id: &str,
+        result: &impl Serialize,
+    ) -> Result<Self, ApiError> {
+        let name = format!("{operation}Result");
+        let result = quick_xml::se::to_string_with_root(&name, result)
+            .map_err(|e| ApiError::new("InternalFailure", e.to_string()).with_status(500))?;
+        Ok(Self::xml(
+            200,
+            query_envelope(operation, request_id, &result),
+        ))
+    }
+
+    /// An awsQuery reply of an operation that has no result.
+    pub(super) fn query_void(operation: &str, request_id: &str) -> Self {
+        Self::xml(200, query_envelope(operation, request_id, ""))
+    }
+
+    pub(super) fn xml(status: u16, body: String) -> Self {
+        Self {
+            status,
+            content_type: "text/xml".to_owned(),
+            body: body.into_bytes(),
+        }
+    }
+
+    /// A JSON reply; absent members are left out.
+    pub(super) fn json(mut body: Value) -> Self {
+        drop_nulls(&mut body);
+        Self {
+            status: 200,
+            content_type: "application/x-amz-json-1.1".to_owned(),
+            body: body.to_string().into_bytes(),
+        }
+    }
+
+    /// A refusal.
+    pub(super) fn error(protocol: Protocol, error: &ApiError, request_id: &str) -> Self {
+        let (code, message) = (escape(error.code.as_str()), escape(error.message.as_str()));
+        match protocol {
+            Protocol::Json => Self {
+                status: error.status,
+                ..Self::json(json!({ "__type": error.code, "message": error.message }))
+            },
+            Protocol::Query => Self::xml(
+                error.status,
+                format!(
+                    "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code>\
+                     <Message>{message}</Message></Error><RequestId>{request_id}</RequestId>\
+                     </ErrorResponse>"
+                ),
+            ),
+            Protocol::Ec2 => Self::xml(
+                error.status,
+                format!(
+                    "<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message>\
+                     </Error></Errors><RequestID>{request_id}</RequestID></Response>"
+                ),
+            ),
+        }
+    }
+
+    pub(super) fn into_response(self, request_id: &str) -> Response<Body> {
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() =
+            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        if let Ok(content_type) = HeaderValue::from_str(&self.content_type) {
+            headers.insert(header::CONTENT_TYPE, content_type);
+        }
+        if let Ok(request_id) = HeaderValue::from_str(request_id) {
+            headers.insert("x-amzn-requestid", request_id);
+        }
+        response
+    }
+}
+
+fn query_envelope(operation: &str, request_id: &str, result: &str) -> String {
+    format!(
+        "<{operation}Response xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">{result}\
+         <ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata>\
+         </{operation}Response>"
+    )
+}
+
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}

@@ -1,0 +1,139 @@
+//! Who calls what: read from the signature, the headers and the body of a request to `/`.
+
+use axum::{
+    body::Bytes,
+    http::{HeaderMap, Uri},
+};
+
+use super::form;
+
+/// How a service speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// Forms in, `ErrorResponse` XML out.
+    Query,
+    /// Forms in, `Response` XML out.
+    Ec2,
+    /// JSON both ways.
+    Json,
+}
+
+/// One attempt of one API call.
+#[derive(Debug, Clone)]
+pub(super) struct ApiCall {
+    pub(super) service: String,
+    pub(super) operation: String,
+    /// Access key; `anonymous` on unsigned calls.
+    pub(super) caller: String,
+    pub(super) protocol: Protocol,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl ApiCall {
+    /// `None` if this is no AWS call.
+    pub(super) fn read(headers: HeaderMap, uri: &Uri, body: Bytes) -> Option<Self> {
+        let target = headers.get("x-amz-target").and_then(|v| v.to_str().ok());
+        let scope = scope(&headers, uri);
+        let (operation, service) = match target {
+            Some(target) => {
+                let (prefix, operation) = target.rsplit_once('.')?;
+                (operation.to_owned(), service_of_target(prefix))
+            }
+            None => {
+                let version = form::parameter(&body, "Version");
+                let service = version.as_deref().and_then(service_of_version);
+                (form::parameter(&body, "Action")?, service)
+            }
+        };
+        let (caller, service) = match scope {
+            Some((caller, signed)) => (caller, signed),
+            None => ("anonymous".to_owned(), service?.to_owned()),
+        };
+        let protocol = match (target, service.as_str()) {
+            (Some(_), _) => Protocol::Json,
+            (None, "ec2") => Protocol::Ec2,
+            (None, _) => Protocol::Query,
+        };
+        Some(Self {
+            service,
+            operation,
+            caller,
+            protocol,
+            headers,
+            body,
+        })
+    }
+}
+
+/// Access key and service of the signature.
+fn scope(headers: &HeaderMap, uri: &Uri) -> Option<(String, String)> {
+    let credential = match headers.get("authorization").and_then(|v| v.to_str().ok()) {
+        Some(authorization) => authorization
+            .strip_prefix("AWS4-HMAC-SHA256 ")?
+            .split(',')
+            .find_map(|part| part.trim().strip_prefix("Credential="))?
+            .to_owned(),
+        None => form_urlencoded::parse(uri.query()?.as_bytes())
+            .find(|(key, _)| key == "X-Amz-Credential")?
+            .1
+            .into_owned(),
+    };
+    // KEY/DATE/REGION/SERVICE/aws4_request, read from the end since a key may hold slashes.
+    let mut parts = credential.rsplitn(5, '/');
+    let (_terminator, service) = (parts.next()?, parts.next()?.to_owned());
+    let (_region, _date) = (parts.next()?, parts.next()?);
+    Some((parts.next()?.to_owned(), service))
+}
+
+fn service_of_target(prefix: &str) -> Option<&'static str> {
+    match prefix {
+        "AmazonEC2ContainerServiceV20141113" => Some("ecs"),
+        "AmazonSSM" => Some("ssm"),
+        _ => None,
+    }
+}
+
+fn service_of_version(version: &str) -> Option<&'static str> {
+    match version {
+        "2011-06-15" => Some("sts"),
+        "2010-05-08" => Some("iam"),
+        "2016-11-15" => Some("ec2"),
+        "2011-01-01" => Some("autoscaling"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_scope_or_falls_back() {
+        let mut headers = HeaderMap::new();
+        let signature = "AWS4-HMAC-SHA256 Credential=AKIA1/20260101/eu-west-1/ecs/aws4_request, \
+                         SignedHeaders=host, Signature=0";
+        headers.insert("authorization", signature.parse().unwrap());
+        let target = "AmazonEC2ContainerServiceV20141113.ListTasks";
+        headers.insert("x-amz-target", target.parse().unwrap());
+        let call = ApiCall::read(headers, &Uri::from_static("/"), Bytes::new()).unwrap();
+        assert_eq!(
+            (
+                call.service.as_str(),
+                call.operation.as_str(),
+                call.caller.as_str()
+            ),
+            ("ecs", "ListTasks", "AKIA1")
+        );
+        assert_eq!(call.protocol, Protocol::Json);
+
+        let body = Bytes::from_static(b"Action=AssumeRoleWithWebIdentity&Version=2011-06-15");
+        let call = ApiCall::read(HeaderMap::new(), &Uri::from_static("/"), body).unwrap();
+        assert_eq!(
+            (call.service.as_str(), call.caller.as_str()),
+            ("sts", "anonymous")
+        );
+        let nothing = ApiCall::read(HeaderMap::new(), &Uri::from_static("/"), Bytes::new());
+        assert!(nothing.is_none());
+    }
+}

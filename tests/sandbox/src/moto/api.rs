@@ -1,0 +1,511 @@
+//! The few calls that the sandbox itself makes to moto, and forwarding.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use axum::http::{HeaderMap, header};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::{api_error::ApiError, autoscaling::TemplateSpec};
+
+const EC2: (&str, &str) = ("ec2", "2016-11-15");
+const IAM: (&str, &str) = ("iam", "2010-05-08");
+const STS: (&str, &str) = ("sts", "2011-06-15");
+
+/// Loading a service for the first time takes moto half a second on an idle machine.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A client of one moto, in one region.
+#[derive(Debug, Clone)]
+pub(crate) struct MotoApi {
+    http: reqwest::Client,
+    url: String,
+    region: String,
+}
+
+/// What moto answered to a forwarded call.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) content_type: String,
+    pub(crate) body: Vec<u8>,
+}
+
+/// A launch template version.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct TemplateVersion {
+    pub(crate) launch_template_id: String,
+    pub(crate) launch_template_name: String,
+    pub(crate) version_number: u64,
+    pub(crate) launch_template_data: TemplateData,
+}
+
+/// What the sandbox reads of a launch template.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct TemplateData {
+    user_data: Option<String>,
+    iam_instance_profile: Option<ProfileSpec>,
+    metadata_options: MetadataOptions,
+}
+
+impl TemplateData {
+    /// Decoded user data.
+    pub(crate) fn user_data(&self) -> Result<Option<Vec<u8>>, ApiError> {
+        let Some(encoded) = self.user_data.as_deref().filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
+        let decoded = BASE64_STANDARD.decode(encoded).map_err(|_| {
+            let message = "Invalid BASE64 encoding of user data.";
+            ApiError::new("InvalidParameterValue", message)
+        })?;
+        Ok(Some(decoded))
+    }
+
+    /// Name of the instance profile.
+    pub(crate) fn instance_profile(&self) -> Option<&str> {
+        let spec = self.iam_instance_profile.as_ref()?;
+        let of_arn = || spec.arn.as_deref()?.rsplit('/').next();
+        spec.name.as_deref().or_else(of_arn)
+    }
+
+    /// Whether instances see their tags in the metadata service.
+    pub(crate) fn tags_in_metadata(&self) -> bool {
+        self.metadata_options.instance_metadata_tags.as_deref() == Some("enabled")
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct ProfileSpec {
+    arn: Option<String>,
+    name: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct MetadataOptions {
+    instance_metadata_tags: Option<String>,
+}
+
+/// A subnet.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct SubnetInfo {
+    pub(crate) subnet_id: String,
+    pub(crate) vpc_id: String,
+    pub(crate) availability_zone: String,
+}
+
+/// An instance that moto has run.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct InstanceInfo {
+    pub(crate) instance_id: String,
+    pub(crate) image_id: String,
+    pub(crate) instance_type: String,
+    placement: Placement,
+    tag_set: Items<TagInfo>,
+    group_set: Items<GroupInfo>,
+}
+
+impl InstanceInfo {
+    pub(crate) fn availability_zone(&self) -> &str {
+        &self.placement.availability_zone
+    }
+
+    pub(crate) fn tags(&self) -> BTreeMap<String, String> {
+        let tags = self.tag_set.item.iter();
+        tags.map(|t| (t.key.clone(), t.value.clone())).collect()
+    }
+
+    pub(crate) fn security_groups(&self) -> Vec<String> {
+        let groups = self.group_set.item.iter();
+        groups.map(|group| group.group_id.clone()).collect()
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Placement {
+    availability_zone: String,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct TagInfo {
+    key: String,
+    value: String,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct GroupInfo {
+    group_id: String,
+}
+
+/// EC2's lists.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+struct Items<T> {
+    item: Vec<T>,
+}
+
+impl<T> Default for Items<T> {
+    fn default() -> Self {
+        Self { item: Vec::new() }
+    }
+}
+
+impl MotoApi {
+    pub(crate) fn new(url: &str, region: &str) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .no_proxy()
+            .build()?;
+        Ok(Self {
+            http,
+            url: url.to_owned(),
+            region: region.to_owned(),
+        })
+    }
+
+    /// Passes a call on as it came.
+    pub(crate) async fn forward(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Answer, ApiError> {
+        let mut headers = headers.clone();
+        // Of this hop only; the client sets its own.
+        for name in [
+            header::CONNECTION,
+            header::TRANSFER_ENCODING,
+            header::CONTENT_LENGTH,
+            header::EXPECT,
+        ] {
+            headers.remove(name);
+        }
+        self.send(headers, body.to_vec()).await
+    }
+
+    /// Loads what moto loads lazily.
+    pub(crate) async fn warm_up(&self) -> Result<(), ApiError> {
+        self.call(EC2, "DescribeVpcs", &[]).await?;
+        self.call(IAM, "ListRoles", &[("MaxItems", "1")]).await?;
+        self.call(STS, "GetCallerIdentity", &[]).await?;
+        Ok(())
+    }
+
+    /// The launch template version that a spec means.
+    pub(crate) async fn template(&self, spec: &TemplateSpec) -> Result<TemplateVersion, ApiError> {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Versions {
+            launch_template_version_set: Items<TemplateVersion>,
+        }
+        let version = spec.version.as_deref().unwrap_or("$Default");
+        let mut parameters = vec![("LaunchTemplateVersion.1", version)];
+        if let Some(id) = spec.launch_template_id.as_deref() {
+            parameters.push(("LaunchTemplateId", id));
+        } else if let Some(name) = spec.launch_template_name.as_deref() {
+            parameters.push(("LaunchTemplateName", name));
+        }
+        let versions: Versions = self
+            .ec2("DescribeLaunchTemplateVersions", &parameters)
+            .await?;
+        let found = versions.launch_template_version_set.item.into_iter().next();
+        found.ok_or_else(|| {
+            ApiError::new(
+                "InvalidLaunchTemplateId.VersionNotFound",
+                format!("The launch template has no version {version}."),
+            )
+        })
+    }
+
+    /// All subnets.
+    pub(crate) async fn subnets(&self) -> Result<Vec<SubnetInfo>, ApiError> {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Subnets {
+            subnet_set: Items<SubnetInfo>,
+        }
+        let subnets: Subnets = self.ec2("DescribeSubnets", &[]).await?;
+        Ok(subnets.subnet_set.item)
+    }
+
+    /// Id of the default VPC.
+    pub(crate) async fn default_vpc(&self) -> Result<String, ApiError> {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Vpcs {
+            vpc_set: Items<Vpc>,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Vpc {
+            vpc_id: String,
+        }
+        let filter = [
+            ("Filter.1.Name", "is-default"),
+            ("Filter.1.Value.1", "true"),
+        ];
+        let vpcs: Vpcs = self.ec2("DescribeVpcs", &filter).await?;
+        let first = vpcs.vpc_set.item.into_iter().next();
+        first
+            .map(|vpc| vpc.vpc_id)
+            .ok_or_else(|| ApiError::new("InvalidVpcID.NotFound", "moto has no default VPC"))
+    }
+
+    /// Id of the security group with this name, empty if there is none.
+    pub(crate) async fn security_group_id(&self, name: &str) -> Result<String, ApiError> {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Groups {
+            security_group_info: Items<GroupInfo>,
+        }
+        let filter = [("Filter.1.Name", "group-name"), ("Filter.1.Value.1", name)];
+        let groups: Groups = self.ec2("DescribeSecurityGroups", &filter).await?;
+        let first = groups.security_group_info.item.into_iter().next();
+        Ok(first.map(|group| group.group_id).unwrap_or_default())
+    }
+
+    /// Runs one instance from a launch template version.
+    pub(crate) async fn run_instance(
+        &self,
+        template: &TemplateVersion,
+        instance_type: Option<&str>,
+        subnet_id: &str,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<InstanceInfo, ApiError> {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Reservation {
+            instances_set: Items<InstanceInfo>,
+        }
+        let version = template.version_number.to_string();
+        let mut parameters = vec![
+            ("MinCount".to_owned(), "1"),
+            ("MaxCount".to_owned(), "1"),
+            ("SubnetId".to_owned(), subnet_id),
+            (
+                "LaunchTemplate.LaunchTemplateId".to_owned(),
+                template.launch_template_id.as_str(),
+            ),
+            ("LaunchTemplate.Version".to_owned(), version.as_str()),
+        ];
+        if let Some(instance_type) = instance_type {
+            parameters.push(("InstanceType".to_owned(), instance_type));
+        }
+        if !tags.is_empty() {
+            let resource = "TagSpecification.1.ResourceType";
+            parameters.push((resource.to_owned(), "instance"));
+        }
+        for (index, (key, value)) in tags.iter().enumerate() {
+            let prefix = format!("TagSpecification.1.Tag.{}", index + 1);
+            parameters.push((format!("{prefix}.Key"), key));
+            parameters.push((format!("{prefix}.Value"), value));
+        }
+        let parameters: Vec<(&str, &str)> =
+            parameters.iter().map(|(k, v)| (k.as_str(), *v)).collect();
+        let reservation: Reservation = self.ec2("RunInstances", &parameters).await?;
+        let first = reservation.instances_set.item.into_iter().next();
+        first.ok_or_else(|| ApiError::new("InternalError", "moto ran no instance").with_status(500))
+    }
+
+    /// Marks an instance terminated in EC2.
+    pub(crate) async fn terminate_instance(&self, instance_id: &str) -> Result<(), ApiError> {
+        let parameters = [("InstanceId.1", instance_id)];
+        self.call(EC2, "TerminateInstances", &parameters).await?;
+        Ok(())
+    }
+
+    /// Registers an image and returns its id.
+    pub(crate) async fn register_image(&self, name: &str) -> Result<String, ApiError> {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Image {
+            image_id: String,
+        }
+        let parameters = [
+            ("Name", name),
+            ("RootDeviceName", "/dev/xvda"),
+            ("Architecture", "x86_64"),
+        ];
+        let image: Image = self.ec2("RegisterImage", &parameters).await?;
+        Ok(image.image_id)
+    }
+
+    /// Name of the role in an instance profile, if it has one.
+    pub(crate) async fn role_of_profile(&self, profile: &str) -> Result<Option<String>, ApiError> {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Response {
+            get_instance_profile_result: Found,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Found {
+            instance_profile: Profile,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Profile {
+            roles: Members,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default)]
+        struct Members {
+            member: Vec<Role>,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Role {
+            role_name: String,
+        }
+        let parameters = [("InstanceProfileName", profile)];
+        let text = self.call(IAM, "GetInstanceProfile", &parameters).await?;
+        let response: Response = parse("GetInstanceProfile", &text)?;
+        let roles = response.get_instance_profile_result.instance_profile.roles;
+        Ok(roles.member.into_iter().next().map(|role| role.role_name))
+    }
+
+    async fn ec2<T: DeserializeOwned>(
+        &self,
+        operation: &str,
+        parameters: &[(&str, &str)],
+    ) -> Result<T, ApiError> {
+        parse(operation, &self.call(EC2, operation, parameters).await?)
+    }
+
+    async fn call(
+        &self,
+        (service, version): (&str, &str),
+        operation: &str,
+        parameters: &[(&str, &str)],
+    ) -> Result<String, ApiError> {
+        // In one go: the serializer must not live across an await.
+        let form = form_urlencoded::Serializer::new(String::new())
+            .append_pair("Action", operation)
+            .append_pair("Version", version)
+            .extend_pairs(parameters)
+            .finish();
+        let mut headers = HeaderMap::new();
+        // moto checks no signature: the scope tells it service and region.
+        let scope = format!(
+            "AWS4-HMAC-SHA256 Credential=AKIASANDBOX/20260101/{}/{service}/aws4_request, \
+             SignedHeaders=host, Signature=0",
+            self.region
+        );
+        let content_type = "application/x-www-form-urlencoded";
+        for (name, value) in [
+            (header::AUTHORIZATION, scope.as_str()),
+            (header::CONTENT_TYPE, content_type),
+        ] {
+            let value = value
+                .parse()
+                .map_err(|_| failed(operation, "the region is not fit for a header"))?;
+            headers.insert(name, value);
+        }
+        let answer = self.send(headers, form.into_bytes()).await?;
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        if answer.status == 200 {
+            return Ok(text);
+        }
+        Err(read_error(&text)
+            .unwrap_or_else(|| failed(operation, &format!("moto answered HTTP {}", answer.status))))
+    }
+
+    async fn send(&self, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, ApiError> {
+        let unreachable = |e: reqwest::Error| {
+            let message = format!("fleet-sandbox cannot reach moto at {}: {e}", self.url);
+            ApiError::new("ServiceUnavailable", message).with_status(503)
+        };
+        let request = self.http.post(&self.url).headers(headers).body(body);
+        let response = request.send().await.map_err(unreachable)?;
+        let content_type = response.headers().get(header::CONTENT_TYPE);
+        let content_type = content_type
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or("text/xml");
+        Ok(Answer {
+            status: response.status().as_u16(),
+            content_type: content_type.to_owned(),
+            body: response.bytes().await.map_err(unreachable)?.to_vec(),
+        })
+    }
+}
+
+fn failed(operation: &str, why: &str) -> ApiError {
+    ApiError::new("InternalError", format!("{operation}: {why}")).with_status(500)
+}
+
+fn parse<T: DeserializeOwned>(operation: &str, text: &str) -> Result<T, ApiError> {
+    quick_xml::de::from_str(text).map_err(|e| failed(operation, &e.to_string()))
+}
+
+/// EC2's and IAM's error documents.
+fn read_error(text: &str) -> Option<ApiError> {
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Document {
+        errors: Option<Errors>,
+        error: Option<Error>,
+    }
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Errors {
+        error: Error,
+    }
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Error {
+        code: String,
+        message: String,
+    }
+    let document: Document = quick_xml::de::from_str(text).ok()?;
+    let error = document.error.or_else(|| Some(document.errors?.error))?;
+    Some(ApiError::new(error.code, error.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_both_kinds_of_errors() {
+        let ec2 = "<?xml version=\"1.0\"?><Response xmlns=\"http://x/\"><Errors><Error><Code>A</Code>\
+                   <Message>a &lt; b</Message></Error></Errors><RequestID>r</RequestID></Response>";
+        assert_eq!(read_error(ec2), Some(ApiError::new("A", "a < b")));
+        let iam = "<ErrorResponse><Error><Type>Sender</Type><Code>B</Code><Message>b</Message>\
+                   <message>b</message></Error></ErrorResponse>";
+        assert_eq!(read_error(iam), Some(ApiError::new("B", "b")));
+        assert_eq!(read_error("<html/>"), None);
+    }
+
+    #[test]
+    fn reads_a_reservation_and_a_template() {
+        let text = "<R><instancesSet><item><instanceId>i-1</instanceId><imageId>ami-1</imageId>\
+                    <instanceType>t3.micro</instanceType><groupSet><item><groupId>sg-1</groupId></item>\
+                    </groupSet><tagSet><item><key>a</key><value/></item></tagSet><placement>\
+                    <availabilityZone>eu-west-1a</availabilityZone></placement></item></instancesSet></R>";
+        #[derive(Debug, Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Reservation {
+            instances_set: Items<InstanceInfo>,
+        }
+        let reservation: Reservation = parse("RunInstances", text).unwrap();
+        let instance = &reservation.instances_set.item[0];
+        assert_eq!(instance.availability_zone(), "eu-west-1a");
+        assert_eq!(instance.security_groups(), ["sg-1"]);
+        assert_eq!(instance.tags()["a"], "");
+
+        let text = "<T><userData>I2Nsb3VkLWNvbmZpZwo=</userData><iamInstanceProfile><arn>\
+                    arn:aws:iam::1:instance-profile/p</arn></iamInstanceProfile><metadataOptions>\
+                    <instanceMetadataTags>enabled</instanceMetadataTags></metadataOptions></T>";
+        let data: TemplateData = parse("x", text).unwrap();
+        assert_eq!(data.user_data().unwrap().unwrap(), b"#cloud-config\n");
+        assert_eq!(data.instance_profile(), Some("p"));
+        assert!(data.tags_in_metadata());
+    }
+}

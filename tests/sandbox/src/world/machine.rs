@@ -1,0 +1,143 @@
+//! The machines, as EC2 and the metadata service know them.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use jiff::Timestamp;
+
+use super::WorldOptions;
+use crate::machines::Metadata;
+
+/// Every machine from its launch until it is gone.
+#[derive(Debug, Default)]
+pub(crate) struct Machines(BTreeMap<String, Machine>);
+
+/// A machine.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) instance_id: String,
+    pub(crate) image_id: String,
+    pub(crate) instance_type: String,
+    pub(crate) availability_zone: String,
+    pub(crate) role: Option<String>,
+    pub(crate) user_data: Option<Vec<u8>>,
+    pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) tags_in_metadata: bool,
+    pub(crate) security_groups: Vec<String>,
+    pub(crate) address: Option<Ipv4Addr>,
+    pub(crate) spot: Option<SpotNotice>,
+    pub(crate) rebalance: Option<Timestamp>,
+}
+
+/// A notice that EC2 takes the machine back.
+#[derive(Debug, Clone)]
+pub(crate) struct SpotNotice {
+    /// `terminate`, `stop` or `hibernate`.
+    pub(crate) action: String,
+    /// When.
+    pub(crate) at: Timestamp,
+}
+
+impl Machines {
+    pub(crate) fn insert(&mut self, machine: Machine) {
+        self.0.insert(machine.instance_id.clone(), machine);
+    }
+
+    pub(super) fn remove(&mut self, instance_id: &str) {
+        self.0.remove(instance_id);
+    }
+
+    pub(super) fn started(&mut self, instance_id: &str, address: Ipv4Addr) {
+        if let Some(machine) = self.0.get_mut(instance_id) {
+            machine.address = Some(address);
+        }
+    }
+
+    pub(crate) fn knows(&self, instance_id: &str) -> bool {
+        self.0.contains_key(instance_id)
+    }
+
+    pub(crate) fn get(&self, instance_id: &str) -> Option<&Machine> {
+        self.0.get(instance_id)
+    }
+
+    pub(crate) fn get_mut(&mut self, instance_id: &str) -> Option<&mut Machine> {
+        self.0.get_mut(instance_id)
+    }
+
+    pub(super) fn at(&self, address: Ipv4Addr) -> Option<&Machine> {
+        self.0.values().find(|m| m.address == Some(address))
+    }
+
+    pub(crate) fn uses_security_group(&self, group_id: &str) -> bool {
+        let mut groups = self.0.values().flat_map(|m| &m.security_groups);
+        groups.any(|group| group == group_id)
+    }
+
+    /// Tags were put on or taken off a resource, which may be a machine.
+    pub(crate) fn note_tags(&mut self, resource: &str, tags: &[(String, String)], deleted: bool) {
+        let Some(machine) = self.0.get_mut(resource) else {
+            return;
+        };
+        for (key, value) in tags {
+            if deleted {
+                machine.tags.remove(key);
+            } else {
+                machine.tags.insert(key.clone(), value.clone());
+            }
+        }
+    }
+
+    /// When the next spot notice is carried out.
+    pub(super) fn next_deadline(&self) -> Option<Timestamp> {
+        let notices = self.0.values().filter_map(|m| m.spot.as_ref());
+        notices.map(|notice| notice.at).min()
+    }
+
+    /// The machines that EC2 takes back now. Each is named once.
+    pub(super) fn reclaim(&mut self, now: Timestamp) -> Vec<String> {
+        let due = |m: &Machine| m.spot.as_ref().is_some_and(|notice| notice.at <= now);
+        let mut reclaimed = Vec::new();
+        for machine in self.0.values_mut().filter(|m| due(m)) {
+            machine.spot = None;
+            reclaimed.push(machine.instance_id.clone());
+        }
+        reclaimed
+    }
+}
+
+impl Machine {
+    /// Its credentials' access key: by it the gateway knows who calls.
+    pub(crate) fn access_key_id(&self) -> String {
+        let id = self.instance_id.trim_start_matches("i-");
+        let id: String = id.chars().take(16).collect();
+        format!("ASIA{:0<16}", id.to_ascii_uppercase())
+    }
+
+    pub(super) fn metadata(
+        &self,
+        options: &WorldOptions,
+        target_lifecycle_state: Option<&'static str>,
+    ) -> Metadata {
+        let spot = self.spot.as_ref();
+        Metadata {
+            instance_id: self.instance_id.clone(),
+            image_id: self.image_id.clone(),
+            instance_type: self.instance_type.clone(),
+            availability_zone: self.availability_zone.clone(),
+            region: options.region.clone(),
+            account_id: options.account_id.clone(),
+            role: self.role.clone(),
+            access_key_id: self.access_key_id(),
+            user_data: self.user_data.clone(),
+            tags: self.tags_in_metadata.then(|| self.tags.clone()),
+            target_lifecycle_state: target_lifecycle_state.map(str::to_owned),
+            spot_action: spot.map(|notice| (notice.action.clone(), rfc3339(notice.at))),
+            rebalance: self.rebalance.map(rfc3339),
+        }
+    }
+}
+
+/// As the metadata service writes times: whole seconds.
+fn rfc3339(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
