@@ -1,1 +1,26 @@
+//! fleet-agent: one small daemon on every container instance. It prepares the node, proves it
+//! ready, drains it when it must go, and runs sidecars beside ECS.
+//!
+//! Only [`cli`] is of use from outside. Edges (clients, daemon, clock, journal, state) surround a
+//! pure core (lifecycle::machine, the plans, the renderings, health), which takes the time as an
+//! argument.
 
+mod atomic;
+pub mod cli;
+mod clients;
+mod clock;
+mod daemon;
+mod ecs_config;
+mod health;
+mod journal;
+mod lifecycle;
+mod moment;
+mod paths;
+mod sidecars;
+mod state;
+mod status;
+#[cfg(any(test, feature = "testing"))]
+mod testing;
+
+/// What `--version` and the attribute `fleet.agent` say.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -191,6 +191,12 @@ pub fn is_known(name: &str) -> bool {
         .is_ok()
 }
 
+/// What a duration of the ECS agent means: Go's syntax, as [`check`] accepts it.
+pub fn duration(value: &str) -> Option<std::time::Duration> {
+    let seconds = go_duration_milliseconds(value)? / 1e3;
+    std::time::Duration::try_from_secs_f64(seconds).ok()
+}
+
 fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_'
 }

@@ -1,0 +1,185 @@
+//! Commands and exit codes: 0 done, 1 error. (clap's own 2 for wrong arguments is made 1: 2 means
+//! "changes planned" in this family of programs.)
+
+use std::{
+    fmt::Display,
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use fleet_agent_config::{Settings, names};
+
+use crate::{
+    clock::Clock,
+    daemon,
+    ecs_config::render::{layers, merge},
+    journal::{event::Entry, sink},
+    paths::Paths,
+    sidecars::plan::short_hash,
+    status,
+};
+
+/// Readiness, draining and sidecars of an ECS container instance.
+#[derive(Debug, Parser)]
+#[command(name = "fleet-agent", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Keep every file below this directory instead of `/`; for tests.
+    #[arg(long, global = true, default_value = "/", hide = true)]
+    root: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent; systemd does this.
+    ///
+    /// Writes ecs.config, starts sidecars, lets ecs.service start once the node may join, answers
+    /// the group's lifecycle hooks, and drains the node when it is to go.
+    Run {
+        /// The node's settings, written by the launch template's user data.
+        #[arg(long, value_name = "FILE", default_value = names::AGENT_TOML)]
+        config: PathBuf,
+    },
+    /// Show how this node is and what it waits for.
+    Status {
+        /// One JSON object instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check settings without any effect: prints every problem, or `ok`.
+    Check {
+        /// The settings to check.
+        #[arg(value_name = "FILE", default_value = names::AGENT_TOML)]
+        file: PathBuf,
+    },
+    /// Print the variables that `run` would set in the two ecs.config files.
+    Render {
+        /// The settings to render.
+        #[arg(value_name = "FILE", default_value = names::AGENT_TOML)]
+        file: PathBuf,
+    },
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(refusal) => {
+            let help = !refusal.use_stderr();
+            // Nobody to tell if there is no terminal.
+            let _ = refusal.print();
+            return if help {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            };
+        }
+    };
+    match execute(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(arguments: Arguments) -> Result<()> {
+    let paths = Paths::under(&arguments.root);
+    match arguments.command {
+        Command::Run { config } => run(&config, paths),
+        Command::Status { json } => show_status(&paths, json),
+        Command::Check { file } => {
+            read(&file)?;
+            print("ok\n")
+        }
+        Command::Render { file } => {
+            let (settings, _) = read(&file)?;
+            print(&rendered(&settings))
+        }
+    }
+}
+
+fn run(config: &Path, paths: Paths) -> Result<()> {
+    sink::install()?;
+    let result = read(config)
+        .map_err(|error| refuse(&error))
+        .and_then(|(settings, revision)| {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("start the runtime")?
+                .block_on(daemon::run(settings, revision, paths))
+        });
+    sink::flush();
+    result
+}
+
+/// Each problem is a record of its own, so that the journal shows them one a line.
+fn refuse(error: &anyhow::Error) -> anyhow::Error {
+    for problem in format!("{error:#}").lines() {
+        sink::write(&Entry::SettingsRefused {
+            problem: problem.to_owned(),
+        });
+    }
+    anyhow::anyhow!("settings refused; ecs.service is held back:\n{error:#}")
+}
+
+fn show_status(paths: &Paths, json: bool) -> Result<()> {
+    let status = status::fetch(&paths.socket)?;
+    if json {
+        return print(&format!("{}\n", serde_json::to_string_pretty(&status)?));
+    }
+    print(&status::render(&status, Clock::system().wall()))
+}
+
+/// The settings and a short hash of their text.
+fn read(file: &Path) -> Result<(Settings, String)> {
+    let name = file.display();
+    let source = fs::read_to_string(file).with_context(|| {
+        format!("read {name}: the launch template's user data writes it (fleet-bootstrap up)")
+    })?;
+    let settings = Settings::read(&name.to_string(), &source)?;
+    Ok((settings, short_hash(&source)))
+}
+
+fn rendered(settings: &Settings) -> String {
+    let layers = layers(settings);
+    let none = std::collections::BTreeSet::new();
+    format!(
+        "# /var/lib/ecs/ecs.config: an operator's line in /etc/ecs/ecs.config overrides these\n{}\n\
+         # /etc/ecs/ecs.config: set here, beside operators' own lines\n{}",
+        merge("", &layers.defaults, &none),
+        merge("", &layers.managed, &none)
+    )
+}
+
+fn print(text: &str) -> Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        // `fleet-agent render | head` is no error.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("write to stdout"),
+    }
+}
+
+fn complain(text: &(impl Display + ?Sized)) {
+    // Nobody is left to tell.
+    let _ = writeln!(io::stderr().lock(), "fleet-agent: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn help_says_what_each_command_is_for() {
+        Arguments::command().debug_assert();
+        insta::assert_snapshot!(Arguments::command().render_long_help());
+    }
+}

@@ -1,0 +1,380 @@
+//! Docker, through its socket. bollard's own time-out covers only the wait for a reply's headers,
+//! so every call here is bounded as a whole.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context, Error, Result};
+use bollard::{
+    API_DEFAULT_VERSION,
+    errors::Error as DockerError,
+    models::{
+        ContainerCreateBody, ContainerSummary, EventMessage, HostConfig, HostConfigLogConfig,
+        RestartPolicy, RestartPolicyNameEnum,
+    },
+    query_parameters::{
+        CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder,
+        ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+    },
+};
+use fleet_agent_config::{Network, Sidecar, names};
+use futures_util::StreamExt;
+use jiff::Timestamp;
+
+/// The label ECS puts on every container of a task.
+pub(crate) const TASK_LABEL: &str = "com.amazonaws.ecs.task-arn";
+/// The label that carries the hash of what a sidecar was made from.
+pub(crate) const SPEC_LABEL: &str = "fleet.spec";
+
+/// dockerd lists slowly under load; a short limit caused restart loops elsewhere.
+const LIST: Duration = Duration::from_secs(60);
+const CALL: Duration = Duration::from_secs(30);
+const PULL: Duration = Duration::from_secs(900);
+/// On top of what a container is given to end.
+const STOP_MARGIN: Duration = Duration::from_secs(5);
+
+/// A container that carries our label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Container {
+    pub(crate) id: String,
+    /// The sidecar it was made for.
+    pub(crate) sidecar: String,
+    pub(crate) spec: String,
+    pub(crate) running: bool,
+    /// dockerd is about to start it again, by its restart policy.
+    pub(crate) restarting: bool,
+    /// When its process was last started.
+    pub(crate) started: Option<Timestamp>,
+}
+
+/// A live container of an ECS task.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TaskContainer {
+    pub(crate) task: String,
+    pub(crate) id: String,
+}
+
+/// Whose container an event was about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    Task,
+    Sidecar,
+}
+
+pub(crate) trait Docker {
+    async fn sidecars(&self) -> Result<Vec<Container>>;
+    /// Creates and starts a sidecar's container; its image is pulled if it is not there.
+    async fn create(&self, sidecar: &Sidecar, spec: &str) -> Result<()>;
+    async fn start(&self, id: &str) -> Result<()>;
+    /// Stops within `grace`, then kills. One that is gone already is no error.
+    async fn stop(&self, id: &str, grace: Duration) -> Result<()>;
+    async fn remove(&self, id: &str) -> Result<()>;
+    /// Containers of ECS tasks that run, restart or are paused.
+    async fn task_containers(&self) -> Result<BTreeSet<TaskContainer>>;
+    /// Calls `on_event` for every start and end of such a container, until the stream breaks.
+    async fn watch(&self, on_event: &mut dyn FnMut(Whose)) -> Error;
+}
+
+#[derive(Debug)]
+pub(crate) struct Dockerd {
+    socket: PathBuf,
+    /// Kept once its API version has been agreed on.
+    connected: RefCell<Option<bollard::Docker>>,
+}
+
+impl Dockerd {
+    pub(crate) fn new(socket: PathBuf) -> Self {
+        Self {
+            socket,
+            connected: RefCell::new(None),
+        }
+    }
+
+    async fn handle(&self) -> Result<bollard::Docker> {
+        if let Some(docker) = &*self.connected.borrow() {
+            return Ok(docker.clone());
+        }
+        let name = || format!("docker: connect to {}", self.socket.display());
+        let path = self.socket.to_string_lossy();
+        let docker = bollard::Docker::connect_with_unix(&path, LIST.as_secs(), API_DEFAULT_VERSION)
+            .with_context(name)?;
+        let docker = bounded(CALL, docker.negotiate_version())
+            .await
+            .with_context(name)?;
+        self.connected.replace(Some(docker.clone()));
+        Ok(docker)
+    }
+
+    async fn create_with(
+        &self,
+        docker: &bollard::Docker,
+        sidecar: &Sidecar,
+        spec: &str,
+        log: Option<&str>,
+    ) -> Result<(), DockerFault> {
+        let name = container_name(&sidecar.name);
+        let options = CreateContainerOptionsBuilder::new().name(&name).build();
+        let create = docker.create_container(Some(options), body(sidecar, spec, log));
+        let created = bounded(CALL, create).await?;
+        match bounded(CALL, docker.start_container(&created.id, None)).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // A container that never ran would only keep the name.
+                let remove = RemoveContainerOptionsBuilder::new().force(true).build();
+                bounded(CALL, docker.remove_container(&created.id, Some(remove))).await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn pull(&self, docker: &bollard::Docker, image: &str) -> Result<(), DockerFault> {
+        let options = CreateImageOptionsBuilder::new().from_image(image).build();
+        bounded(PULL, async {
+            let mut progress = std::pin::pin!(docker.create_image(Some(options), None, None));
+            while let Some(step) = progress.next().await {
+                step?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Docker for Dockerd {
+    async fn sidecars(&self) -> Result<Vec<Container>> {
+        let docker = self.handle().await?;
+        let filters = HashMap::from([("label", vec![names::SIDECAR_LABEL])]);
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&filters)
+            .build();
+        let listed = bounded(LIST, docker.list_containers(Some(options)))
+            .await
+            .context("docker: list sidecars")?;
+        let mut containers = Vec::new();
+        for summary in listed {
+            containers.extend(inspect(&docker, summary).await?);
+        }
+        Ok(containers)
+    }
+
+    async fn create(&self, sidecar: &Sidecar, spec: &str) -> Result<()> {
+        const LOG: Option<&str> = Some("journald");
+        let docker = self.handle().await?;
+        let name = || format!("docker: run sidecar {} ({})", sidecar.name, sidecar.image);
+        let mut made = self.create_with(&docker, sidecar, spec, LOG).await;
+        if made.as_ref().is_err_and(DockerFault::is_missing) {
+            self.pull(&docker, &sidecar.image)
+                .await
+                .with_context(|| format!("docker: pull {}", sidecar.image))?;
+            made = self.create_with(&docker, sidecar, spec, LOG).await;
+        }
+        if made.as_ref().is_err_and(DockerFault::is_about_logging) {
+            made = self.create_with(&docker, sidecar, spec, None).await;
+        }
+        made.with_context(name)
+    }
+
+    async fn start(&self, id: &str) -> Result<()> {
+        let docker = self.handle().await?;
+        bounded(CALL, docker.start_container(id, None))
+            .await
+            .with_context(|| format!("docker: start {id}"))
+    }
+
+    async fn stop(&self, id: &str, grace: Duration) -> Result<()> {
+        let docker = self.handle().await?;
+        let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
+        let options = StopContainerOptionsBuilder::new().t(seconds).build();
+        let stopped = bounded(
+            grace + STOP_MARGIN,
+            docker.stop_container(id, Some(options)),
+        );
+        unless_missing(stopped.await).with_context(|| format!("docker: stop {id}"))
+    }
+
+    async fn remove(&self, id: &str) -> Result<()> {
+        let docker = self.handle().await?;
+        let options = RemoveContainerOptionsBuilder::new()
+            .force(true)
+            .v(true)
+            .build();
+        let removed = bounded(CALL, docker.remove_container(id, Some(options))).await;
+        unless_missing(removed).with_context(|| format!("docker: remove {id}"))
+    }
+
+    async fn task_containers(&self) -> Result<BTreeSet<TaskContainer>> {
+        let docker = self.handle().await?;
+        let filters = HashMap::from([
+            ("label", vec![TASK_LABEL]),
+            ("status", vec!["running", "restarting", "paused"]),
+        ]);
+        let options = ListContainersOptionsBuilder::new()
+            .filters(&filters)
+            .build();
+        let listed = bounded(LIST, docker.list_containers(Some(options)))
+            .await
+            .context("docker: list task containers")?;
+        Ok(listed.into_iter().filter_map(task_container).collect())
+    }
+
+    async fn watch(&self, on_event: &mut dyn FnMut(Whose)) -> Error {
+        let docker = match self.handle().await {
+            Ok(docker) => docker,
+            Err(error) => return error,
+        };
+        let filters = HashMap::from([
+            ("type", vec!["container"]),
+            ("event", vec!["start", "die", "destroy"]),
+        ]);
+        let options = EventsOptionsBuilder::new().filters(&filters).build();
+        let mut events = std::pin::pin!(docker.events(Some(options)));
+        loop {
+            match events.next().await {
+                Some(Ok(event)) => {
+                    if let Some(whose) = whose(event) {
+                        on_event(whose);
+                    }
+                }
+                Some(Err(error)) => return Error::new(error).context("docker: events"),
+                None => return Error::msg("docker: events: the stream ended"),
+            }
+        }
+    }
+}
+
+pub(crate) fn container_name(sidecar: &str) -> String {
+    format!("fleet-{sidecar}")
+}
+
+async fn inspect(docker: &bollard::Docker, summary: ContainerSummary) -> Result<Option<Container>> {
+    let mut labels = summary.labels.unwrap_or_default();
+    let (Some(id), Some(sidecar)) = (summary.id, labels.remove(names::SIDECAR_LABEL)) else {
+        return Ok(None);
+    };
+    let inspected = match bounded(CALL, docker.inspect_container(&id, None)).await {
+        Err(error) if error.is_missing() => return Ok(None),
+        other => other.with_context(|| format!("docker: inspect {id}"))?,
+    };
+    let state = inspected.state.unwrap_or_default();
+    Ok(Some(Container {
+        id,
+        sidecar,
+        spec: labels.remove(SPEC_LABEL).unwrap_or_default(),
+        running: state.running == Some(true) && state.restarting != Some(true),
+        restarting: state.restarting == Some(true),
+        started: state.started_at.and_then(|at| at.parse().ok()),
+    }))
+}
+
+fn task_container(summary: ContainerSummary) -> Option<TaskContainer> {
+    Some(TaskContainer {
+        task: summary.labels?.remove(TASK_LABEL)?,
+        id: summary.id?,
+    })
+}
+
+fn whose(event: EventMessage) -> Option<Whose> {
+    let labels = event.actor?.attributes?;
+    if labels.contains_key(TASK_LABEL) {
+        Some(Whose::Task)
+    } else if labels.contains_key(names::SIDECAR_LABEL) {
+        Some(Whose::Sidecar)
+    } else {
+        None
+    }
+}
+
+fn body(sidecar: &Sidecar, spec: &str, log: Option<&str>) -> ContainerCreateBody {
+    let memory = sidecar.memory_mib.map(|mib| i64::from(mib) << 20);
+    let environment = sidecar
+        .env
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"));
+    ContainerCreateBody {
+        image: Some(sidecar.image.clone()),
+        cmd: (!sidecar.command.is_empty()).then(|| sidecar.command.clone()),
+        env: Some(environment.collect()),
+        stop_timeout: Some(i64::from(sidecar.stop_timeout_seconds)),
+        labels: Some(HashMap::from([
+            (names::SIDECAR_LABEL.to_owned(), sidecar.name.clone()),
+            (SPEC_LABEL.to_owned(), spec.to_owned()),
+        ])),
+        host_config: Some(HostConfig {
+            binds: Some(sidecar.volumes.clone()),
+            network_mode: Some(
+                match sidecar.network {
+                    Network::Bridge => "bridge",
+                    Network::Host => "host",
+                }
+                .to_owned(),
+            ),
+            memory,
+            // Equal to the memory limit: no swap.
+            memory_swap: memory,
+            restart_policy: Some(RestartPolicy {
+                name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),
+                maximum_retry_count: None,
+            }),
+            log_config: log.map(|driver| HostConfigLogConfig {
+                typ: Some(driver.to_owned()),
+                config: None,
+            }),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum DockerFault {
+    #[error(transparent)]
+    Docker(#[from] DockerError),
+    #[error("no answer within {} s", .0.as_secs())]
+    Silent(Duration),
+}
+
+impl DockerFault {
+    fn is_missing(&self) -> bool {
+        matches!(
+            self,
+            Self::Docker(DockerError::DockerResponseServerError {
+                status_code: 404,
+                ..
+            })
+        )
+    }
+
+    fn is_about_logging(&self) -> bool {
+        match self {
+            Self::Docker(DockerError::DockerResponseServerError { message, .. }) => {
+                let message = message.to_lowercase();
+                message.contains("logger")
+                    || message.contains("logging")
+                    || message.contains("log driver")
+            }
+            Self::Docker(_) | Self::Silent(_) => false,
+        }
+    }
+}
+
+async fn bounded<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, DockerError>>,
+) -> Result<T, DockerFault> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(DockerFault::Silent(limit)),
+    }
+}
+
+fn unless_missing(answer: Result<(), DockerFault>) -> Result<(), DockerFault> {
+    match answer {
+        Err(error) if error.is_missing() => Ok(()),
+        other => other,
+    }
+}

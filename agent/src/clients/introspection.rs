@@ -1,0 +1,114 @@
+//! The ECS agent's introspection endpoint on this node. It knows registration and tasks, but not
+//! whether ECS can reach the agent.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, de::DeserializeOwned};
+
+const ENDPOINT: &str = "http://127.0.0.1:51678";
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+pub(crate) trait Introspection {
+    /// The container instance's ARN, `None` until the ECS agent has registered.
+    async fn container_instance(&self) -> Result<Option<String>>;
+    /// ARNs of the tasks that are not known to be STOPPED. (The agent goes on listing stopped
+    /// tasks for three hours.)
+    async fn live_tasks(&self) -> Result<Vec<String>>;
+}
+
+#[derive(Debug)]
+pub(crate) struct EcsAgent {
+    http: reqwest::Client,
+}
+
+impl EcsAgent {
+    /// # Errors
+    /// If no HTTP client can be made.
+    pub(crate) fn new() -> Result<Self> {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .connect_timeout(TIMEOUT)
+            .timeout(TIMEOUT)
+            .pool_max_idle_per_host(1)
+            .build()
+            .context("no HTTP client for the ECS agent's introspection")?;
+        Ok(Self { http })
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let url = format!("{ENDPOINT}/v1/{path}");
+        let name = || format!("ECS agent: GET {url}");
+        self.http
+            .get(&url)
+            .send()
+            .await
+            .and_then(reqwest::Response::error_for_status)
+            .map_err(reqwest::Error::without_url)
+            .with_context(name)?
+            .json()
+            .await
+            .with_context(name)
+    }
+}
+
+impl Introspection for EcsAgent {
+    async fn container_instance(&self) -> Result<Option<String>> {
+        let metadata: Metadata = self.get("metadata").await?;
+        Ok(metadata
+            .container_instance_arn
+            .filter(|arn| !arn.is_empty()))
+    }
+
+    async fn live_tasks(&self) -> Result<Vec<String>> {
+        self.get("tasks").await.map(live)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Metadata {
+    container_instance_arn: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Tasks {
+    tasks: Option<Vec<Task>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Task {
+    arn: String,
+    known_status: String,
+}
+
+fn live(tasks: Tasks) -> Vec<String> {
+    let tasks = tasks.tasks.unwrap_or_default().into_iter();
+    tasks
+        .filter(|task| task.known_status != "STOPPED")
+        .map(|task| task.arn)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Replies captured from amazon-ecs-agent 1.105.1, shortened.
+    #[test]
+    fn reads_captured_replies() {
+        let metadata: Metadata = serde_json::from_str(
+            r#"{"Cluster":"peerlab","ContainerInstanceArn":null,"Version":"Amazon ECS Agent - v1.105.1 (*a8b3e7d3)"}"#,
+        )
+        .expect("metadata");
+        assert_eq!(metadata.container_instance_arn, None);
+        let tasks = |text| live(serde_json::from_str(text).expect("tasks"));
+        assert!(tasks(r#"{"Tasks":[]}"#).is_empty());
+        assert!(tasks(r#"{"Tasks":null}"#).is_empty());
+        let text = r#"{"Tasks":[{"Arn":"a","DesiredStatus":"STOPPED","KnownStatus":"RUNNING","Family":"web","Version":"1","Containers":[]},
+            {"Arn":"b","DesiredStatus":"STOPPED","KnownStatus":"STOPPED","Family":"web","Version":"1","Containers":null}]}"#;
+        assert_eq!(tasks(text), ["a"]);
+    }
+}

@@ -1,0 +1,61 @@
+//! One narrow trait and one adapter per remote, in the words of this program. Every call ends
+//! within a bound of its own, and every error names the remote, the call and the resource.
+
+pub(crate) mod autoscaling;
+pub(crate) mod aws;
+pub(crate) mod docker;
+pub(crate) mod ecs;
+pub(crate) mod imds;
+pub(crate) mod introspection;
+pub(crate) mod systemd;
+
+use self::{
+    autoscaling::AutoScaling, docker::Docker, ecs::Ecs, imds::Imds, introspection::Introspection,
+    systemd::Systemd,
+};
+
+/// Every remote of a node.
+pub(crate) trait Clients {
+    fn imds(&self) -> &impl Imds;
+    fn ecs(&self) -> &impl Ecs;
+    fn autoscaling(&self) -> &impl AutoScaling;
+    fn introspection(&self) -> &impl Introspection;
+    fn docker(&self) -> &impl Docker;
+    fn systemd(&self) -> &impl Systemd;
+}
+
+/// The real ones.
+#[derive(Debug)]
+pub(crate) struct Remotes {
+    pub(crate) imds: imds::Metadata,
+    pub(crate) aws: aws::Aws,
+    pub(crate) introspection: introspection::EcsAgent,
+    pub(crate) docker: docker::Dockerd,
+    pub(crate) systemd: systemd::Systemctl,
+}
+
+impl Clients for Remotes {
+    fn imds(&self) -> &impl Imds {
+        &self.imds
+    }
+
+    fn ecs(&self) -> &impl Ecs {
+        &self.aws
+    }
+
+    fn autoscaling(&self) -> &impl AutoScaling {
+        &self.aws
+    }
+
+    fn introspection(&self) -> &impl Introspection {
+        &self.introspection
+    }
+
+    fn docker(&self) -> &impl Docker {
+        &self.docker
+    }
+
+    fn systemd(&self) -> &impl Systemd {
+        &self.systemd
+    }
+}

@@ -1,0 +1,82 @@
+//! Where the time comes from.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the one edge that reads the clocks"
+)]
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use nix::time::{ClockId, clock_gettime};
+
+use crate::moment::Moment;
+
+/// Both clocks: the steady one for decisions, the wall's for what is shown or kept on disk.
+pub(crate) struct Clock {
+    now: Box<dyn Fn() -> Moment>,
+    wall: Box<dyn Fn() -> Timestamp>,
+}
+
+impl std::fmt::Debug for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Clock").finish_non_exhaustive()
+    }
+}
+
+impl Clock {
+    pub(crate) fn system() -> Self {
+        Self {
+            now: Box::new(boot_time),
+            wall: Box::new(Timestamp::now),
+        }
+    }
+
+    /// A clock that follows tokio's, which tests pause.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn paused() -> Self {
+        let start = tokio::time::Instant::now();
+        let elapsed = move || start.elapsed();
+        Self {
+            now: Box::new(move || Moment::from_millis(1_000_000) + elapsed()),
+            wall: Box::new(move || {
+                Timestamp::from_second(1_763_712_000).expect("in range")
+                    + jiff::SignedDuration::try_from(elapsed()).expect("in range")
+            }),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        (self.now)()
+    }
+
+    pub(crate) fn wall(&self) -> Timestamp {
+        (self.wall)()
+    }
+
+    /// A moment of the past in the wall's time.
+    pub(crate) fn wall_at(&self, moment: Moment) -> Timestamp {
+        let ago = self.now().since(moment);
+        jiff::SignedDuration::try_from(ago)
+            .ok()
+            .and_then(|ago| self.wall().checked_sub(ago).ok())
+            .unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// The moment of a wall time of the past; one that seems to be still to come is now.
+    pub(crate) fn moment_at(&self, wall: Timestamp) -> Moment {
+        let ago = Duration::try_from(self.wall().duration_since(wall)).unwrap_or_default();
+        self.now().before(ago)
+    }
+}
+
+fn boot_time() -> Moment {
+    // CLOCK_BOOTTIME cannot fail on any kernel this binary runs on (2.6.39 on).
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or_else(
+        |_| Moment::default(),
+        |time| {
+            let seconds = u64::try_from(time.tv_sec()).unwrap_or_default();
+            let nanos = u64::try_from(time.tv_nsec()).unwrap_or_default();
+            Moment::from_millis(seconds * 1_000 + nanos / 1_000_000)
+        },
+    )
+}

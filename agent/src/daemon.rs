@@ -1,0 +1,245 @@
+//! `fleet-agent run`: puts the parts together, and the one loop that everything goes through.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the edge where the daemon's own random seed is drawn"
+)]
+
+use std::{future::pending, pin::pin, rc::Rc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use fleet_agent_config::Settings;
+use sd_notify::NotifyState;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+    sync::{OnceCell, mpsc},
+    task::{LocalSet, spawn_local},
+    time::sleep,
+};
+
+use crate::{
+    VERSION,
+    clients::{
+        Clients, Remotes,
+        aws::Aws,
+        docker::{Docker, Dockerd},
+        imds::Metadata,
+        introspection::EcsAgent,
+        systemd::Systemctl,
+    },
+    clock::Clock,
+    ecs_config::render::{STOP_TIMEOUT_DEFAULT, layers},
+    journal::{event::Entry, sink},
+    lifecycle::{
+        driver::{Context, Driver},
+        event::{Event, Policy},
+        machine::Machine,
+    },
+    paths::Paths,
+    status::{self, DrainStatus, SidecarStatus, Status},
+};
+
+/// Events that may wait to be handled; senders then wait in turn.
+const EVENTS: usize = 64;
+/// Between attempts to follow Docker's events; the polls go on meanwhile.
+const WATCH_AGAIN: Duration = Duration::from_secs(10);
+
+/// Runs until told to stop.
+///
+/// # Errors
+/// Only for what no retry can cure: the socket cannot be bound, no HTTP client can be made.
+pub(crate) async fn run(settings: Settings, revision: String, paths: Paths) -> Result<()> {
+    let socket = status::bind(&paths.socket)?;
+    let clients = Remotes {
+        imds: Metadata::from_environment()?,
+        aws: Aws::new(
+            &settings.region,
+            &settings.cluster,
+            &settings.auto_scaling_group,
+        ),
+        introspection: EcsAgent::new()?,
+        docker: Dockerd::new(paths.docker.clone()),
+        systemd: Systemctl,
+    };
+    sink::write(&Entry::Started {
+        version: VERSION,
+        settings: revision.clone(),
+    });
+    let context = Rc::new(Context {
+        container_stop: container_stop(&settings),
+        clients,
+        settings,
+        revision,
+        paths,
+        clock: Clock::system(),
+        identity: OnceCell::new(),
+    });
+    LocalSet::new()
+        .run_until(Daemon::new(context).serve(socket))
+        .await
+}
+
+struct Daemon<C> {
+    context: Rc<Context<C>>,
+    machine: Machine,
+    driver: Driver<C>,
+    sender: mpsc::Sender<Event>,
+    events: mpsc::Receiver<Event>,
+    /// The status line systemd was last told.
+    told: String,
+}
+
+impl<C: Clients + 'static> Daemon<C> {
+    fn new(context: Rc<Context<C>>) -> Self {
+        let (sender, events) = mpsc::channel(EVENTS);
+        let policy = Policy::new(&context.settings, context.container_stop, fastrand::u64(..));
+        Self {
+            machine: Machine::new(policy, context.clock.now()),
+            driver: Driver::new(context.clone(), sender.clone()),
+            context,
+            sender,
+            events,
+            told: String::new(),
+        }
+    }
+
+    async fn serve(mut self, socket: UnixListener) -> Result<()> {
+        let mut stop = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let mut watchdog = sd_notify::watchdog_enabled()
+            .map(|limit| tokio::time::interval((limit / 2).max(Duration::from_millis(1))));
+        spawn_local(watch_docker(self.context.clone(), self.sender.clone()));
+        notify(&[NotifyState::Ready]);
+        self.handle(Event::Tick);
+        loop {
+            let now = self.context.clock.now();
+            let wake = self.machine.wake_at(now).map(|at| at.since(now));
+            // Every arm is cancel safe: recv, accept, tick and signals keep what they have not
+            // handed out, and a sleep is computed anew.
+            tokio::select! {
+                Some(event) = self.events.recv() => self.handle(event),
+                () = sleep_for(wake) => self.handle(Event::Tick),
+                () = beat(watchdog.as_mut()) => notify(&[NotifyState::Watchdog]),
+                Ok((stream, _)) = socket.accept() => {
+                    spawn_local(status::serve(stream, self.status()));
+                }
+                _ = stop.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+        }
+        notify(&[NotifyState::Stopping]);
+        sink::write(&Entry::Stopping);
+        Ok(())
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = self.context.clock.now();
+        match self.machine.handle(event, now) {
+            Ok(actions) => self.driver.run(actions),
+            Err(illegal) => sink::write(&Entry::Impossible {
+                what: illegal.to_string(),
+            }),
+        }
+        self.tell_systemd();
+    }
+
+    fn tell_systemd(&mut self) {
+        let view = self.machine.view();
+        let line = format!("{}: waiting for {}", view.phase.as_str(), view.waiting);
+        if line != self.told {
+            notify(&[NotifyState::Status(&line)]);
+            self.told = line;
+        }
+    }
+
+    fn status(&self) -> Status {
+        let view = self.machine.view();
+        let clock = &self.context.clock;
+        let settings = &self.context.settings;
+        let ecs = match view.registration {
+            _ if !view.ecs_answers => "the ECS agent does not answer".to_owned(),
+            Some(known) if known.connected => format!("connected, {}", known.status),
+            Some(known) => format!("not connected, {}", known.status),
+            None if view.container_instance.is_some() => "registered".to_owned(),
+            None => "not registered".to_owned(),
+        };
+        Status {
+            version: VERSION.to_owned(),
+            config: self.context.revision.clone(),
+            fleet: settings.fleet.clone(),
+            environment: settings.environment.clone(),
+            group: settings.group.clone(),
+            cluster: settings.cluster.clone(),
+            instance: view.identity.map(|identity| identity.instance.clone()),
+            zone: view.identity.map(|identity| identity.zone.clone()),
+            phase: view.phase.as_str().to_owned(),
+            since: clock.wall_at(view.since),
+            waiting_on: view.waiting,
+            target: view.target.map(ToString::to_string),
+            container_instance: view.container_instance.map(str::to_owned),
+            ecs,
+            tasks: view.tasks,
+            sidecars: view
+                .sidecars
+                .iter()
+                .map(|report| SidecarStatus {
+                    name: report.name.clone(),
+                    state: report.state.as_str().to_owned(),
+                })
+                .collect(),
+            health: view.health.verdict.as_str().to_owned(),
+            reason: view.health.reason.to_owned(),
+            health_since: clock.wall_at(view.health_since),
+            drain: view.drain.map(|(cause, began, deadline)| DrainStatus {
+                cause: cause.text().to_owned(),
+                began: clock.wall_at(began),
+                deadline: clock.wall_at(began)
+                    + jiff::SignedDuration::try_from(deadline.since(began)).unwrap_or_default(),
+            }),
+        }
+    }
+}
+
+/// Docker's events only make prompt what polls find anyway, so a broken stream is no fault.
+async fn watch_docker<C: Clients>(context: Rc<Context<C>>, events: mpsc::Sender<Event>) {
+    loop {
+        let mut tell = |whose| {
+            // A full queue means that something is being handled already; the polls find the rest.
+            let _ = events.try_send(Event::Container(whose));
+        };
+        let error = context.clients.docker().watch(&mut tell).await;
+        log::debug!(target: "fleet-agent", "{error:#}");
+        sleep(WATCH_AGAIN).await;
+    }
+}
+
+/// What ECS gives a task's container to end, from the variable this agent sets.
+fn container_stop(settings: &Settings) -> Duration {
+    let layers = layers(settings);
+    let name = "ECS_CONTAINER_STOP_TIMEOUT";
+    let value = layers.managed.get(name).or(layers.defaults.get(name));
+    let text = value.map_or(STOP_TIMEOUT_DEFAULT, String::as_str);
+    fleet_agent_config::ecs::duration(text).unwrap_or(Duration::from_secs(30))
+}
+
+async fn sleep_for(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => sleep(wait).await,
+        None => pending().await,
+    }
+}
+
+async fn beat(watchdog: Option<&mut tokio::time::Interval>) {
+    match watchdog {
+        Some(interval) => {
+            pin!(interval.tick()).await;
+        }
+        None => pending().await,
+    }
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        log::warn!(target: "fleet-agent", "failed to notify systemd: {error}");
+    }
+}

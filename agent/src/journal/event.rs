@@ -1,0 +1,417 @@
+//! Every event of the journal: a constant MESSAGE_ID, a text and FLEET_* fields. Read one after
+//! another they are the node's story. Catalogue texts: systemd/fleet.catalog.
+
+use log::Level;
+
+use crate::health::Verdict;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Entry {
+    Started {
+        version: &'static str,
+        settings: String,
+    },
+    SettingsRefused {
+        problem: String,
+    },
+    Identified {
+        instance: String,
+        zone: String,
+    },
+    EcsConfigWritten {
+        restarted: bool,
+    },
+    SidecarChanged {
+        what: String,
+    },
+    Released,
+    EcsStarted {
+        why: &'static str,
+    },
+    Registered {
+        container_instance: String,
+    },
+    LaunchCompleted {
+        hook: String,
+    },
+    LaunchClosed {
+        hook: String,
+    },
+    LaunchAbandoned {
+        reason: String,
+    },
+    Noticed {
+        cause: &'static str,
+    },
+    Draining {
+        tasks: u32,
+    },
+    DrainingUnneeded,
+    TasksLeft {
+        tasks: usize,
+    },
+    TasksGone,
+    DeadlineReached {
+        tasks: usize,
+    },
+    LeftoversStopped {
+        stopped: usize,
+        left: usize,
+    },
+    GateShut,
+    SidecarsStopped {
+        count: usize,
+    },
+    DrainCompleted {
+        hook: String,
+    },
+    DrainClosed {
+        hook: String,
+    },
+    HealthChanged {
+        verdict: Verdict,
+        reason: &'static str,
+    },
+    Waiting {
+        on: String,
+    },
+    CallFailed {
+        call: &'static str,
+        error: String,
+    },
+    Recovered {
+        call: &'static str,
+    },
+    Impossible {
+        what: String,
+    },
+    RecordsLost {
+        count: u64,
+    },
+    Stopping,
+}
+
+/// An event's constant parts.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    /// 128 bits, drawn once. Never reused for another meaning.
+    message_id: &'static str,
+    /// FLEET_EVENT.
+    name: &'static str,
+    level: Level,
+}
+
+const fn kind(message_id: &'static str, name: &'static str, level: Level) -> Kind {
+    Kind {
+        message_id,
+        name,
+        level,
+    }
+}
+
+impl Entry {
+    fn kind(&self) -> Kind {
+        use Level::{Error, Info, Warn};
+        match self {
+            Self::Started { .. } => kind("2d2e327808534c5396092ee12707f0f0", "started", Info),
+            Self::SettingsRefused { .. } => kind(
+                "76deef2bb97347cca98e0a780c1d02f1",
+                "settings-refused",
+                Error,
+            ),
+            Self::Identified { .. } => kind("547009db224e41698790e7ad5cba4575", "identified", Info),
+            Self::EcsConfigWritten { .. } => kind(
+                "60c660e70b71417b874932b7b69ab730",
+                "ecs-config-written",
+                Info,
+            ),
+            Self::SidecarChanged { .. } => {
+                kind("36cd99cc56e444f88e651d24882c0731", "sidecar-changed", Info)
+            }
+            Self::Released => kind("ecaa8cde893d4798b43e9fb68d5b717a", "released", Info),
+            Self::EcsStarted { .. } => {
+                kind("3cfacb286d7f41dd8f948fab815f55cb", "ecs-started", Warn)
+            }
+            Self::Registered { .. } => kind("3cf8d28382d0413b9d13fca21c665d2d", "registered", Info),
+            Self::LaunchCompleted { .. } => {
+                kind("31b7b77ef96a4a80ba1e0cf6c6a17484", "launch-completed", Info)
+            }
+            Self::LaunchClosed { .. } => {
+                kind("b8aea59e345a4389bb36f7924fe614a9", "launch-closed", Info)
+            }
+            Self::LaunchAbandoned { .. } => kind(
+                "11cfa3c199b84a389501bb57c184d6ac",
+                "launch-abandoned",
+                Error,
+            ),
+            Self::Noticed { .. } => kind("e94953e832ff4f2ea1d88a56b3d84b03", "noticed", Info),
+            Self::Draining { .. } => kind("653297e0ff944ddda7356e38f901d643", "draining", Info),
+            Self::DrainingUnneeded => kind(
+                "df0a84c805f14e82b69105efe6a035a2",
+                "draining-unneeded",
+                Info,
+            ),
+            Self::TasksLeft { .. } => kind("cc60256f599645ce80b8f7c19b4bb914", "tasks-left", Info),
+            Self::TasksGone => kind("f3472b889f8f4952a531b5f32b07aa29", "tasks-gone", Info),
+            Self::DeadlineReached { .. } => {
+                kind("8891ad2c2f4140c4a95c4deeec6936e1", "deadline-reached", Warn)
+            }
+            Self::LeftoversStopped { .. } => kind(
+                "115164906d1e4b59bd44dfce88eb94ea",
+                "leftovers-stopped",
+                Warn,
+            ),
+            Self::GateShut => kind("b1f494ea8b654bddb156d2d99eca1398", "gate-shut", Info),
+            Self::SidecarsStopped { .. } => {
+                kind("6d016d220cb4489e8c82a7cc7cd30c40", "sidecars-stopped", Info)
+            }
+            Self::DrainCompleted { .. } => {
+                kind("3f4bd1197d0f4c8d999f4fe46bb4ede9", "drain-completed", Info)
+            }
+            Self::DrainClosed { .. } => {
+                kind("0b6f72d94d6b4fd08aa7457885f7cc43", "drain-closed", Warn)
+            }
+            Self::HealthChanged { verdict, .. } => kind(
+                "c56d7555d04541b684111968e9719d60",
+                "health-changed",
+                if *verdict == Verdict::Ok { Info } else { Warn },
+            ),
+            Self::Waiting { .. } => kind("20b0657d522b4e57bcd7cab60b7eb1d8", "waiting", Info),
+            Self::CallFailed { .. } => {
+                kind("1414dd2025394e5abc66b056d57891a1", "call-failed", Warn)
+            }
+            Self::Recovered { .. } => kind("4baaa7cf8a164af2817a8d4ad7e1b8c6", "recovered", Info),
+            Self::Impossible { .. } => {
+                kind("8d565377092d4d0f8a78ffd1c1581cbd", "impossible", Error)
+            }
+            Self::RecordsLost { .. } => {
+                kind("553e7167bd07444caa3833d26ca055c6", "records-lost", Warn)
+            }
+            Self::Stopping => kind("d421d95db9bc42289fa139c8a4a0e914", "stopping", Info),
+        }
+    }
+
+    pub(crate) fn level(&self) -> Level {
+        self.kind().level
+    }
+
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Started { version, settings } => {
+                format!("fleet-agent {version} started with settings {settings}")
+            }
+            Self::SettingsRefused { problem } => format!("settings refused: {problem}"),
+            Self::Identified { instance, zone } => format!("this node is {instance} in {zone}"),
+            Self::EcsConfigWritten { restarted: false } => "ecs.config written".to_owned(),
+            Self::EcsConfigWritten { restarted: true } => {
+                "ecs.config written, ecs.service restarted to read it".to_owned()
+            }
+            Self::SidecarChanged { what } => format!("sidecars: {what}"),
+            Self::Released => "ecs.service released".to_owned(),
+            Self::EcsStarted { why } => format!("ecs.service started again: {why}"),
+            Self::Registered { container_instance } => {
+                format!("registered as {container_instance}")
+            }
+            Self::LaunchCompleted { hook } => format!("completed {hook}: in service"),
+            Self::LaunchClosed { hook } => {
+                format!("{hook} holds this instance no longer: in service")
+            }
+            Self::LaunchAbandoned { reason } => format!("abandoning launch: {reason}"),
+            Self::Noticed { cause } => format!("notice: terminating ({cause})"),
+            Self::Draining { tasks } => {
+                format!(
+                    "container instance set to DRAINING: {}",
+                    count(*tasks, "task")
+                )
+            }
+            Self::DrainingUnneeded => {
+                "ECS knows the container instance no longer: nothing to set to DRAINING".to_owned()
+            }
+            Self::TasksLeft { tasks } => format!("{} left", count(*tasks, "task")),
+            Self::TasksGone => "tasks gone".to_owned(),
+            Self::DeadlineReached { tasks } => format!(
+                "drain deadline reached with {} left: stopping them",
+                count(*tasks, "task")
+            ),
+            Self::LeftoversStopped { stopped, left } => format!(
+                "{} stopped, {left} left",
+                count(*stopped, "leftover container")
+            ),
+            Self::GateShut => "never joined ECS: ecs.service held back for good".to_owned(),
+            Self::SidecarsStopped { count: number } => {
+                format!("{} stopped", count(*number, "sidecar"))
+            }
+            Self::DrainCompleted { hook } => format!("completed {hook}"),
+            Self::DrainClosed { hook } => {
+                format!("{hook} holds this instance no longer: it was answered before, or expired")
+            }
+            Self::HealthChanged { verdict, reason } => {
+                format!("health is {} ({reason})", verdict.as_str())
+            }
+            Self::Waiting { on } => format!("waiting for {on}"),
+            Self::CallFailed { call, error } => format!("failed to {call}: {error}"),
+            Self::Recovered { call } => format!("{call}: works again"),
+            Self::Impossible { what } => format!("ignored, please report: {what}"),
+            Self::RecordsLost { count: number } => {
+                format!(
+                    "{} lost: journald did not take them",
+                    count(*number, "record")
+                )
+            }
+            Self::Stopping => {
+                "stopping: a drain goes on when fleet-agent is started again".to_owned()
+            }
+        }
+    }
+
+    /// Name and value of every field but MESSAGE.
+    pub(crate) fn fields(&self) -> Vec<(&'static str, String)> {
+        let kind = self.kind();
+        let mut fields = vec![
+            ("MESSAGE_ID", kind.message_id.to_owned()),
+            ("FLEET_EVENT", kind.name.to_owned()),
+        ];
+        let mut field = |name, value: &dyn ToString| fields.push((name, value.to_string()));
+        match self {
+            Self::Started { version, settings } => {
+                field("FLEET_VERSION", version);
+                field("FLEET_CONFIG", settings);
+            }
+            Self::Identified { instance, zone } => {
+                field("FLEET_INSTANCE", instance);
+                field("FLEET_ZONE", zone);
+            }
+            Self::Registered { container_instance } => {
+                field("FLEET_CONTAINER_INSTANCE", container_instance);
+            }
+            Self::LaunchCompleted { hook }
+            | Self::LaunchClosed { hook }
+            | Self::DrainCompleted { hook }
+            | Self::DrainClosed { hook } => field("FLEET_HOOK", hook),
+            Self::LaunchAbandoned { reason } => field("FLEET_REASON", reason),
+            Self::Noticed { cause } => field("FLEET_CAUSE", cause),
+            Self::Draining { tasks } => field("FLEET_TASKS", tasks),
+            Self::TasksLeft { tasks } | Self::DeadlineReached { tasks } => {
+                field("FLEET_TASKS", tasks);
+            }
+            Self::TasksGone => field("FLEET_TASKS", &0),
+            Self::LeftoversStopped { stopped, left } => {
+                field("FLEET_STOPPED", stopped);
+                field("FLEET_LEFT", left);
+            }
+            Self::SidecarsStopped { count } => field("FLEET_SIDECARS", count),
+            Self::HealthChanged { verdict, reason } => {
+                field("FLEET_HEALTH", &verdict.as_str());
+                field("FLEET_REASON", reason);
+            }
+            Self::Waiting { on } => field("FLEET_WAITING", on),
+            Self::CallFailed { call, error } => {
+                field("FLEET_CALL", call);
+                field("FLEET_ERROR", error);
+            }
+            Self::Recovered { call } => field("FLEET_CALL", call),
+            Self::RecordsLost { count } => field("FLEET_RECORDS", count),
+            Self::EcsStarted { why } => field("FLEET_REASON", why),
+            Self::SettingsRefused { .. }
+            | Self::EcsConfigWritten { .. }
+            | Self::SidecarChanged { .. }
+            | Self::Released
+            | Self::DrainingUnneeded
+            | Self::GateShut
+            | Self::Impossible { .. }
+            | Self::Stopping => {}
+        }
+        fields
+    }
+}
+
+/// `1 task`, `2 tasks`.
+fn count(number: impl TryInto<u64>, what: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn every() -> Vec<Entry> {
+        let text = || "x".to_owned();
+        vec![
+            Entry::Started {
+                version: "0",
+                settings: text(),
+            },
+            Entry::SettingsRefused { problem: text() },
+            Entry::Identified {
+                instance: text(),
+                zone: text(),
+            },
+            Entry::EcsConfigWritten { restarted: true },
+            Entry::SidecarChanged { what: text() },
+            Entry::Released,
+            Entry::EcsStarted { why: "x" },
+            Entry::Registered {
+                container_instance: text(),
+            },
+            Entry::LaunchCompleted { hook: text() },
+            Entry::LaunchClosed { hook: text() },
+            Entry::LaunchAbandoned { reason: text() },
+            Entry::Noticed { cause: "x" },
+            Entry::Draining { tasks: 1 },
+            Entry::DrainingUnneeded,
+            Entry::TasksLeft { tasks: 1 },
+            Entry::TasksGone,
+            Entry::DeadlineReached { tasks: 1 },
+            Entry::LeftoversStopped {
+                stopped: 1,
+                left: 0,
+            },
+            Entry::GateShut,
+            Entry::SidecarsStopped { count: 1 },
+            Entry::DrainCompleted { hook: text() },
+            Entry::DrainClosed { hook: text() },
+            Entry::HealthChanged {
+                verdict: Verdict::Ok,
+                reason: "none",
+            },
+            Entry::Waiting { on: text() },
+            Entry::CallFailed {
+                call: "x",
+                error: text(),
+            },
+            Entry::Recovered { call: "x" },
+            Entry::Impossible { what: text() },
+            Entry::RecordsLost { count: 1 },
+            Entry::Stopping,
+        ]
+    }
+
+    #[test]
+    fn the_catalogue_has_one_entry_for_each_event_and_none_more() {
+        let catalogue = include_str!("../../../systemd/fleet.catalog");
+        let ids: BTreeMap<&str, &str> = every()
+            .iter()
+            .map(|entry| (entry.kind().message_id, entry.kind().name))
+            .collect();
+        assert_eq!(ids.len(), every().len(), "a MESSAGE_ID is used twice");
+        assert!(ids.keys().all(|id| id.len() == 32));
+        let mut described: Vec<&str> = catalogue
+            .lines()
+            .filter_map(|line| line.strip_prefix("-- "))
+            .collect();
+        described.sort_unstable();
+        assert_eq!(described, ids.into_keys().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn numbers_agree_with_their_noun() {
+        assert_eq!(
+            Entry::Draining { tasks: 3 }.text(),
+            "container instance set to DRAINING: 3 tasks"
+        );
+        assert_eq!(Entry::TasksLeft { tasks: 1 }.text(), "1 task left");
+    }
+}

@@ -1,0 +1,171 @@
+//! Does what the machine says. Every job runs as a task of its own, so that a remote that hangs
+//! holds up nothing else; what comes of it returns as an event.
+
+use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, rc::Rc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinHandle, spawn_local},
+    time::sleep,
+};
+
+pub(crate) use super::perform::Context;
+use super::{
+    event::{Action, Event, Job, Work},
+    perform::{bound, late},
+};
+use crate::{
+    clients::{
+        Clients,
+        autoscaling::{AutoScaling, HookAnswer, Verb},
+    },
+    journal,
+    moment::Moment,
+    state,
+};
+
+/// Until the action has opened, its heartbeat is tried this often.
+const OPENING: Duration = Duration::from_secs(3);
+
+#[derive(Debug)]
+pub(crate) struct Driver<C> {
+    context: Rc<Context<C>>,
+    events: mpsc::Sender<Event>,
+    heartbeats: Option<AbortHandle>,
+    converging: Option<AbortHandle>,
+}
+
+impl<C: Clients + 'static> Driver<C> {
+    /// Must be used within a [`tokio::task::LocalSet`].
+    pub(crate) fn new(context: Rc<Context<C>>, events: mpsc::Sender<Event>) -> Self {
+        Self {
+            context,
+            events,
+            heartbeats: None,
+            converging: None,
+        }
+    }
+
+    /// Does the actions in their order; jobs are only begun.
+    pub(crate) fn run(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Save(saved) => {
+                    let saved = state::save(&self.context.paths.state, &saved, &self.context.clock);
+                    // A full disk must not keep a node from draining: only a restart would miss it.
+                    report(saved);
+                }
+                Action::Start(work) => self.start(work),
+                Action::StartHeartbeats { until } => {
+                    self.stop_heartbeats();
+                    let beat = heartbeats(self.context.clone(), self.events.clone(), until);
+                    self.heartbeats = Some(spawn_local(beat).abort_handle());
+                }
+                Action::StopHeartbeats => self.stop_heartbeats(),
+                Action::Record(entry) => journal::sink::write(&entry),
+                Action::Console(text) => report(self.console(&text)),
+            }
+        }
+    }
+
+    fn start(&mut self, work: Work) {
+        let job = work.job();
+        if job == Job::StopSidecars
+            && let Some(converging) = self.converging.take()
+        {
+            // A pull that goes on would start a sidecar after the last was stopped.
+            converging.abort();
+        }
+        let task = self.spawn(work);
+        if job == Job::ConvergeSidecars {
+            self.converging = Some(task.abort_handle());
+        }
+    }
+
+    fn spawn(&self, work: Work) -> JoinHandle<()> {
+        let context = self.context.clone();
+        let events = self.events.clone();
+        spawn_local(async move {
+            let job = work.job();
+            let limit = bound(&work, &context.settings, context.container_stop);
+            let result = match tokio::time::timeout(limit, context.perform(work)).await {
+                Ok(result) => result,
+                Err(_) => Err(late(limit)),
+            };
+            let result = result.map_err(|error| format!("{error:#}"));
+            // The receiver is gone only when the process is about to end.
+            let _ = events.send(Event::Finished(job, result)).await;
+        })
+    }
+
+    fn stop_heartbeats(&mut self) {
+        if let Some(task) = self.heartbeats.take() {
+            task.abort();
+        }
+    }
+
+    /// Never waits: a console that nobody reads must not hold up a node.
+    fn console(&self, text: &str) -> Result<()> {
+        let path = &self.context.paths.console;
+        OpenOptions::new()
+            .write(true)
+            .custom_flags(nix::fcntl::OFlag::O_NOCTTY.bits() | nix::fcntl::OFlag::O_NONBLOCK.bits())
+            .open(path)
+            .and_then(|mut console| writeln!(console, "fleet-agent: {text}\r"))
+            .with_context(|| format!("write to {}", path.display()))
+    }
+}
+
+impl<C> Drop for Driver<C> {
+    fn drop(&mut self) {
+        if let Some(task) = self.heartbeats.take() {
+            task.abort();
+        }
+    }
+}
+
+/// Keeps the terminating action open: a heartbeat at a third of the hook's time-out, more often
+/// until the first is taken. Independent of Docker and of the drain's own work.
+async fn heartbeats<C: Clients>(
+    context: Rc<Context<C>>,
+    events: mpsc::Sender<Event>,
+    until: Moment,
+) {
+    let third = Duration::from_secs(context.settings.drain_timeout_seconds.into()) / 3;
+    let hook = &context.settings.drain_hook;
+    let mut opened = false;
+    while context.clock.now() < until {
+        let Some(identity) = context.identity.get() else {
+            return;
+        };
+        let answer = context
+            .clients
+            .autoscaling()
+            .answer(hook, &identity.instance, Verb::Heartbeat)
+            .await;
+        let wait = match answer {
+            Ok(answer) => {
+                opened |= answer == HookAnswer::Taken;
+                let _ = events.send(Event::Heartbeat(answer)).await;
+                if opened { third } else { OPENING }
+            }
+            Err(error) => {
+                log::warn!(target: "fleet-agent", "failed to send a heartbeat: {error:#}");
+                OPENING
+            }
+        };
+        sleep(jittered(wait)).await;
+    }
+}
+
+/// Between four fifths and the whole.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(0.8 + 0.2 * fastrand::f64())
+}
+
+fn report(result: Result<()>) {
+    if let Err(error) = result {
+        log::warn!(target: "fleet-agent", "failed to {error:#}");
+    }
+}

@@ -1,0 +1,179 @@
+//! Which jobs are under way, and when each may be started again. Pure.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::event::Job;
+use crate::moment::Moment;
+
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// For what is asked on this node itself, costs nothing, and must not be noticed late.
+const LAST_LOCAL_RETRY: Duration = Duration::from_secs(1);
+const LAST_IMDS_RETRY: Duration = Duration::from_secs(8);
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Schedule {
+    jobs: BTreeMap<Job, State>,
+    seed: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct State {
+    under_way: bool,
+    due: Moment,
+    failures: u32,
+    error: Option<String>,
+}
+
+impl Schedule {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            jobs: BTreeMap::new(),
+            seed,
+        }
+    }
+
+    /// When the job may be started; `None` while it is under way.
+    pub(super) fn due(&self, job: Job) -> Option<Moment> {
+        match self.jobs.get(&job) {
+            None => Some(Moment::default()),
+            Some(state) => (!state.under_way).then_some(state.due),
+        }
+    }
+
+    pub(super) fn is_under_way(&self, job: Job) -> bool {
+        self.jobs.get(&job).is_some_and(|state| state.under_way)
+    }
+
+    pub(super) fn start(&mut self, job: Job) {
+        self.jobs.entry(job).or_default().under_way = true;
+    }
+
+    /// The job went well and may run again at `due`. Returns whether it had failed before.
+    pub(super) fn succeed(&mut self, job: Job, due: Moment) -> bool {
+        let state = State {
+            due,
+            ..State::default()
+        };
+        self.jobs
+            .insert(job, state)
+            .is_some_and(|before| before.error.is_some())
+    }
+
+    /// The job failed and runs again after a growing, jittered wait. Returns whether the error is
+    /// news: another one than before, or the same for the 10th, 100th... time.
+    pub(super) fn fail(&mut self, job: Job, error: &str, now: Moment) -> bool {
+        let wait = self.retry(job);
+        let state = self.jobs.entry(job).or_default();
+        state.under_way = false;
+        state.failures = state.failures.saturating_add(1);
+        state.due = now + wait;
+        let news = state.error.as_deref() != Some(error)
+            || (state.failures >= 10 && 10_u32.pow(state.failures.ilog10()) == state.failures);
+        state.error = Some(error.to_owned());
+        news
+    }
+
+    pub(super) fn error(&self, job: Job) -> Option<&str> {
+        self.jobs.get(&job)?.error.as_deref()
+    }
+
+    /// Whatever waited for its next turn may go now: another phase has begun.
+    pub(super) fn hurry(&mut self) {
+        for state in self.jobs.values_mut() {
+            state.due = Moment::default();
+        }
+    }
+
+    pub(super) fn hurry_one(&mut self, job: Job) {
+        if let Some(state) = self.jobs.get_mut(&job)
+            && state.error.is_none()
+        {
+            state.due = Moment::default();
+        }
+    }
+
+    /// Between half and the whole of a span that doubles with each failure.
+    fn retry(&self, job: Job) -> Duration {
+        let failures = self.jobs.get(&job).map_or(0, |state| state.failures);
+        let span = FIRST_RETRY
+            .saturating_mul(1 << failures.min(5))
+            .min(last_retry(job));
+        jitter(span, self.seed ^ (u64::from(failures) << 32) ^ job as u64)
+    }
+}
+
+const fn last_retry(job: Job) -> Duration {
+    match job {
+        Job::ReadEcsAgent | Job::CountTasks => LAST_LOCAL_RETRY,
+        Job::Identify | Job::ReadTarget => LAST_IMDS_RETRY,
+        Job::WriteEcsConfig
+        | Job::ConvergeSidecars
+        | Job::Release
+        | Job::HealEcs
+        | Job::Describe
+        | Job::Publish
+        | Job::OpenLaunch
+        | Job::CompleteLaunch
+        | Job::AbandonLaunch
+        | Job::SetDraining
+        | Job::ConfirmEmpty
+        | Job::ShutGate
+        | Job::StopLeftovers
+        | Job::StopSidecars
+        | Job::CompleteDrain
+        | Job::ProbeDrain => LAST_RETRY,
+    }
+}
+
+/// Between half and the whole of `span`, drawn from `seed` (splitmix64's finalizer).
+pub(super) fn jitter(span: Duration, seed: u64) -> Duration {
+    let mut bits = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^= bits >> 31;
+    let half = span / 2;
+    let millis = u64::try_from(half.as_millis()).unwrap_or(u64::MAX);
+    half + Duration::from_millis(bits % (millis + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_come_later_and_later_within_bounds_and_news_is_told_once() {
+        let mut schedule = Schedule::new(7);
+        let now = Moment::from_millis(1_000);
+        let mut news = Vec::new();
+        let mut waits = Vec::new();
+        for round in 1..=100 {
+            schedule.start(Job::Publish);
+            if schedule.fail(Job::Publish, "no", now) {
+                news.push(round);
+            }
+            waits.push(
+                schedule
+                    .due(Job::Publish)
+                    .expect("not under way")
+                    .since(now),
+            );
+        }
+        assert_eq!(news, [1, 10, 100]);
+        assert!(waits[0] >= FIRST_RETRY / 2 && waits[0] <= FIRST_RETRY);
+        assert!(
+            waits[50..]
+                .iter()
+                .all(|wait| *wait >= LAST_RETRY / 2 && *wait <= LAST_RETRY)
+        );
+        assert!(schedule.succeed(Job::Publish, now));
+        assert!(!schedule.succeed(Job::Publish, now));
+    }
+
+    #[test]
+    fn nodes_with_different_seeds_do_not_retry_in_step() {
+        let waits: std::collections::BTreeSet<_> =
+            (0..50).map(|seed| jitter(LAST_RETRY, seed)).collect();
+        assert!(waits.len() > 45);
+    }
+}

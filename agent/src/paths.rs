@@ -1,0 +1,36 @@
+//! Every file the agent touches.
+
+use std::path::{Path, PathBuf};
+
+use fleet_agent_config::names;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Paths {
+    pub(crate) ecs_defaults: PathBuf,
+    pub(crate) ecs_config: PathBuf,
+    /// Which variables in the two are ours.
+    pub(crate) ours: PathBuf,
+    pub(crate) state: PathBuf,
+    pub(crate) released: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) docker: PathBuf,
+    pub(crate) console: PathBuf,
+}
+
+impl Paths {
+    /// All of them below `root`, which is `/` on a node.
+    pub(crate) fn under(root: &Path) -> Self {
+        let at = |path: &str| root.join(path.trim_start_matches('/'));
+        let state = at(names::STATE_DIRECTORY);
+        Self {
+            ecs_defaults: at("/var/lib/ecs/ecs.config"),
+            ecs_config: at("/etc/ecs/ecs.config"),
+            ours: state.join("ecs-config.json"),
+            state: state.join("state.json"),
+            released: at(names::RELEASED),
+            socket: at(names::SOCKET),
+            docker: at("/var/run/docker.sock"),
+            console: at("/dev/console"),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Runs a plan's steps in Docker, and stops sidecars last.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use fleet_agent_config::Sidecar;
+use jiff::Timestamp;
+
+use super::plan::{Report, Scope, Step, plan, report};
+use crate::clients::docker::{Container, Docker};
+
+/// What a container that no setting describes any more is given to end.
+const REMOVED_GRACE: Duration = Duration::from_secs(10);
+
+/// What one round did and found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Round {
+    pub(crate) reports: Vec<Report>,
+    /// What was done, for the journal: `started node-logs`.
+    pub(crate) done: Vec<String>,
+    /// The first step that failed; later rounds try again.
+    pub(crate) problem: Option<String>,
+}
+
+/// One round: observe, plan, execute, observe again. A failing step does not keep the others back.
+///
+/// # Errors
+/// If Docker cannot be asked at all.
+pub(crate) async fn converge(
+    docker: &impl Docker,
+    desired: &[Sidecar],
+    scope: Scope,
+    now: impl Fn() -> Timestamp,
+) -> Result<Round> {
+    let mut observed = docker.sidecars().await?;
+    let mut done = Vec::new();
+    let mut problem = None;
+    let steps = plan(desired, scope, &observed);
+    let changes = !steps.is_empty();
+    for step in steps {
+        match execute(docker, desired, &step).await {
+            Ok(what) => done.push(what),
+            Err(error) => problem = problem.or(Some(format!("{error:#}"))),
+        }
+    }
+    if changes {
+        observed = docker.sidecars().await?;
+    }
+    Ok(Round {
+        reports: report(desired, &observed, now()),
+        done,
+        problem,
+    })
+}
+
+async fn execute(docker: &impl Docker, desired: &[Sidecar], step: &Step) -> Result<String> {
+    match step {
+        Step::Remove { id, sidecar } => {
+            docker.stop(id, grace(desired, sidecar)).await?;
+            docker.remove(id).await?;
+            Ok(format!("removed {sidecar}"))
+        }
+        Step::Start { id, sidecar } => {
+            docker.start(id).await?;
+            Ok(format!("started {sidecar} again"))
+        }
+        Step::Create { sidecar, spec } => {
+            docker.create(sidecar, spec).await?;
+            Ok(format!("started {} ({})", sidecar.name, sidecar.image))
+        }
+    }
+}
+
+/// Stops all of them, the last started first, so that those needed before tasks see everything end.
+/// Each gets its own stop time-out. Returns how many were stopped.
+///
+/// # Errors
+/// The first failure, once all have been tried.
+pub(crate) async fn stop_all(docker: &impl Docker, desired: &[Sidecar]) -> Result<usize> {
+    let mut running: Vec<Container> = docker.sidecars().await?;
+    running.retain(|container| container.running);
+    running.sort_by_key(|container| {
+        std::cmp::Reverse(desired.iter().position(|s| s.name == container.sidecar))
+    });
+    let mut failure = None;
+    for container in &running {
+        let grace = grace(desired, &container.sidecar);
+        if let Err(error) = docker.stop(&container.id, grace).await {
+            failure.get_or_insert(error);
+        }
+    }
+    failure.map_or(Ok(running.len()), Err)
+}
+
+/// The longest that [`stop_all`] can take of right.
+pub(crate) fn stop_bound(desired: &[Sidecar]) -> Duration {
+    desired
+        .iter()
+        .map(|sidecar| Duration::from_secs(sidecar.stop_timeout_seconds.into()))
+        .sum()
+}
+
+fn grace(desired: &[Sidecar], name: &str) -> Duration {
+    desired
+        .iter()
+        .find(|sidecar| sidecar.name == name)
+        .map_or(REMOVED_GRACE, |sidecar| {
+            Duration::from_secs(sidecar.stop_timeout_seconds.into())
+        })
+}

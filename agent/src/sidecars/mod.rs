@@ -1,0 +1,4 @@
+//! Containers beside ECS: what has to be done is planned purely, then executed.
+
+pub(crate) mod execute;
+pub(crate) mod plan;
