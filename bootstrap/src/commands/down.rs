@@ -1,11 +1,57 @@
-//! `down`.
-use crate::{cli::DownArgs, exit::Exit, output::Output};
+//! `down`: removes everything an environment owns, in one run.
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::{
+    cli::DownArgs,
+    execute::Stop,
+    exit::Exit,
+    output::{Output, green},
+    plan::{Goal, Mark, Plan},
+    progress::Progress,
+    session::{Session, interruptible},
+};
 
 /// Runs the command.
-#[allow(
-    clippy::unused_async,
-    reason = "the other half of the program, merged later, awaits"
-)]
-pub async fn run(args: &DownArgs, _: &Output) -> anyhow::Result<Exit> {
-    anyhow::bail!("down of {} is not part of this build", args.environment)
+///
+/// # Errors
+/// Everything wrong with the file, a read or a step that failed, or something left in the end.
+pub async fn run(args: &DownArgs, out: &Output) -> Result<Exit> {
+    let session = Session::open(&args.common.file, &args.environment, out).await?;
+    let plan = session.plan(Goal::Down).await?;
+    session.show(&plan, out);
+    let owner = session.desired.identity.owner.clone();
+    if plan.steps.is_empty() {
+        out.line(format!("Nothing to do: nothing owned by {owner} is there."));
+    } else {
+        let question = format!(
+            "Type the environment's name to delete {} resources:",
+            plan.count(Mark::Delete)
+        );
+        if !args.yes && !out.confirm(question, &args.environment)? {
+            out.note("nothing was changed");
+            return Ok(Exit::Error);
+        }
+        interruptible(out, async |stop| {
+            take_down(&session, &plan, out, stop).await
+        })
+        .await?;
+        out.line(green(format!(
+            "Deleted {}. Verified by reading again: nothing owned by {owner} remains.",
+            plan.count(Mark::Delete)
+        )));
+    }
+    out.json(&json!({
+        "state": session.header(),
+        "deleted": plan.count(Mark::Delete),
+    }));
+    Ok(Exit::Done)
+}
+
+async fn take_down(session: &Session, plan: &Plan, out: &Output, stop: Stop) -> Result<()> {
+    let progress = Progress::new(out);
+    let watch = session.watch(plan, &progress, stop);
+    session.execute(plan, &watch, &progress).await?;
+    session.verify(Goal::Down).await
 }

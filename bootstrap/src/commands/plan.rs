@@ -1,11 +1,22 @@
-//! `plan`.
-use crate::{cli::PlanArgs, exit::Exit, output::Output};
+//! `plan`: what `up` would do, and nothing done.
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::{cli::PlanArgs, exit::Exit, output::Output, plan::Goal, session::Session};
 
 /// Runs the command.
-#[allow(
-    clippy::unused_async,
-    reason = "the other half of the program, merged later, awaits"
-)]
-pub async fn run(args: &PlanArgs, _: &Output) -> anyhow::Result<Exit> {
-    anyhow::bail!("plan of {} is not part of this build", args.environment)
+///
+/// # Errors
+/// Everything wrong with the file, a read that failed, or what stands in the way of `up`.
+pub async fn run(args: &PlanArgs, out: &Output) -> Result<Exit> {
+    let session = Session::open(&args.common.file, &args.environment, out).await?;
+    let plan = session.plan(Goal::Up).await?;
+    session.show(&plan, out);
+    out.json(&json!({ "state": session.header(), "plan": plan }));
+    Ok(if plan.steps.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Changes
+    })
 }

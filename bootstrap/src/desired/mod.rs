@@ -145,7 +145,7 @@ pub struct AutoScalingGroup {
 }
 
 /// A lifecycle hook.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Hook {
     /// Its name.
     pub name: String,
@@ -156,7 +156,7 @@ pub struct Hook {
 }
 
 /// What a hook holds, with the result it has when nobody answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum Transition {
     /// `autoscaling:EC2_INSTANCE_LAUNCHING`, ABANDON.
     Launching,

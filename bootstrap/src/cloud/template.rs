@@ -1,0 +1,136 @@
+//! Launch template data, to and from EC2's shapes.
+
+use aws_sdk_ec2::types::{
+    InstanceType, LaunchTemplateBlockDeviceMapping, LaunchTemplateBlockDeviceMappingRequest,
+    LaunchTemplateEbsBlockDeviceRequest, LaunchTemplateHttpTokensState,
+    LaunchTemplateIamInstanceProfileSpecification,
+    LaunchTemplateIamInstanceProfileSpecificationRequest, LaunchTemplateInstanceMetadataOptions,
+    LaunchTemplateInstanceMetadataOptionsRequest, LaunchTemplateInstanceMetadataTagsState,
+    LaunchTemplateTagSpecificationRequest, RequestLaunchTemplateData, ResourceType,
+    ResponseLaunchTemplateData, ShutdownBehavior, VolumeType,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+use super::ec2::{ec2_tags, tags};
+use crate::inventory::{MetadataOptions, RootVolume, SecurityGroupRef, Template};
+
+/// What EC2 is sent; the security groups are those of the template, all known by now.
+pub(super) fn write(
+    template: &Template,
+    security_group_ids: Vec<String>,
+) -> RequestLaunchTemplateData {
+    let mut data = RequestLaunchTemplateData::builder()
+        .image_id(&template.image_id)
+        .instance_type(InstanceType::from(template.instance_type.as_str()))
+        .iam_instance_profile(
+            LaunchTemplateIamInstanceProfileSpecificationRequest::builder()
+                .name(&template.instance_profile)
+                .build(),
+        )
+        .set_security_group_ids(Some(security_group_ids))
+        .metadata_options(write_metadata(&template.metadata))
+        .instance_initiated_shutdown_behavior(ShutdownBehavior::from(
+            template.shutdown_behavior.as_str(),
+        ))
+        .user_data(STANDARD.encode(&template.user_data));
+    if let Some(volume) = &template.root_volume {
+        data = data.block_device_mappings(write_volume(volume));
+    }
+    for (kind, tags) in &template.tags {
+        data = data.tag_specifications(
+            LaunchTemplateTagSpecificationRequest::builder()
+                .resource_type(ResourceType::from(kind.as_str()))
+                .set_tags(Some(ec2_tags(tags)))
+                .build(),
+        );
+    }
+    data.build()
+}
+
+/// What EC2 answers. What is missing or foreign in it differs from all that we write.
+pub(super) fn read(data: ResponseLaunchTemplateData) -> Template {
+    let root = data.block_device_mappings.unwrap_or_default();
+    let groups = data.security_group_ids.unwrap_or_default();
+    let specifications = data.tag_specifications.unwrap_or_default();
+    let user_data = data.user_data.unwrap_or_default();
+    Template {
+        image_id: data.image_id.unwrap_or_default(),
+        instance_type: data
+            .instance_type
+            .map_or_else(String::new, |kind| kind.as_str().to_owned()),
+        instance_profile: data
+            .iam_instance_profile
+            .map(read_profile)
+            .unwrap_or_default(),
+        security_groups: groups.into_iter().map(SecurityGroupRef::Id).collect(),
+        root_volume: root.into_iter().find_map(read_volume),
+        metadata: data.metadata_options.map(read_metadata).unwrap_or_default(),
+        shutdown_behavior: data
+            .instance_initiated_shutdown_behavior
+            .map_or_else(String::new, |behavior| behavior.as_str().to_owned()),
+        user_data: STANDARD.decode(user_data).unwrap_or_default(),
+        tags: specifications
+            .into_iter()
+            .filter_map(|spec| Some((spec.resource_type?.as_str().to_owned(), tags(spec.tags))))
+            .collect(),
+    }
+}
+
+/// By name, or by an ARN that ends in it.
+fn read_profile(profile: LaunchTemplateIamInstanceProfileSpecification) -> String {
+    let name = profile.name;
+    name.or_else(|| Some(profile.arn?.rsplit('/').next()?.to_owned()))
+        .unwrap_or_default()
+}
+
+fn write_volume(volume: &RootVolume) -> LaunchTemplateBlockDeviceMappingRequest {
+    LaunchTemplateBlockDeviceMappingRequest::builder()
+        .device_name(&volume.device)
+        .ebs(
+            LaunchTemplateEbsBlockDeviceRequest::builder()
+                .volume_size(i32::try_from(volume.gib).unwrap_or(i32::MAX))
+                .volume_type(VolumeType::from(volume.kind.as_str()))
+                .encrypted(volume.encrypted)
+                .delete_on_termination(true)
+                .build(),
+        )
+        .build()
+}
+
+fn read_volume(mapping: LaunchTemplateBlockDeviceMapping) -> Option<RootVolume> {
+    let ebs = mapping.ebs?;
+    Some(RootVolume {
+        device: mapping.device_name?,
+        gib: u32::try_from(ebs.volume_size?).ok()?,
+        kind: ebs.volume_type?.as_str().to_owned(),
+        encrypted: ebs.encrypted.unwrap_or(false),
+    })
+}
+
+fn write_metadata(options: &MetadataOptions) -> LaunchTemplateInstanceMetadataOptionsRequest {
+    LaunchTemplateInstanceMetadataOptionsRequest::builder()
+        .http_tokens(if options.tokens_required {
+            LaunchTemplateHttpTokensState::Required
+        } else {
+            LaunchTemplateHttpTokensState::Optional
+        })
+        .http_put_response_hop_limit(i32::try_from(options.hop_limit).unwrap_or(i32::MAX))
+        .instance_metadata_tags(if options.instance_tags {
+            LaunchTemplateInstanceMetadataTagsState::Enabled
+        } else {
+            LaunchTemplateInstanceMetadataTagsState::Disabled
+        })
+        .build()
+}
+
+fn read_metadata(options: LaunchTemplateInstanceMetadataOptions) -> MetadataOptions {
+    MetadataOptions {
+        tokens_required: options.http_tokens == Some(LaunchTemplateHttpTokensState::Required),
+        hop_limit: options
+            .http_put_response_hop_limit
+            .and_then(|hops| u32::try_from(hops).ok())
+            .unwrap_or_default(),
+        instance_tags: options.instance_metadata_tags
+            == Some(LaunchTemplateInstanceMetadataTagsState::Enabled),
+    }
+}

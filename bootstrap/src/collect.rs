@@ -1,0 +1,314 @@
+//! Reads what exists, in three rounds of parallel calls: who we are; everything by its
+//! deterministic name; the details of what was found.
+//!
+//! Reads are batched wherever the API can, so that their number grows with pages; IAM and tags of
+//! parameters cannot. A read that fails is an error: what is unknown is never taken for absent.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::{
+    cloud::{CallError, Cloud},
+    desired::{self, Desired, Hook, Image},
+    inventory::{Group, Inventory, LaunchTemplate, Parameter, Presence, Tags, Template, Workload},
+    plan::Goal,
+};
+
+/// Calls in flight for reads that cannot be batched: IAM's limits are unpublished, and low.
+const PARALLEL: usize = 8;
+/// Rounds of reads, [`identify`] included.
+pub(crate) const ROUNDS: usize = 3;
+
+/// The first round: whose account this is.
+///
+/// # Errors
+/// No credentials, no answer, or an account that is not the file's.
+pub(crate) async fn identify(cloud: &Cloud, expected: Option<&str>) -> Result<String> {
+    let account = cloud.sts.account().await?;
+    if let Some(expected) = expected {
+        ensure!(
+            account == expected,
+            "these credentials are for account {account}, but the file says `account = \
+             \"{expected}\"`: use other credentials (AWS_PROFILE) or another file"
+        );
+    }
+    Ok(account)
+}
+
+/// The second and third round.
+///
+/// # Errors
+/// The first read that failed.
+pub(crate) async fn collect(
+    cloud: &Cloud,
+    account: &str,
+    desired: &Desired,
+    goal: Goal,
+) -> Result<Inventory, CallError> {
+    let names = Names::of(desired);
+    let (subnets, values, parameter_tags, clusters, providers, groups, templates, firewalls, iam) =
+        tokio::try_join!(
+            cloud.ec2.subnets(&desired.network.subnet_ids),
+            cloud.ssm.values(&names.parameters),
+            each(desired, |group| cloud.ssm.tags(&group.parameter.name)),
+            cloud.ecs.cluster(&desired.cluster.name),
+            cloud.ecs.capacity_providers(&names.capacity_providers),
+            cloud.autoscaling.groups(&names.auto_scaling_groups),
+            cloud.ec2.launch_templates(&names.launch_templates),
+            cloud
+                .ec2
+                .security_groups(&desired.network.vpc_id, &names.security_groups),
+            each(desired, |group| async {
+                tokio::try_join!(
+                    cloud.iam.role(&group.role.name),
+                    cloud.iam.instance_profile(&group.instance_profile),
+                )
+            }),
+        )?;
+
+    let mut inventory = Inventory {
+        account: account.to_owned(),
+        subnets,
+        images: images(desired, &values),
+        cluster: match clusters {
+            None => Presence::Absent,
+            Some(standing) => {
+                let tags = standing.resource.tags.clone();
+                judge(desired, None, &tags, standing.leaving, standing.resource)
+            }
+        },
+        groups: BTreeMap::new(),
+    };
+    let found = desired.groups.iter().zip(iam).zip(parameter_tags);
+    for ((group, (role, profile)), tags) in found {
+        let name = Some(group.name.as_str());
+        let value = values.get(&group.parameter.name);
+        let parameter = tags.zip(value).map(|(tags, value)| Parameter {
+            tags,
+            value: value.clone(),
+        });
+        let existing = Group {
+            role: present(desired, name, role, |r| &r.tags),
+            instance_profile: present(desired, name, profile, |p| &p.tags),
+            security_group: present(
+                desired,
+                name,
+                firewalls.get(&group.security_group.name).cloned(),
+                |g| &g.tags,
+            ),
+            launch_template: present(
+                desired,
+                name,
+                templates.get(&group.launch_template.name).cloned(),
+                |t| &t.tags,
+            ),
+            auto_scaling_group: match groups.get(&group.auto_scaling_group.name) {
+                None => Presence::Absent,
+                Some(None) => Presence::Leaving,
+                Some(Some(asg)) => {
+                    let tags = asg.tags.iter();
+                    let tags = tags.map(|(key, tag)| (key.clone(), tag.value.clone()));
+                    judge(desired, name, &tags.collect(), false, asg.clone())
+                }
+            },
+            capacity_provider: match providers.get(&group.capacity_provider.name) {
+                None => Presence::Absent,
+                Some(standing) => judge(
+                    desired,
+                    name,
+                    &standing.resource.tags,
+                    standing.leaving,
+                    standing.resource.clone(),
+                ),
+            },
+            parameter: present(desired, name, parameter, |p| &p.tags),
+        };
+        inventory.groups.insert(group.name.clone(), existing);
+    }
+    details(cloud, desired, goal, &mut inventory).await?;
+    Ok(inventory)
+}
+
+/// The third round: what needs a call for each thing that was found to be ours.
+async fn details(
+    cloud: &Cloud,
+    desired: &Desired,
+    goal: Goal,
+    inventory: &mut Inventory,
+) -> Result<(), CallError> {
+    let cluster = inventory.cluster.owned().is_some() && goal == Goal::Down;
+    let found = &inventory.groups;
+    let (workload, groups) = tokio::try_join!(
+        async {
+            if cluster {
+                cloud.ecs.workload(&desired.cluster.name).await
+            } else {
+                Ok(Workload::default())
+            }
+        },
+        each(desired, |group| details_of(
+            cloud,
+            group,
+            found.get(&group.name)
+        )),
+    )?;
+    if let Presence::Owned(cluster) = &mut inventory.cluster {
+        cluster.workload = workload;
+    }
+    for (group, details) in desired.groups.iter().zip(groups) {
+        let Some(existing) = inventory.groups.get_mut(&group.name) else {
+            continue;
+        };
+        if let Presence::Owned(LaunchTemplate { latest, .. }) = &mut existing.launch_template {
+            *latest = details.template;
+        }
+        if let Presence::Owned(asg) = &mut existing.auto_scaling_group {
+            asg.hooks = details.hooks;
+        }
+        if let Presence::Owned(role) = &mut existing.role {
+            role.inline_policies = details.inline_policies;
+            role.attached_policies = details.attached_policies;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Details {
+    template: Template,
+    hooks: Vec<Hook>,
+    inline_policies: BTreeMap<String, Option<serde_json::Value>>,
+    attached_policies: Vec<String>,
+}
+
+async fn details_of(
+    cloud: &Cloud,
+    group: &desired::Group,
+    found: Option<&Group>,
+) -> Result<Details, CallError> {
+    let Some(found) = found else {
+        return Ok(Details::default());
+    };
+    let role = &group.role;
+    let (template, hooks, inline_policies, attached_policies) = tokio::try_join!(
+        if_owned(&found.launch_template, || {
+            cloud.ec2.latest_version(&group.launch_template.name)
+        }),
+        if_owned(&found.auto_scaling_group, || {
+            cloud.autoscaling.hooks(&group.auto_scaling_group.name)
+        }),
+        if_owned(&found.role, || {
+            cloud.iam.inline_policies(&role.name, &role.policy_name)
+        }),
+        if_owned(&found.role, || cloud.iam.attached_policies(&role.name)),
+    )?;
+    Ok(Details {
+        template,
+        hooks,
+        inline_policies,
+        attached_policies,
+    })
+}
+
+async fn if_owned<T, V: Default, F>(
+    presence: &Presence<T>,
+    read: impl FnOnce() -> F,
+) -> Result<V, CallError>
+where
+    F: Future<Output = Result<V, CallError>>,
+{
+    if presence.owned().is_some() {
+        read().await
+    } else {
+        Ok(V::default())
+    }
+}
+
+/// Reads something of every group, in the file's order.
+async fn each<'a, V, F>(
+    desired: &'a Desired,
+    read: impl FnMut(&'a desired::Group) -> F,
+) -> Result<Vec<V>, CallError>
+where
+    F: Future<Output = Result<V, CallError>>,
+{
+    stream::iter(desired.groups.iter().map(read))
+        .buffered(PARALLEL)
+        .try_collect()
+        .await
+}
+
+fn present<T>(
+    desired: &Desired,
+    group: Option<&str>,
+    resource: Option<T>,
+    tags: impl FnOnce(&T) -> &Tags,
+) -> Presence<T> {
+    match resource {
+        None => Presence::Absent,
+        Some(resource) => {
+            let tags = tags(&resource).clone();
+            judge(desired, group, &tags, false, resource)
+        }
+    }
+}
+
+fn judge<T>(
+    desired: &Desired,
+    group: Option<&str>,
+    tags: &Tags,
+    leaving: bool,
+    resource: T,
+) -> Presence<T> {
+    match Presence::judge(tags, &desired.identity, group, || resource) {
+        Presence::Owned(_) if leaving => Presence::Leaving,
+        presence => presence,
+    }
+}
+
+fn images(desired: &Desired, values: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let names = desired.groups.iter().filter_map(image_parameter);
+    names
+        .filter_map(|name| Some((name.clone(), values.get(name)?.clone())))
+        .collect()
+}
+
+fn image_parameter(group: &desired::Group) -> Option<&String> {
+    match &group.launch_template.image {
+        Image::Parameter(name) => Some(name),
+        Image::Pinned(_) => None,
+    }
+}
+
+/// What batched reads ask for.
+struct Names {
+    capacity_providers: Vec<String>,
+    auto_scaling_groups: Vec<String>,
+    launch_templates: Vec<String>,
+    security_groups: Vec<String>,
+    /// The groups' own, and those that name images.
+    parameters: Vec<String>,
+}
+
+impl Names {
+    fn of(desired: &Desired) -> Self {
+        let of = |name: fn(&desired::Group) -> &String| -> Vec<String> {
+            desired.groups.iter().map(name).cloned().collect()
+        };
+        let own = desired.groups.iter().map(|group| &group.parameter.name);
+        let images = desired.groups.iter().filter_map(image_parameter);
+        let mut parameters: Vec<String> = own.chain(images).cloned().collect();
+        // SSM refuses a name given twice.
+        parameters.sort();
+        parameters.dedup();
+        Self {
+            capacity_providers: of(|group| &group.capacity_provider.name),
+            auto_scaling_groups: of(|group| &group.auto_scaling_group.name),
+            launch_templates: of(|group| &group.launch_template.name),
+            security_groups: of(|group| &group.security_group.name),
+            parameters,
+        }
+    }
+}

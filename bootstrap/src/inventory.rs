@@ -1,0 +1,353 @@
+//! What exists, as pure data. [`collect`](crate::collect) fills it; a read that failed is an error
+//! there and never "absent" here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleet_agent_config::names::tag;
+use serde::Serialize;
+
+use crate::desired::{Hook, Identity};
+
+/// Resource tags.
+pub(crate) type Tags = BTreeMap<String, String>;
+
+/// Everything one environment could consist of, as AWS holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Inventory {
+    /// Account id, 12 digits.
+    pub(crate) account: String,
+    /// Those of the file's subnets that exist, by id.
+    pub(crate) subnets: BTreeMap<String, Subnet>,
+    /// AMI ids by the SSM parameter that names them.
+    pub(crate) images: BTreeMap<String, String>,
+    /// ECS cluster.
+    pub(crate) cluster: Presence<Cluster>,
+    /// By the group's key in the file; one entry for each.
+    pub(crate) groups: BTreeMap<String, Group>,
+}
+
+/// Whether a resource of a deterministic name is there, and whose it is.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) enum Presence<T> {
+    /// Read, and not there.
+    #[default]
+    Absent,
+    /// There, with our tags.
+    Owned(T),
+    /// Ours, and AWS has not finished deleting it.
+    Leaving,
+    /// There without our tags: never changed, never deleted. Says whose it seems to be.
+    Foreign(String),
+}
+
+impl<T> Presence<T> {
+    /// Judges by the tags: the owner id, the environment and, if given, the group must be ours.
+    /// The name alone proves nothing: `a-b` in `dev` and `b` in `dev-a` share theirs.
+    pub(crate) fn judge(
+        tags: &Tags,
+        identity: &Identity,
+        group: Option<&str>,
+        resource: impl FnOnce() -> T,
+    ) -> Self {
+        let has = |key: &str, value: &str| tags.get(key).is_some_and(|found| found == value);
+        let ours = has(tag::OWNER, &identity.owner)
+            && has(tag::ENVIRONMENT, &identity.environment)
+            && group.is_none_or(|group| has(tag::GROUP, group));
+        if ours {
+            return Self::Owned(resource());
+        }
+        let part = |key| tags.get(key).map_or("?", String::as_str);
+        Self::Foreign(match tags.get(tag::OWNER) {
+            None => format!("it carries no {} tag", tag::OWNER),
+            Some(owner) => format!(
+                "it is owned by {owner} (fleet {}, environment {}, group {})",
+                part(tag::NAME),
+                part(tag::ENVIRONMENT),
+                part(tag::GROUP),
+            ),
+        })
+    }
+
+    /// The resource, if it is ours.
+    pub(crate) fn owned(&self) -> Option<&T> {
+        match self {
+            Self::Owned(resource) => Some(resource),
+            Self::Absent | Self::Leaving | Self::Foreign(_) => None,
+        }
+    }
+
+    /// Whether something of ours is there, be it on its way out.
+    pub(crate) fn is_ours(&self) -> bool {
+        matches!(self, Self::Owned(_) | Self::Leaving)
+    }
+}
+
+/// A subnet of the adopted network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Subnet {
+    pub(crate) vpc_id: String,
+    pub(crate) availability_zone: String,
+}
+
+/// An ECS cluster.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Cluster {
+    pub(crate) arn: String,
+    pub(crate) tags: Tags,
+    /// Names of all attached capacity providers.
+    pub(crate) providers: Vec<String>,
+    /// Default capacity-provider strategy.
+    pub(crate) default_strategy: Vec<StrategyItem>,
+    /// What runs in it; read only when it is to be deleted.
+    pub(crate) workload: Workload,
+}
+
+/// One item of a capacity-provider strategy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct StrategyItem {
+    pub(crate) provider: String,
+    pub(crate) weight: i32,
+    pub(crate) base: i32,
+}
+
+/// What runs in a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Workload {
+    /// Names of services that are not yet inactive.
+    pub(crate) services: Vec<String>,
+    /// ARNs of tasks that no service keeps.
+    pub(crate) standalone_tasks: Vec<String>,
+    /// All running tasks, services' included.
+    pub(crate) tasks: usize,
+    /// Registered container instances, ours or not.
+    pub(crate) container_instances: usize,
+}
+
+/// What exists of one group.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Group {
+    pub(crate) role: Presence<Role>,
+    pub(crate) instance_profile: Presence<InstanceProfile>,
+    pub(crate) security_group: Presence<SecurityGroup>,
+    pub(crate) launch_template: Presence<LaunchTemplate>,
+    pub(crate) auto_scaling_group: Presence<AutoScalingGroup>,
+    pub(crate) capacity_provider: Presence<CapacityProvider>,
+    pub(crate) parameter: Presence<Parameter>,
+}
+
+/// An IAM role.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Role {
+    pub(crate) tags: Tags,
+    pub(crate) trust_policy: serde_json::Value,
+    /// Inline policies by name; the document is only read of the one we write.
+    pub(crate) inline_policies: BTreeMap<String, Option<serde_json::Value>>,
+    /// ARNs of attached managed policies.
+    pub(crate) attached_policies: Vec<String>,
+}
+
+/// An IAM instance profile.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct InstanceProfile {
+    pub(crate) tags: Tags,
+    /// Names of the roles in it, at most one on AWS.
+    pub(crate) roles: Vec<String>,
+}
+
+/// An EC2 security group.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct SecurityGroup {
+    pub(crate) id: String,
+    pub(crate) tags: Tags,
+    /// Every way in; we make none.
+    pub(crate) ingress: Vec<Ingress>,
+}
+
+/// One way into a security group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Ingress {
+    /// `tcp`, `udp`, `icmp`, a number, or `-1` for all.
+    pub(crate) protocol: String,
+    pub(crate) from_port: Option<i32>,
+    pub(crate) to_port: Option<i32>,
+    pub(crate) source: Source,
+}
+
+/// Who an ingress rule lets in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) enum Source {
+    Ipv4(String),
+    Ipv6(String),
+    PrefixList(String),
+    SecurityGroup(String),
+}
+
+/// An EC2 launch template with its newest version.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct LaunchTemplate {
+    pub(crate) tags: Tags,
+    pub(crate) latest_version: i64,
+    pub(crate) latest: Template,
+}
+
+/// The data of one version of a launch template: what is compared, and what is sent.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub(crate) struct Template {
+    pub(crate) image_id: String,
+    pub(crate) instance_type: String,
+    pub(crate) instance_profile: String,
+    pub(crate) security_groups: Vec<SecurityGroupRef>,
+    pub(crate) root_volume: Option<RootVolume>,
+    pub(crate) metadata: MetadataOptions,
+    /// `terminate` or `stop`.
+    pub(crate) shutdown_behavior: String,
+    /// Not base64.
+    #[serde(serialize_with = "digest")]
+    pub(crate) user_data: Vec<u8>,
+    /// Tags by the kind of resource that gets them at launch.
+    pub(crate) tags: BTreeMap<String, Tags>,
+}
+
+/// A security group by id, or one that the same plan creates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) enum SecurityGroupRef {
+    Id(String),
+    /// Its name.
+    Created(String),
+}
+
+/// A root volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct RootVolume {
+    pub(crate) device: String,
+    pub(crate) gib: u32,
+    pub(crate) kind: String,
+    pub(crate) encrypted: bool,
+}
+
+/// Instance metadata options.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub(crate) struct MetadataOptions {
+    pub(crate) tokens_required: bool,
+    pub(crate) hop_limit: u32,
+    pub(crate) instance_tags: bool,
+}
+
+/// An Auto Scaling group.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct AutoScalingGroup {
+    pub(crate) arn: String,
+    pub(crate) min: u32,
+    pub(crate) max: u32,
+    pub(crate) desired: u32,
+    /// Version of its launch template; `None` for `$Latest`, `$Default` or another template.
+    pub(crate) template_version: Option<i64>,
+    /// Overrides of a mixed-instances policy; empty without one.
+    pub(crate) instance_types: Vec<String>,
+    pub(crate) subnets: BTreeSet<String>,
+    pub(crate) new_instances_protected: bool,
+    pub(crate) tags: BTreeMap<String, GroupTag>,
+    /// All hooks, ECS's own included.
+    pub(crate) hooks: Vec<Hook>,
+    pub(crate) instances: Vec<Instance>,
+}
+
+/// A tag of an Auto Scaling group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct GroupTag {
+    pub(crate) value: String,
+    pub(crate) propagate: bool,
+}
+
+/// An instance, as Auto Scaling sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub(crate) struct Instance {
+    pub(crate) id: String,
+    pub(crate) availability_zone: String,
+    /// `InService`, `Terminating:Wait`...
+    pub(crate) state: String,
+    pub(crate) protected: bool,
+    /// Version of the launch template it was made from.
+    pub(crate) template_version: Option<i64>,
+}
+
+/// An ECS capacity provider on an Auto Scaling group.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct CapacityProvider {
+    pub(crate) arn: String,
+    pub(crate) tags: Tags,
+    /// ARN, or name, of its Auto Scaling group.
+    pub(crate) auto_scaling_group: String,
+    pub(crate) settings: ProviderSettings,
+}
+
+/// What we decide about a capacity provider.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub(crate) struct ProviderSettings {
+    pub(crate) managed_scaling: bool,
+    pub(crate) target_capacity: u32,
+    pub(crate) instance_warmup_seconds: u32,
+    pub(crate) termination_protection: bool,
+    pub(crate) managed_draining: bool,
+}
+
+/// An SSM parameter.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Parameter {
+    pub(crate) tags: Tags,
+    pub(crate) value: String,
+}
+
+/// A plan says which user data it writes, not all of it.
+fn digest<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format!("{} bytes, sha256 {}", bytes.len(), sha256(bytes)))
+}
+
+/// The first 12 hex digits of the SHA-256, enough to tell versions apart.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes)
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity {
+            fleet: "shop".into(),
+            environment: "dev".into(),
+            owner: "f-1".into(),
+            region: "eu-central-1".into(),
+        }
+    }
+
+    fn tags(pairs: &[(&str, &str)]) -> Tags {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn only_owner_environment_and_group_together_make_a_thing_ours() {
+        let ours = tags(&[
+            (tag::OWNER, "f-1"),
+            (tag::ENVIRONMENT, "dev"),
+            (tag::GROUP, "web"),
+        ]);
+        let judge = |tags: &Tags| Presence::judge(tags, &identity(), Some("web"), || ());
+        assert_eq!(judge(&ours), Presence::Owned(()));
+        for key in [tag::OWNER, tag::ENVIRONMENT, tag::GROUP] {
+            let mut tags = ours.clone();
+            tags.insert(key.into(), "other".into());
+            assert!(matches!(judge(&tags), Presence::Foreign(_)), "{key}");
+            tags.remove(key);
+            assert!(matches!(judge(&tags), Presence::Foreign(_)), "no {key}");
+        }
+    }
+}

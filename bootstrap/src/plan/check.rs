@@ -1,0 +1,176 @@
+//! An independent look at every plan the tests make: what must hold of any plan, whatever made it.
+
+use std::collections::BTreeSet;
+
+use super::{Goal, Plan, Step};
+use crate::{desired::Desired, inventory::Inventory};
+
+/// Everything wrong with a plan.
+pub(super) fn check(plan: &Plan, desired: &Desired, inventory: &Inventory) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (index, planned) in plan.steps.iter().enumerate() {
+        if planned.after.iter().any(|before| *before >= index) {
+            wrong.push(format!("{} waits for a later step", planned.step.title()));
+        }
+        if let Some(name) = touched(&planned.step)
+            && !owned_names(desired, inventory).contains(name)
+        {
+            wrong.push(format!("{} touches what is not ours", planned.step.title()));
+        }
+        if plan.goal == Goal::Up
+            && planned.step.title().starts_with("delete ")
+            && !matches!(planned.step, Step::DeleteRolePolicy { .. })
+        {
+            wrong.push(format!("{} on the way up", planned.step.title()));
+        }
+    }
+    for (earlier, later) in ORDER {
+        for (index, step) in plan.steps.iter().enumerate() {
+            let before = transitive(plan, index);
+            for (other, candidate) in plan.steps.iter().enumerate() {
+                if is(&step.step, later)
+                    && is(&candidate.step, earlier)
+                    && same_group(&step.step, &candidate.step, desired)
+                    && !before.contains(&other)
+                {
+                    wrong.push(format!(
+                        "{} does not wait for {}",
+                        step.step.title(),
+                        candidate.step.title()
+                    ));
+                }
+            }
+        }
+    }
+    wrong
+}
+
+/// By the beginnings of titles: what must come before what, within a group or for the cluster.
+const ORDER: &[(&str, &str)] = &[
+    ("create role", "set policy"),
+    ("create role", "put role into"),
+    ("create security group", "create launch template"),
+    ("create launch template", "create auto scaling group"),
+    ("put role into", "create auto scaling group"),
+    ("create auto scaling group", "create capacity provider"),
+    ("create capacity provider", "set capacity providers"),
+    ("create cluster", "set capacity providers"),
+    ("set capacity providers", "start the first node"),
+    ("set policy", "start the first node"),
+    ("write parameter", "start the first node"),
+    ("start the first node", "see the first node"),
+    ("delete service", "empty auto scaling group"),
+    ("stop ", "empty auto scaling group"),
+    ("empty auto scaling group", "set capacity providers"),
+    ("set capacity providers", "delete capacity provider"),
+    ("delete capacity provider", "delete auto scaling group"),
+    ("delete auto scaling group", "delete launch template"),
+    ("delete auto scaling group", "delete security group"),
+    ("delete auto scaling group", "delete cluster"),
+    ("delete auto scaling group", "delete instance profile"),
+    ("take role", "delete instance profile"),
+    ("take role", "delete role"),
+    ("delete policy", "delete role"),
+    ("deregister", "delete cluster"),
+];
+
+fn is(step: &Step, beginning: &str) -> bool {
+    step.title().starts_with(beginning)
+}
+
+/// Whether both are of one group, or one of them is the cluster's.
+fn same_group(a: &Step, b: &Step, desired: &Desired) -> bool {
+    let group = |step: &Step| {
+        let title = step.title();
+        desired
+            .groups
+            .iter()
+            .position(|group| title.contains(&format!("-{}", group.name)))
+    };
+    match (group(a), group(b)) {
+        (Some(a), Some(b)) => a == b,
+        _ => true,
+    }
+}
+
+fn transitive(plan: &Plan, index: usize) -> BTreeSet<usize> {
+    let mut before = BTreeSet::new();
+    let mut open = vec![index];
+    while let Some(next) = open.pop() {
+        for earlier in &plan.steps[next].after {
+            if before.insert(*earlier) {
+                open.push(*earlier);
+            }
+        }
+    }
+    before
+}
+
+/// The existing resource that a step changes or deletes.
+fn touched(step: &Step) -> Option<&str> {
+    match step {
+        Step::UpdateTrustPolicy { role, .. } | Step::DetachRolePolicy { role, .. } => Some(role),
+        Step::DeleteRole { name }
+        | Step::DeleteInstanceProfile { name }
+        | Step::DeleteSecurityGroup { name, .. }
+        | Step::RevokeIngress { name, .. }
+        | Step::CreateLaunchTemplateVersion { name, .. }
+        | Step::DeleteLaunchTemplate { name }
+        | Step::DeleteCluster { name }
+        | Step::DeleteAutoScalingGroup { name }
+        | Step::DeleteCapacityProvider { name }
+        | Step::UpdateCapacityProvider { name, .. }
+        | Step::DeleteParameter { name } => Some(name),
+        Step::EmptyGroup { group, .. } => Some(group),
+        Step::DeleteService { cluster, .. }
+        | Step::StopTasks { cluster, .. }
+        | Step::DeregisterContainerInstances { cluster } => Some(cluster),
+        Step::DeleteRolePolicy { .. }
+        | Step::RemoveRoleFromInstanceProfile { .. }
+        | Step::CreateRole { .. }
+        | Step::PutRolePolicy { .. }
+        | Step::CreateInstanceProfile { .. }
+        | Step::AddRoleToInstanceProfile { .. }
+        | Step::CreateSecurityGroup { .. }
+        | Step::CreateLaunchTemplate { .. }
+        | Step::CreateCluster { .. }
+        | Step::PutClusterCapacityProviders { .. }
+        | Step::CreateAutoScalingGroup(_)
+        | Step::UpdateAutoScalingGroup { .. }
+        | Step::PutLifecycleHook { .. }
+        | Step::StartFirstNode { .. }
+        | Step::AwaitFirstNode { .. }
+        | Step::CreateCapacityProvider { .. }
+        | Step::PutParameter { .. }
+        | Step::Tag { .. } => None,
+    }
+}
+
+fn owned_names<'a>(desired: &'a Desired, inventory: &Inventory) -> BTreeSet<&'a str> {
+    let mut names = BTreeSet::new();
+    let mut add = |ours: bool, name: &'a String| {
+        if ours {
+            names.insert(name.as_str());
+        }
+    };
+    add(inventory.cluster.is_ours(), &desired.cluster.name);
+    for group in &desired.groups {
+        let Some(found) = inventory.groups.get(&group.name) else {
+            continue;
+        };
+        add(found.role.is_ours(), &group.role.name);
+        add(found.instance_profile.is_ours(), &group.instance_profile);
+        add(found.security_group.is_ours(), &group.security_group.name);
+        add(found.launch_template.is_ours(), &group.launch_template.name);
+        add(
+            found.auto_scaling_group.is_ours(),
+            &group.auto_scaling_group.name,
+        );
+        add(
+            found.capacity_provider.is_ours(),
+            &group.capacity_provider.name,
+        );
+        add(found.parameter.is_ours(), &group.parameter.name);
+    }
+    names
+}

@@ -1,0 +1,164 @@
+//! What stands in the way of `up`: found before the first write, all at once.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::{
+    desired::{Desired, Group, Image},
+    inventory::{Inventory, Presence},
+};
+
+/// Something that `up` must not, or cannot, work around.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Conflict {
+    /// `security group shop-dev-web`.
+    pub(crate) resource: String,
+    /// What is wrong and what to do.
+    pub(crate) problem: String,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.resource, self.problem)
+    }
+}
+
+/// All of them.
+pub(super) fn find(desired: &Desired, inventory: &Inventory) -> Vec<Conflict> {
+    let mut found = Conflicts(Vec::new());
+    found.network(desired, inventory);
+    found.presence("cluster", &desired.cluster.name, &inventory.cluster);
+    for group in &desired.groups {
+        found.group(group, inventory);
+    }
+    found.0
+}
+
+struct Conflicts(Vec<Conflict>);
+
+impl Conflicts {
+    fn add(&mut self, kind: &str, name: &str, problem: impl Into<String>) {
+        self.0.push(Conflict {
+            resource: format!("{kind} {name}"),
+            problem: problem.into(),
+        });
+    }
+
+    fn network(&mut self, desired: &Desired, inventory: &Inventory) {
+        for id in &desired.network.subnet_ids {
+            match inventory.subnets.get(id) {
+                None => self.add(
+                    "subnet",
+                    id,
+                    format!(
+                        "does not exist in {}: correct [network] subnets",
+                        desired.identity.region
+                    ),
+                ),
+                Some(subnet) if subnet.vpc_id != desired.network.vpc_id => self.add(
+                    "subnet",
+                    id,
+                    format!(
+                        "is in {}, not in {}: correct [network]",
+                        subnet.vpc_id, desired.network.vpc_id
+                    ),
+                ),
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn group(&mut self, group: &Group, inventory: &Inventory) {
+        let Some(existing) = inventory.groups.get(&group.name) else {
+            return self.add("group", &group.name, "was not read: this is a bug");
+        };
+        self.presence("role", &group.role.name, &existing.role);
+        self.presence(
+            "instance profile",
+            &group.instance_profile,
+            &existing.instance_profile,
+        );
+        self.presence(
+            "security group",
+            &group.security_group.name,
+            &existing.security_group,
+        );
+        self.presence(
+            "launch template",
+            &group.launch_template.name,
+            &existing.launch_template,
+        );
+        self.presence(
+            "auto scaling group",
+            &group.auto_scaling_group.name,
+            &existing.auto_scaling_group,
+        );
+        self.presence(
+            "capacity provider",
+            &group.capacity_provider.name,
+            &existing.capacity_provider,
+        );
+        self.presence("parameter", &group.parameter.name, &existing.parameter);
+        self.provider(group, existing);
+        self.image(group, existing, inventory);
+    }
+
+    fn presence<T>(&mut self, kind: &str, name: &str, presence: &Presence<T>) {
+        match presence {
+            Presence::Absent | Presence::Owned(_) => {}
+            Presence::Leaving => self.add(
+                kind,
+                name,
+                "is still being deleted: run this again in a minute",
+            ),
+            Presence::Foreign(why) => self.add(
+                kind,
+                name,
+                format!(
+                    "exists and is not this environment's: {why}. Rename the fleet, the \
+                         environment or the group, or remove that resource yourself"
+                ),
+            ),
+        }
+    }
+
+    /// A provider is bound to its group for life, by an ARN that a new group of the same name does
+    /// not have.
+    fn provider(&mut self, group: &Group, existing: &crate::inventory::Group) {
+        let Some(provider) = existing.capacity_provider.owned() else {
+            return;
+        };
+        let bound = match &existing.auto_scaling_group {
+            Presence::Owned(asg) => {
+                provider.auto_scaling_group == asg.arn
+                    || provider.auto_scaling_group == group.auto_scaling_group.name
+            }
+            Presence::Absent => false,
+            Presence::Leaving | Presence::Foreign(_) => return,
+        };
+        if !bound {
+            self.add(
+                "capacity provider",
+                &group.capacity_provider.name,
+                "is bound to an auto scaling group that is gone: run `down`, then `up`",
+            );
+        }
+    }
+
+    fn image(&mut self, group: &Group, existing: &crate::inventory::Group, inventory: &Inventory) {
+        if let Image::Parameter(name) = &group.launch_template.image
+            && existing.launch_template.owned().is_none()
+            && !inventory.images.contains_key(name)
+        {
+            self.add(
+                "image",
+                name,
+                format!(
+                    "is not published in this region: name an AMI with `ami` in [groups.{}]",
+                    group.name
+                ),
+            );
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The way to nothing: workload first, then nodes while ECS still knows them, then what they stood
+//! on.
+//!
+//! The capacity provider stays attached until its group is empty: detached earlier, ECS's own
+//! draining hook is orphaned and holds each instance for an hour.
+
+use super::{Builder, Goal, Mark, Plan, Step, Steps};
+use crate::{
+    desired::{self, Desired},
+    inventory::{Cluster, Group, Inventory, Presence},
+};
+
+pub(super) fn plan(desired: &Desired, inventory: &Inventory) -> Plan {
+    let mut down = Down {
+        desired,
+        inventory,
+        builder: Builder::new(Goal::Down),
+    };
+    let groups: Vec<(&desired::Group, &Group)> = desired
+        .groups
+        .iter()
+        .filter_map(|group| Some((group, inventory.groups.get(&group.name)?)))
+        .collect();
+
+    let workload = down.workload();
+    let emptied: Steps = groups
+        .iter()
+        .flat_map(|(group, found)| down.empty(group, found, &workload))
+        .collect();
+    let detached = down.detach(&emptied);
+    let mut gone = Steps::new();
+    for (group, found) in &groups {
+        gone.extend(down.group(group, found, &emptied, &detached));
+    }
+    down.cluster(&gone);
+    down.builder.line(
+        Mark::Adopted,
+        "vpc",
+        &desired.network.vpc_id,
+        "kept, never deleted",
+    );
+    down.builder.plan
+}
+
+struct Down<'a> {
+    desired: &'a Desired,
+    inventory: &'a Inventory,
+    builder: Builder,
+}
+
+impl Down<'_> {
+    fn workload(&mut self) -> Steps {
+        let Some(cluster) = self.inventory.cluster.owned() else {
+            return Steps::new();
+        };
+        let name = &self.desired.cluster.name;
+        let mut steps = Steps::new();
+        for service in &cluster.workload.services {
+            self.builder.line(Mark::Delete, "service", service, "");
+            let delete = Step::DeleteService {
+                cluster: name.clone(),
+                service: service.clone(),
+            };
+            steps.push(self.builder.step(delete, []));
+        }
+        let tasks = &cluster.workload.standalone_tasks;
+        if !tasks.is_empty() {
+            self.builder.line(
+                Mark::Delete,
+                "tasks",
+                name,
+                format!("{} that no service keeps", tasks.len()),
+            );
+            let stop = Step::StopTasks {
+                cluster: name.clone(),
+                tasks: tasks.clone(),
+            };
+            steps.push(self.builder.step(stop, []));
+        }
+        steps
+    }
+
+    fn empty(&mut self, group: &desired::Group, found: &Group, after: &[usize]) -> Option<usize> {
+        found.auto_scaling_group.owned()?;
+        let empty = Step::EmptyGroup {
+            group: group.auto_scaling_group.name.clone(),
+            cluster: self.desired.cluster.name.clone(),
+        };
+        Some(self.builder.step(empty, after.iter().copied()))
+    }
+
+    fn detach(&mut self, emptied: &[usize]) -> Steps {
+        let Some(cluster) = self.inventory.cluster.owned() else {
+            return Steps::new();
+        };
+        let is_ours = |name: &String| {
+            self.desired.groups.iter().any(|group| {
+                group.capacity_provider.name == *name
+                    && self
+                        .inventory
+                        .groups
+                        .get(&group.name)
+                        .is_some_and(|found| found.capacity_provider.is_ours())
+            })
+        };
+        if !cluster.providers.iter().any(is_ours) {
+            return Steps::new();
+        }
+        let put = Step::PutClusterCapacityProviders {
+            cluster: self.desired.cluster.name.clone(),
+            providers: without(&cluster.providers, is_ours),
+            default_strategy: cluster
+                .default_strategy
+                .iter()
+                .filter(|item| !is_ours(&item.provider))
+                .cloned()
+                .collect(),
+        };
+        vec![self.builder.step(put, emptied.iter().copied())]
+    }
+
+    /// Returns the steps after which none of the group's nodes can be in the cluster any more.
+    fn group(
+        &mut self,
+        group: &desired::Group,
+        found: &Group,
+        emptied: &[usize],
+        detached: &[usize],
+    ) -> Steps {
+        let provider = self.delete(
+            "capacity-provider",
+            &group.capacity_provider.name,
+            &found.capacity_provider,
+            |_| Step::DeleteCapacityProvider {
+                name: group.capacity_provider.name.clone(),
+            },
+            [emptied, detached].concat(),
+        );
+        let asg = self.delete(
+            "auto-scaling-group",
+            &group.auto_scaling_group.name,
+            &found.auto_scaling_group,
+            |_| Step::DeleteAutoScalingGroup {
+                name: group.auto_scaling_group.name.clone(),
+            },
+            [&provider, emptied].concat(),
+        );
+        if let Some(asg_found) = found.auto_scaling_group.owned()
+            && !asg_found.instances.is_empty()
+        {
+            self.builder.line(
+                Mark::Delete,
+                "nodes",
+                &group.auto_scaling_group.name,
+                format!("{} drained and terminated", asg_found.instances.len()),
+            );
+        }
+        let template = self.delete(
+            "launch-template",
+            &group.launch_template.name,
+            &found.launch_template,
+            |_| Step::DeleteLaunchTemplate {
+                name: group.launch_template.name.clone(),
+            },
+            asg.clone(),
+        );
+        self.identity(group, found, &asg);
+        self.delete(
+            "parameter",
+            &group.parameter.name,
+            &found.parameter,
+            |_| Step::DeleteParameter {
+                name: group.parameter.name.clone(),
+            },
+            asg.clone(),
+        );
+        self.delete(
+            "security-group",
+            &group.security_group.name,
+            &found.security_group,
+            |found| Step::DeleteSecurityGroup {
+                name: group.security_group.name.clone(),
+                id: found.map_or_else(String::new, |group| group.id.clone()),
+            },
+            [&asg, &template[..]].concat(),
+        );
+        [provider, asg].concat()
+    }
+
+    /// Role and instance profile, each emptied before it goes.
+    fn identity(&mut self, group: &desired::Group, found: &Group, asg: &[usize]) {
+        let role = &group.role.name;
+        let mut removed = Steps::new();
+        if let Some(profile) = found.instance_profile.owned() {
+            for member in &profile.roles {
+                let remove = Step::RemoveRoleFromInstanceProfile {
+                    profile: group.instance_profile.clone(),
+                    role: member.clone(),
+                };
+                removed.push(self.builder.step(remove, asg.iter().copied()));
+            }
+        }
+        let after = [asg, &removed].concat();
+        self.delete(
+            "instance-profile",
+            &group.instance_profile,
+            &found.instance_profile,
+            |_| Step::DeleteInstanceProfile {
+                name: group.instance_profile.clone(),
+            },
+            after.clone(),
+        );
+        let mut cleared = after;
+        if let Some(found) = found.role.owned() {
+            for policy in found.inline_policies.keys() {
+                let delete = Step::DeleteRolePolicy {
+                    role: role.clone(),
+                    policy: policy.clone(),
+                };
+                cleared.push(self.builder.step(delete, asg.iter().copied()));
+            }
+            for arn in &found.attached_policies {
+                let detach = Step::DetachRolePolicy {
+                    role: role.clone(),
+                    arn: arn.clone(),
+                };
+                cleared.push(self.builder.step(detach, asg.iter().copied()));
+            }
+        }
+        self.delete(
+            "role",
+            role,
+            &found.role,
+            |_| Step::DeleteRole { name: role.clone() },
+            cleared,
+        );
+    }
+
+    fn cluster(&mut self, gone: &[usize]) {
+        let name = &self.desired.cluster.name;
+        let mut after = gone.to_vec();
+        if self.inventory.cluster.owned().is_some() {
+            let deregister = Step::DeregisterContainerInstances {
+                cluster: name.clone(),
+            };
+            after = vec![self.builder.step(deregister, gone.iter().copied())];
+        }
+        let detail = self.inventory.cluster.owned().map(workload);
+        let before = self.builder.plan.lines.len();
+        self.delete(
+            "cluster",
+            name,
+            &self.inventory.cluster,
+            |_| Step::DeleteCluster { name: name.clone() },
+            after,
+        );
+        if let (Some(line), Some(detail)) = (self.builder.plan.lines.get_mut(before), detail) {
+            line.detail = detail;
+        }
+    }
+
+    /// Deletes what is ours and names what is not; what is already leaving is waited for.
+    fn delete<T>(
+        &mut self,
+        kind: &'static str,
+        name: &str,
+        presence: &Presence<T>,
+        step: impl FnOnce(Option<&T>) -> Step,
+        after: Steps,
+    ) -> Steps {
+        let detail = match presence {
+            Presence::Absent => return Steps::new(),
+            Presence::Foreign(why) => {
+                let detail = format!("kept: {why}");
+                self.builder.line(Mark::Adopted, kind, name, detail);
+                return Steps::new();
+            }
+            Presence::Owned(_) => "",
+            Presence::Leaving => "is being deleted",
+        };
+        self.builder.line(Mark::Delete, kind, name, detail);
+        vec![self.builder.step(step(presence.owned()), after)]
+    }
+}
+
+fn without(names: &[String], is_ours: impl Fn(&String) -> bool) -> Vec<String> {
+    names
+        .iter()
+        .filter(|name| !is_ours(name))
+        .cloned()
+        .collect()
+}
+
+fn workload(cluster: &Cluster) -> String {
+    let workload = &cluster.workload;
+    if workload.services.is_empty() && workload.tasks == 0 && workload.container_instances == 0 {
+        return String::new();
+    }
+    format!(
+        "with {} services, {} tasks, {} container instances",
+        workload.services.len(),
+        workload.tasks,
+        workload.container_instances
+    )
+}

@@ -1,0 +1,646 @@
+//! An AWS small enough to read: an inventory that steps change. It refuses what AWS refuses, so a
+//! plan in a wrong order fails in it.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use super::{GroupChange, Step, Taggable, TemplateUse, Version};
+use crate::{
+    desired::{
+        self, AutoScalingGroup as WantedGroup, CapacityProvider as WantedProvider, Desired, Hook,
+        Identity, Image, Network, Transition,
+    },
+    inventory::{
+        AutoScalingGroup, CapacityProvider, Cluster, Group, Instance, InstanceProfile, Inventory,
+        LaunchTemplate, Parameter, Presence, Role, SecurityGroup, SecurityGroupRef, Subnet, Tags,
+        Template,
+    },
+};
+
+/// The SSM parameter that names the image.
+pub(super) const IMAGE: &str = "/aws/image";
+
+/// An environment `dev` of fleet `shop` with these groups, each resource with a name of its own.
+pub(super) fn desired(groups: &[&str]) -> Desired {
+    let tags = |group: Option<&str>| -> Tags {
+        let mut tags: Tags = [
+            ("fleet:name", "shop"),
+            ("fleet:environment", "dev"),
+            ("fleet:owner", "f-1"),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+        if let Some(group) = group {
+            tags.insert("fleet:group".into(), group.into());
+        }
+        tags
+    };
+    Desired {
+        identity: Identity {
+            fleet: "shop".into(),
+            environment: "dev".into(),
+            owner: "f-1".into(),
+            region: "eu-central-1".into(),
+        },
+        network: Network {
+            vpc_id: "vpc-1".into(),
+            subnet_ids: vec!["subnet-a".into(), "subnet-b".into()],
+        },
+        cluster: desired::Cluster {
+            name: "shop-dev".into(),
+            tags: tags(None),
+        },
+        groups: groups
+            .iter()
+            .map(|group| {
+                let name = |kind: &str| format!("shop-dev-{group}-{kind}");
+                desired::Group {
+                    name: (*group).to_owned(),
+                    tags: tags(Some(group)),
+                    role: desired::Role {
+                        name: name("role"),
+                        trust_policy: json!({"trust": "ec2"}),
+                        policy_name: "fleet".into(),
+                        policy_template: json!({"allow": format!("arn:ACCOUNT:{group}")}),
+                    },
+                    instance_profile: name("profile"),
+                    security_group: desired::SecurityGroup {
+                        name: name("sg"),
+                        description: "nodes".into(),
+                    },
+                    launch_template: desired::LaunchTemplate {
+                        name: name("lt"),
+                        image: Image::Parameter(IMAGE.into()),
+                        instance_type: "m6i.large".into(),
+                        root_volume_gib: 30,
+                        user_data: b"#cloud-config\n{}".to_vec(),
+                        instance_tags: tags(Some(group)),
+                    },
+                    auto_scaling_group: WantedGroup {
+                        name: name("asg"),
+                        instance_types: vec!["m6i.large".into()],
+                        min: 1,
+                        max: 4,
+                        desired: 2,
+                        hooks: vec![
+                            Hook {
+                                name: "fleet-launch".into(),
+                                transition: Transition::Launching,
+                                timeout_seconds: 600,
+                            },
+                            Hook {
+                                name: "fleet-drain".into(),
+                                transition: Transition::Terminating,
+                                timeout_seconds: 300,
+                            },
+                        ],
+                    },
+                    capacity_provider: WantedProvider {
+                        name: name("cp"),
+                        target_capacity: 100,
+                        instance_warmup_seconds: 600,
+                    },
+                    parameter: desired::Parameter {
+                        name: format!("/fleet/shop/dev/{group}/agent"),
+                        value: "{}".into(),
+                    },
+                }
+            })
+            .collect(),
+    }
+}
+
+/// An account that holds the network and nothing else.
+pub(super) fn empty(desired: &Desired) -> Inventory {
+    let zone = |(index, id): (usize, &String)| {
+        let subnet = Subnet {
+            vpc_id: "vpc-1".into(),
+            availability_zone: format!("eu-central-1{}", ["a", "b", "c"][index % 3]),
+        };
+        (id.clone(), subnet)
+    };
+    Inventory {
+        account: "111122223333".into(),
+        subnets: desired
+            .network
+            .subnet_ids
+            .iter()
+            .enumerate()
+            .map(zone)
+            .collect(),
+        images: [(IMAGE.to_owned(), "ami-1".to_owned())].into(),
+        cluster: Presence::Absent,
+        groups: desired
+            .groups
+            .iter()
+            .map(|group| (group.name.clone(), Group::default()))
+            .collect(),
+    }
+}
+
+/// Applies one step.
+///
+/// # Errors
+/// Where AWS would refuse it.
+pub(super) fn apply(
+    inventory: &mut Inventory,
+    desired: &Desired,
+    step: &Step,
+) -> Result<(), String> {
+    let mut world = World { inventory, desired };
+    world.apply(step)
+}
+
+struct World<'a> {
+    inventory: &'a mut Inventory,
+    desired: &'a Desired,
+}
+
+impl World<'_> {
+    #[allow(clippy::too_many_lines, reason = "one arm a step")]
+    fn apply(&mut self, step: &Step) -> Result<(), String> {
+        match step {
+            Step::CreateRole {
+                name,
+                trust_policy,
+                tags,
+            } => {
+                let role = Role {
+                    tags: tags.clone(),
+                    trust_policy: trust_policy.clone(),
+                    ..Role::default()
+                };
+                create(&mut self.group(|g| g.role.name == *name)?.role, role)
+            }
+            Step::UpdateTrustPolicy { role, trust_policy } => {
+                self.role(role)?.trust_policy = trust_policy.clone();
+                Ok(())
+            }
+            Step::PutRolePolicy {
+                role,
+                policy,
+                document,
+            } => {
+                let policies = &mut self.role(role)?.inline_policies;
+                policies.insert(policy.clone(), Some(document.clone()));
+                Ok(())
+            }
+            Step::DeleteRolePolicy { role, policy } => {
+                let removed = self.role(role)?.inline_policies.remove(policy);
+                removed.map(|_| ()).ok_or("NoSuchEntity".into())
+            }
+            Step::DetachRolePolicy { role, arn } => {
+                self.role(role)?
+                    .attached_policies
+                    .retain(|other| other != arn);
+                Ok(())
+            }
+            Step::DeleteRole { name } => {
+                let in_profile = self.inventory.groups.values().any(|g| {
+                    g.instance_profile
+                        .owned()
+                        .is_some_and(|p| p.roles.contains(name))
+                });
+                let role = self.role(name)?;
+                if in_profile
+                    || !role.inline_policies.is_empty()
+                    || !role.attached_policies.is_empty()
+                {
+                    return Err(format!("DeleteConflict: {name}"));
+                }
+                self.group(|g| g.role.name == *name)?.role = Presence::Absent;
+                Ok(())
+            }
+            Step::CreateInstanceProfile { name, tags } => {
+                let profile = InstanceProfile {
+                    tags: tags.clone(),
+                    roles: Vec::new(),
+                };
+                create(
+                    &mut self
+                        .group(|g| g.instance_profile == *name)?
+                        .instance_profile,
+                    profile,
+                )
+            }
+            Step::AddRoleToInstanceProfile { profile, role } => {
+                self.role(role)?;
+                let profile = self.profile(profile)?;
+                if !profile.roles.is_empty() {
+                    return Err("LimitExceeded: one role a profile".into());
+                }
+                profile.roles.push(role.clone());
+                Ok(())
+            }
+            Step::RemoveRoleFromInstanceProfile { profile, role } => {
+                self.profile(profile)?.roles.retain(|other| other != role);
+                Ok(())
+            }
+            Step::DeleteInstanceProfile { name } => {
+                if !self.profile(name)?.roles.is_empty() {
+                    return Err("DeleteConflict".into());
+                }
+                self.group(|g| g.instance_profile == *name)?
+                    .instance_profile = Presence::Absent;
+                Ok(())
+            }
+            Step::CreateSecurityGroup { name, tags, .. } => {
+                let group = SecurityGroup {
+                    id: format!("id-of-{name}"),
+                    tags: tags.clone(),
+                    ingress: Vec::new(),
+                };
+                create(
+                    &mut self
+                        .group(|g| g.security_group.name == *name)?
+                        .security_group,
+                    group,
+                )
+            }
+            Step::RevokeIngress { name, rules, .. } => {
+                let group = self.group(|g| g.security_group.name == *name)?;
+                let group = existing(&mut group.security_group)?;
+                group.ingress.retain(|rule| !rules.contains(rule));
+                Ok(())
+            }
+            Step::DeleteSecurityGroup { name, .. } => {
+                let group = self.group(|g| g.security_group.name == *name)?;
+                let busy = group
+                    .auto_scaling_group
+                    .owned()
+                    .is_some_and(|asg| !asg.instances.is_empty());
+                if busy {
+                    return Err("DependencyViolation".into());
+                }
+                group.security_group = Presence::Absent;
+                Ok(())
+            }
+            Step::CreateLaunchTemplate {
+                name,
+                template,
+                tags,
+            } => {
+                let latest = self.resolved(template)?;
+                let created = LaunchTemplate {
+                    tags: tags.clone(),
+                    latest_version: 1,
+                    latest,
+                };
+                create(
+                    &mut self
+                        .group(|g| g.launch_template.name == *name)?
+                        .launch_template,
+                    created,
+                )
+            }
+            Step::CreateLaunchTemplateVersion { name, template } => {
+                let latest = self.resolved(template)?;
+                let found = self.group(|g| g.launch_template.name == *name)?;
+                let found = existing(&mut found.launch_template)?;
+                found.latest_version += 1;
+                found.latest = latest;
+                Ok(())
+            }
+            Step::DeleteLaunchTemplate { name } => {
+                self.group(|g| g.launch_template.name == *name)?
+                    .launch_template = Presence::Absent;
+                Ok(())
+            }
+            Step::CreateCluster { name, tags } => {
+                let cluster = Cluster {
+                    arn: format!("arn:cluster/{name}"),
+                    tags: tags.clone(),
+                    ..Cluster::default()
+                };
+                create(&mut self.inventory.cluster, cluster)
+            }
+            Step::PutClusterCapacityProviders {
+                providers,
+                default_strategy,
+                ..
+            } => {
+                let unknown = providers.iter().find(|name| {
+                    !name.starts_with("FARGATE")
+                        && !self.inventory.groups.values().any(|g| {
+                            g.capacity_provider
+                                .owned()
+                                .is_some_and(|p| p.arn.ends_with(*name))
+                        })
+                });
+                if let Some(unknown) = unknown {
+                    return Err(format!("no capacity provider {unknown}"));
+                }
+                let cluster = existing(&mut self.inventory.cluster)?;
+                cluster.providers.clone_from(providers);
+                cluster.default_strategy.clone_from(default_strategy);
+                Ok(())
+            }
+            Step::DeleteService { service, .. } => {
+                let workload = &mut existing(&mut self.inventory.cluster)?.workload;
+                workload.services.retain(|other| other != service);
+                Ok(())
+            }
+            Step::StopTasks { tasks, .. } => {
+                let workload = &mut existing(&mut self.inventory.cluster)?.workload;
+                workload
+                    .standalone_tasks
+                    .retain(|other| !tasks.contains(other));
+                Ok(())
+            }
+            Step::DeregisterContainerInstances { .. } => {
+                existing(&mut self.inventory.cluster)?
+                    .workload
+                    .container_instances = 0;
+                Ok(())
+            }
+            Step::DeleteCluster { .. } => {
+                let cluster = existing(&mut self.inventory.cluster)?;
+                if !cluster.workload.services.is_empty() || cluster.workload.container_instances > 0
+                {
+                    return Err("ClusterContains".into());
+                }
+                self.inventory.cluster = Presence::Absent;
+                Ok(())
+            }
+            Step::CreateAutoScalingGroup(new) => {
+                let version = self.version(&new.template)?;
+                let group = self.group(|g| g.auto_scaling_group.name == new.name)?;
+                if group
+                    .instance_profile
+                    .owned()
+                    .is_none_or(|p| p.roles.is_empty())
+                {
+                    return Err("Invalid IAM Instance Profile name".into());
+                }
+                let asg = AutoScalingGroup {
+                    arn: format!("arn:asg/{}", new.name),
+                    max: new.max,
+                    template_version: version,
+                    instance_types: new.template.instance_types.clone(),
+                    subnets: new.subnets.iter().cloned().collect(),
+                    new_instances_protected: true,
+                    tags: new.tags.clone(),
+                    hooks: new.hooks.clone(),
+                    ..AutoScalingGroup::default()
+                };
+                create(&mut group.auto_scaling_group, asg)
+            }
+            Step::UpdateAutoScalingGroup { name, change } => self.update_group(name, change),
+            Step::PutLifecycleHook { group, hook } => {
+                let hooks = &mut self.asg(group)?.hooks;
+                hooks.retain(|other| other.name != hook.name);
+                hooks.push(hook.clone());
+                Ok(())
+            }
+            Step::StartFirstNode { group } => {
+                let change = GroupChange {
+                    desired: Some(1),
+                    ..GroupChange::default()
+                };
+                self.update_group(group, &change)
+            }
+            Step::AwaitFirstNode { group } => match self.asg(group)?.instances.len() {
+                0 => Err("would wait for ever".into()),
+                _ => Ok(()),
+            },
+            Step::EmptyGroup { group, .. } => {
+                let asg = self.asg(group)?;
+                (asg.min, asg.max, asg.desired) = (0, 0, 0);
+                asg.instances.clear();
+                Ok(())
+            }
+            Step::DeleteAutoScalingGroup { name } => {
+                let group = self.group(|g| g.auto_scaling_group.name == *name)?;
+                if group
+                    .auto_scaling_group
+                    .owned()
+                    .is_some_and(|asg| !asg.instances.is_empty())
+                {
+                    return Err("ResourceInUse".into());
+                }
+                group.auto_scaling_group = Presence::Absent;
+                Ok(())
+            }
+            Step::CreateCapacityProvider {
+                name,
+                auto_scaling_group,
+                settings,
+                tags,
+            } => {
+                self.asg(auto_scaling_group)?;
+                let provider = CapacityProvider {
+                    arn: format!("arn:cp/{name}"),
+                    tags: tags.clone(),
+                    auto_scaling_group: format!("arn:asg/{auto_scaling_group}"),
+                    settings: settings.clone(),
+                };
+                create(
+                    &mut self
+                        .group(|g| g.capacity_provider.name == *name)?
+                        .capacity_provider,
+                    provider,
+                )
+            }
+            Step::UpdateCapacityProvider { name, settings } => {
+                let group = self.group(|g| g.capacity_provider.name == *name)?;
+                existing(&mut group.capacity_provider)?.settings = settings.clone();
+                Ok(())
+            }
+            Step::DeleteCapacityProvider { name } => {
+                let attached = self
+                    .inventory
+                    .cluster
+                    .owned()
+                    .is_some_and(|c| c.providers.contains(name));
+                if attached {
+                    return Err("ResourceInUse: detach it first".into());
+                }
+                self.group(|g| g.capacity_provider.name == *name)?
+                    .capacity_provider = Presence::Absent;
+                Ok(())
+            }
+            Step::PutParameter { name, value, tags } => {
+                let presence = &mut self.group(|g| g.parameter.name == *name)?.parameter;
+                match (tags, presence) {
+                    (Some(tags), absent @ Presence::Absent) => {
+                        *absent = Presence::Owned(Parameter {
+                            tags: tags.clone(),
+                            value: value.clone(),
+                        });
+                        Ok(())
+                    }
+                    (None, Presence::Owned(found)) => {
+                        found.value.clone_from(value);
+                        Ok(())
+                    }
+                    _ => Err("tags and overwrite do not go together".into()),
+                }
+            }
+            Step::DeleteParameter { name } => {
+                self.group(|g| g.parameter.name == *name)?.parameter = Presence::Absent;
+                Ok(())
+            }
+            Step::Tag { resource, tags } => {
+                if let Taggable::AutoScalingGroup(name) = resource {
+                    self.asg(name)?.tags.extend(tags.clone());
+                    return Ok(());
+                }
+                let plain = tags
+                    .iter()
+                    .map(|(key, tag)| (key.clone(), tag.value.clone()));
+                self.tags(resource)?.extend(plain);
+                Ok(())
+            }
+        }
+    }
+
+    fn update_group(&mut self, name: &str, change: &GroupChange) -> Result<(), String> {
+        let version = match &change.template {
+            Some(template) => Some((self.version(template)?, template.instance_types.clone())),
+            None => None,
+        };
+        let asg = self.asg(name)?;
+        asg.min = change.min.unwrap_or(asg.min);
+        asg.max = change.max.unwrap_or(asg.max);
+        asg.desired = change
+            .desired
+            .unwrap_or(asg.desired.clamp(asg.min, asg.max));
+        if asg.desired < asg.min || asg.desired > asg.max {
+            return Err("ValidationError: desired outside min and max".into());
+        }
+        if let Some((version, types)) = version {
+            asg.template_version = version;
+            asg.instance_types = types;
+        }
+        if let Some(subnets) = &change.subnets {
+            asg.subnets.clone_from(subnets);
+        }
+        asg.new_instances_protected = change
+            .new_instances_protected
+            .unwrap_or(asg.new_instances_protected);
+        for index in asg.instances.len()..asg.desired as usize {
+            asg.instances.push(Instance {
+                id: format!("i-{index}"),
+                state: "InService".into(),
+                template_version: asg.template_version,
+                ..Instance::default()
+            });
+        }
+        Ok(())
+    }
+
+    fn resolved(&mut self, template: &Template) -> Result<Template, String> {
+        let mut template = template.clone();
+        for reference in &mut template.security_groups {
+            if let SecurityGroupRef::Created(name) = reference {
+                let group = self.group(|g| g.security_group.name == *name)?;
+                *reference = SecurityGroupRef::Id(existing(&mut group.security_group)?.id.clone());
+            }
+        }
+        Ok(template)
+    }
+
+    fn version(&mut self, template: &TemplateUse) -> Result<Option<i64>, String> {
+        let group = self.group(|g| g.launch_template.name == template.name)?;
+        let found = existing(&mut group.launch_template)?;
+        match template.version {
+            Version::Created => Ok(Some(found.latest_version)),
+            Version::Number(number) if number <= found.latest_version => Ok(Some(number)),
+            Version::Number(number) => Err(format!("no version {number}")),
+        }
+    }
+
+    fn group(&mut self, is_it: impl Fn(&desired::Group) -> bool) -> Result<&mut Group, String> {
+        let group = self.desired.groups.iter().find(|group| is_it(group));
+        let group = group.ok_or("a name outside the plan's environment")?;
+        self.inventory
+            .groups
+            .get_mut(&group.name)
+            .ok_or("no such group".into())
+    }
+
+    fn role(&mut self, name: &str) -> Result<&mut Role, String> {
+        existing(&mut self.group(|g| g.role.name == name)?.role)
+    }
+
+    fn profile(&mut self, name: &str) -> Result<&mut InstanceProfile, String> {
+        existing(&mut self.group(|g| g.instance_profile == name)?.instance_profile)
+    }
+
+    fn asg(&mut self, name: &str) -> Result<&mut AutoScalingGroup, String> {
+        let group = self.group(|g| g.auto_scaling_group.name == name)?;
+        existing(&mut group.auto_scaling_group)
+    }
+
+    fn tags(&mut self, resource: &Taggable) -> Result<&mut Tags, String> {
+        if let Presence::Owned(cluster) = &mut self.inventory.cluster
+            && *resource == Taggable::Ecs(cluster.arn.clone())
+        {
+            return Ok(&mut cluster.tags);
+        }
+        let name = resource.name();
+        let mut all: Vec<&mut Tags> = Vec::new();
+        for group in self.inventory.groups.values_mut() {
+            match resource {
+                Taggable::Ecs(arn) => all.extend(
+                    owned_mut(&mut group.capacity_provider)
+                        .filter(|p| p.arn == *arn)
+                        .map(|p| &mut p.tags),
+                ),
+                Taggable::SecurityGroup(id) => all.extend(
+                    owned_mut(&mut group.security_group)
+                        .filter(|g| g.id == *id)
+                        .map(|g| &mut g.tags),
+                ),
+                Taggable::Role(_)
+                | Taggable::InstanceProfile(_)
+                | Taggable::LaunchTemplate(_)
+                | Taggable::AutoScalingGroup(_)
+                | Taggable::Parameter(_) => {
+                    return Err(format!("the tests tag no {name}"));
+                }
+            }
+        }
+        all.pop().ok_or(format!("nothing to tag: {name}"))
+    }
+}
+
+fn create<T>(presence: &mut Presence<T>, resource: T) -> Result<(), String> {
+    if matches!(presence, Presence::Absent) {
+        *presence = Presence::Owned(resource);
+        Ok(())
+    } else {
+        Err("AlreadyExists".into())
+    }
+}
+
+fn existing<T>(presence: &mut Presence<T>) -> Result<&mut T, String> {
+    owned_mut(presence).ok_or("not found".into())
+}
+
+fn owned_mut<T>(presence: &mut Presence<T>) -> Option<&mut T> {
+    match presence {
+        Presence::Owned(resource) => Some(resource),
+        Presence::Absent | Presence::Leaving | Presence::Foreign(_) => None,
+    }
+}
+
+/// Whether anything of ours is left.
+pub(super) fn is_empty(inventory: &Inventory) -> bool {
+    let left: BTreeSet<bool> = inventory
+        .groups
+        .values()
+        .map(|g| {
+            g.role.is_ours()
+                || g.instance_profile.is_ours()
+                || g.security_group.is_ours()
+                || g.launch_template.is_ours()
+                || g.auto_scaling_group.is_ours()
+                || g.capacity_provider.is_ours()
+                || g.parameter.is_ours()
+        })
+        .collect();
+    !left.contains(&true) && !inventory.cluster.is_ours()
+}

@@ -1,0 +1,310 @@
+//! The writes a plan can consist of, each with everything it needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    desired::Hook,
+    inventory::{GroupTag, Ingress, ProviderSettings, StrategyItem, Tags, Template},
+};
+
+/// One write, or one wait, against AWS.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(crate) enum Step {
+    CreateRole {
+        name: String,
+        trust_policy: Value,
+        tags: Tags,
+    },
+    UpdateTrustPolicy {
+        role: String,
+        trust_policy: Value,
+    },
+    PutRolePolicy {
+        role: String,
+        policy: String,
+        document: Value,
+    },
+    DeleteRolePolicy {
+        role: String,
+        policy: String,
+    },
+    DetachRolePolicy {
+        role: String,
+        arn: String,
+    },
+    DeleteRole {
+        name: String,
+    },
+    CreateInstanceProfile {
+        name: String,
+        tags: Tags,
+    },
+    AddRoleToInstanceProfile {
+        profile: String,
+        role: String,
+    },
+    RemoveRoleFromInstanceProfile {
+        profile: String,
+        role: String,
+    },
+    DeleteInstanceProfile {
+        name: String,
+    },
+    CreateSecurityGroup {
+        name: String,
+        description: String,
+        vpc_id: String,
+        tags: Tags,
+    },
+    RevokeIngress {
+        name: String,
+        id: String,
+        rules: Vec<Ingress>,
+    },
+    DeleteSecurityGroup {
+        name: String,
+        id: String,
+    },
+    CreateLaunchTemplate {
+        name: String,
+        template: Box<Template>,
+        tags: Tags,
+    },
+    CreateLaunchTemplateVersion {
+        name: String,
+        template: Box<Template>,
+    },
+    DeleteLaunchTemplate {
+        name: String,
+    },
+    CreateCluster {
+        name: String,
+        tags: Tags,
+    },
+    PutClusterCapacityProviders {
+        cluster: String,
+        providers: Vec<String>,
+        default_strategy: Vec<StrategyItem>,
+    },
+    /// Deletes with force, which needs no scaling to zero first: a DAEMON service has no count to
+    /// set, and its tasks are stopped all the same.
+    DeleteService {
+        cluster: String,
+        service: String,
+    },
+    StopTasks {
+        cluster: String,
+        tasks: Vec<String>,
+    },
+    /// Whatever is still registered, its instance being gone.
+    DeregisterContainerInstances {
+        cluster: String,
+    },
+    DeleteCluster {
+        name: String,
+    },
+    CreateAutoScalingGroup(Box<NewGroup>),
+    UpdateAutoScalingGroup {
+        name: String,
+        change: GroupChange,
+    },
+    PutLifecycleHook {
+        group: String,
+        hook: Hook,
+    },
+    /// Sets the desired capacity of a group that has never run to one.
+    StartFirstNode {
+        group: String,
+    },
+    /// Waits until that node has proven itself.
+    AwaitFirstNode {
+        group: String,
+    },
+    /// Clears protection, sets every size to zero and waits until the last instance is gone,
+    /// answering the hooks of those whose tasks are.
+    EmptyGroup {
+        group: String,
+        cluster: String,
+    },
+    DeleteAutoScalingGroup {
+        name: String,
+    },
+    CreateCapacityProvider {
+        name: String,
+        auto_scaling_group: String,
+        settings: ProviderSettings,
+        tags: Tags,
+    },
+    UpdateCapacityProvider {
+        name: String,
+        settings: ProviderSettings,
+    },
+    /// Deletes, and waits until it is gone.
+    DeleteCapacityProvider {
+        name: String,
+    },
+    /// With tags when it is created: SSM refuses tags together with an overwrite.
+    PutParameter {
+        name: String,
+        value: String,
+        tags: Option<Tags>,
+    },
+    DeleteParameter {
+        name: String,
+    },
+    /// Adds tags, or sets their values; never removes one.
+    Tag {
+        resource: Taggable,
+        tags: BTreeMap<String, GroupTag>,
+    },
+}
+
+/// A resource that takes tags after its creation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Taggable {
+    /// ARN of a cluster or capacity provider.
+    Ecs(String),
+    Role(String),
+    InstanceProfile(String),
+    /// Id of a security group.
+    SecurityGroup(String),
+    /// Name; EC2 tags it by an id that the edge looks up.
+    LaunchTemplate(String),
+    AutoScalingGroup(String),
+    Parameter(String),
+}
+
+impl Taggable {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Ecs(name)
+            | Self::Role(name)
+            | Self::InstanceProfile(name)
+            | Self::SecurityGroup(name)
+            | Self::LaunchTemplate(name)
+            | Self::AutoScalingGroup(name)
+            | Self::Parameter(name) => name,
+        }
+    }
+}
+
+/// An Auto Scaling group to create: empty, so that nothing launches before it can be answered for.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct NewGroup {
+    pub(crate) name: String,
+    pub(crate) max: u32,
+    pub(crate) template: TemplateUse,
+    pub(crate) subnets: Vec<String>,
+    pub(crate) hooks: Vec<Hook>,
+    pub(crate) tags: BTreeMap<String, GroupTag>,
+}
+
+/// Which version of which launch template a group uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct TemplateUse {
+    pub(crate) name: String,
+    pub(crate) version: Version,
+    /// Overrides of a mixed-instances policy; empty for one type, which the template names.
+    pub(crate) instance_types: Vec<String>,
+}
+
+/// A version of a launch template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Version {
+    Number(i64),
+    /// The one that the same plan creates.
+    Created,
+}
+
+/// What to change of an Auto Scaling group; `None` leaves as it is.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub(crate) struct GroupChange {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) min: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) desired: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) template: Option<TemplateUse>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) subnets: Option<BTreeSet<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) new_instances_protected: Option<bool>,
+}
+
+impl Step {
+    /// What it does, as a fragment that fits after "failed to": `create role shop-dev-web`.
+    pub(crate) fn title(&self) -> String {
+        match self {
+            Self::CreateRole { name, .. } => format!("create role {name}"),
+            Self::UpdateTrustPolicy { role, .. } => format!("set trust policy of role {role}"),
+            Self::PutRolePolicy { role, .. } => format!("set policy of role {role}"),
+            Self::DeleteRolePolicy { role, policy } => {
+                format!("delete policy {policy} of role {role}")
+            }
+            Self::DetachRolePolicy { role, arn } => format!("detach {arn} from role {role}"),
+            Self::DeleteRole { name } => format!("delete role {name}"),
+            Self::CreateInstanceProfile { name, .. } => format!("create instance profile {name}"),
+            Self::AddRoleToInstanceProfile { profile, .. } => {
+                format!("put role into instance profile {profile}")
+            }
+            Self::RemoveRoleFromInstanceProfile { profile, role } => {
+                format!("take role {role} out of instance profile {profile}")
+            }
+            Self::DeleteInstanceProfile { name } => format!("delete instance profile {name}"),
+            Self::CreateSecurityGroup { name, .. } => format!("create security group {name}"),
+            Self::RevokeIngress { name, .. } => format!("close security group {name}"),
+            Self::DeleteSecurityGroup { name, .. } => format!("delete security group {name}"),
+            Self::CreateLaunchTemplate { name, .. } => format!("create launch template {name}"),
+            Self::CreateLaunchTemplateVersion { name, .. } => {
+                format!("add a version to launch template {name}")
+            }
+            Self::DeleteLaunchTemplate { name } => format!("delete launch template {name}"),
+            Self::CreateCluster { name, .. } => format!("create cluster {name}"),
+            Self::PutClusterCapacityProviders { cluster, .. } => {
+                format!("set capacity providers of cluster {cluster}")
+            }
+            Self::DeleteService { service, .. } => format!("delete service {service}"),
+            Self::StopTasks { tasks, .. } => format!("stop {} standalone tasks", tasks.len()),
+            Self::DeregisterContainerInstances { cluster } => {
+                format!("deregister what is left in cluster {cluster}")
+            }
+            Self::DeleteCluster { name } => format!("delete cluster {name}"),
+            Self::CreateAutoScalingGroup(group) => {
+                format!("create auto scaling group {}", group.name)
+            }
+            Self::UpdateAutoScalingGroup { name, .. } => {
+                format!("update auto scaling group {name}")
+            }
+            Self::PutLifecycleHook { group, hook } => {
+                format!("set lifecycle hook {} of {group}", hook.name)
+            }
+            Self::StartFirstNode { group } => format!("start the first node of {group}"),
+            Self::AwaitFirstNode { group } => format!("see the first node of {group} ready"),
+            Self::EmptyGroup { group, .. } => format!("empty auto scaling group {group}"),
+            Self::DeleteAutoScalingGroup { name } => format!("delete auto scaling group {name}"),
+            Self::CreateCapacityProvider { name, .. } => {
+                format!("create capacity provider {name}")
+            }
+            Self::UpdateCapacityProvider { name, .. } => {
+                format!("update capacity provider {name}")
+            }
+            Self::DeleteCapacityProvider { name } => format!("delete capacity provider {name}"),
+            Self::PutParameter { name, .. } => format!("write parameter {name}"),
+            Self::DeleteParameter { name } => format!("delete parameter {name}"),
+            Self::Tag { resource, .. } => format!("tag {}", resource.name()),
+        }
+    }
+
+    /// Whether it only waits, so that a stop need not wait for it.
+    pub(crate) fn is_wait(&self) -> bool {
+        matches!(self, Self::AwaitFirstNode { .. })
+    }
+}

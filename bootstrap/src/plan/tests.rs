@@ -1,0 +1,244 @@
+//! What plans look like, and that following them leads where they say.
+
+use std::fmt::Write;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::{check::check, model, *};
+use crate::inventory::{Ingress, Presence, Source, StrategyItem};
+
+fn planned(desired: &Desired, inventory: &Inventory, goal: Goal) -> Plan {
+    let plan = plan(desired, inventory, goal).expect("no conflicts");
+    assert_eq!(check(&plan, desired, inventory), [""; 0]);
+    plan
+}
+
+fn apply_all(desired: &Desired, inventory: &mut Inventory, plan: &Plan) {
+    for planned in &plan.steps {
+        model::apply(inventory, desired, &planned.step)
+            .unwrap_or_else(|error| panic!("{}: {error}", planned.step.title()));
+    }
+}
+
+fn up(desired: &Desired) -> Inventory {
+    let mut inventory = model::empty(desired);
+    let plan = planned(desired, &inventory, Goal::Up);
+    apply_all(desired, &mut inventory, &plan);
+    inventory
+}
+
+/// Lines as users see them, then each step with what it waits for.
+fn golden(plan: &Plan) -> String {
+    let mut text = String::new();
+    for line in &plan.lines {
+        let _ = writeln!(text, "{}", line.render(plan.name_width()));
+    }
+    let _ = writeln!(text, "{}", plan.totals());
+    for (index, planned) in plan.steps.iter().enumerate() {
+        let _ = writeln!(
+            text,
+            "{index:>3} {} {:?}",
+            planned.step.title(),
+            planned.after
+        );
+    }
+    text
+}
+
+#[test]
+fn from_nothing() {
+    let desired = model::desired(&["web"]);
+    let plan = planned(&desired, &model::empty(&desired), Goal::Up);
+    insta::assert_snapshot!(golden(&plan));
+}
+
+#[test]
+fn from_everything_there_is_nothing_to_do() {
+    let desired = model::desired(&["web", "batch"]);
+    let plan = planned(&desired, &up(&desired), Goal::Up);
+    insta::assert_snapshot!(golden(&plan));
+    assert!(plan.steps.is_empty());
+}
+
+#[test]
+fn what_ecs_owns_is_no_difference() {
+    let desired = model::desired(&["web"]);
+    let mut inventory = up(&desired);
+    let group = inventory.groups.get_mut("web").expect("web");
+    if let Presence::Owned(asg) = &mut group.auto_scaling_group {
+        asg.desired = 4;
+        let tag = asg.tags.get_mut("AmazonECSManaged").expect("tag");
+        tag.value = "true".into();
+    }
+    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
+}
+
+#[test]
+fn a_changed_file() {
+    let before = model::desired(&["web"]);
+    let inventory = up(&before);
+    let mut desired = before;
+    desired.groups[0].auto_scaling_group.max = 10;
+    desired.groups[0].launch_template.user_data = b"#cloud-config\n{\"a\":1}".to_vec();
+    desired.groups[0].parameter.value = "{\"revision\":2}".into();
+    desired.groups[0].capacity_provider.target_capacity = 80;
+    desired.groups[0].auto_scaling_group.hooks[0].timeout_seconds = 900;
+    desired.cluster.tags.insert("team".into(), "shop".into());
+    let plan = planned(&desired, &inventory, Goal::Up);
+    insta::assert_snapshot!(golden(&plan));
+}
+
+#[test]
+fn drift() {
+    let desired = model::desired(&["web"]);
+    let mut inventory = up(&desired);
+    let group = inventory.groups.get_mut("web").expect("web");
+    if let Presence::Owned(role) = &mut group.role {
+        role.inline_policies
+            .insert("fleet".into(), Some(json!({"allow": "*"})));
+        role.inline_policies.insert("backdoor".into(), None);
+        role.attached_policies
+            .push("arn:aws:iam::aws:policy/AdministratorAccess".into());
+    }
+    if let Presence::Owned(group) = &mut group.security_group {
+        group.ingress.push(Ingress {
+            protocol: "tcp".into(),
+            from_port: Some(22),
+            to_port: Some(22),
+            source: Source::Ipv4("0.0.0.0/0".into()),
+        });
+    }
+    let plan = planned(&desired, &inventory, Goal::Up);
+    insta::assert_snapshot!(golden(&plan));
+    apply_all(&desired, &mut inventory, &plan);
+    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
+}
+
+#[test]
+fn other_providers_stay_on_the_cluster() {
+    let desired = model::desired(&["web"]);
+    let mut inventory = up(&desired);
+    let strategy = vec![StrategyItem {
+        provider: "FARGATE".into(),
+        weight: 1,
+        base: 0,
+    }];
+    if let Presence::Owned(cluster) = &mut inventory.cluster {
+        cluster.providers = vec!["FARGATE".into()];
+        cluster.default_strategy.clone_from(&strategy);
+    }
+    let plan = planned(&desired, &inventory, Goal::Up);
+    assert_eq!(
+        plan.steps[0].step,
+        Step::PutClusterCapacityProviders {
+            cluster: "shop-dev".into(),
+            providers: vec!["FARGATE".into(), "shop-dev-web-cp".into()],
+            default_strategy: strategy,
+        }
+    );
+    assert_eq!(plan.steps.len(), 1);
+}
+
+#[test]
+fn a_first_node_that_failed_is_tried_again() {
+    let desired = model::desired(&["web"]);
+    let mut inventory = model::empty(&desired);
+    let plan = planned(&desired, &inventory, Goal::Up);
+    let wait = plan
+        .steps
+        .iter()
+        .position(|p| matches!(p.step, Step::AwaitFirstNode { .. }))
+        .expect("waits");
+    for planned in &plan.steps[..wait] {
+        model::apply(&mut inventory, &desired, &planned.step).expect("applies");
+    }
+    let running = planned(&desired, &inventory, Goal::Up);
+    insta::assert_snapshot!("first_node_running", golden(&running));
+    let group = inventory.groups.get_mut("web").expect("web");
+    if let Presence::Owned(asg) = &mut group.auto_scaling_group {
+        asg.desired = 0;
+        asg.instances.clear();
+    }
+    let retried = planned(&desired, &inventory, Goal::Up);
+    insta::assert_snapshot!("first_node_retried", golden(&retried));
+}
+
+#[test]
+fn all_conflicts_at_once() {
+    let desired = model::desired(&["web", "batch"]);
+    let mut inventory = up(&desired);
+    inventory.cluster = Presence::Leaving;
+    inventory.subnets.remove("subnet-b");
+    let group = inventory.groups.get_mut("web").expect("web");
+    group.security_group = Presence::Foreign("it carries no fleet:owner tag".into());
+    group.auto_scaling_group = Presence::Absent;
+    let conflicts = plan(&desired, &inventory, Goal::Up).expect_err("conflicts");
+    let lines: Vec<String> = conflicts.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn down_from_everything() {
+    let desired = model::desired(&["web"]);
+    let mut inventory = up(&desired);
+    if let Presence::Owned(cluster) = &mut inventory.cluster {
+        cluster.workload.services = vec!["api".into()];
+        cluster.workload.standalone_tasks = vec!["arn:task/1".into()];
+        cluster.workload.tasks = 4;
+        cluster.workload.container_instances = 2;
+    }
+    let plan = planned(&desired, &inventory, Goal::Down);
+    insta::assert_snapshot!(golden(&plan));
+}
+
+#[test]
+fn down_from_nothing_and_beside_what_is_not_ours() {
+    let desired = model::desired(&["web"]);
+    let mut inventory = model::empty(&desired);
+    assert_eq!(planned(&desired, &inventory, Goal::Down).steps, []);
+    let group = inventory.groups.get_mut("web").expect("web");
+    group.auto_scaling_group = Presence::Foreign("it carries no fleet:owner tag".into());
+    inventory.cluster = Presence::Foreign("it carries no fleet:owner tag".into());
+    let plan = planned(&desired, &inventory, Goal::Down);
+    assert_eq!(plan.steps, []);
+    assert_eq!(plan.count(Mark::Adopted), 3, "{}", golden(&plan));
+}
+
+proptest! {
+    /// Killed after any number of steps, in either direction, the next run ends where one without
+    /// interruption would have.
+    #[test]
+    fn every_interruption_converges(
+        groups in 1..3_usize,
+        cuts in proptest::collection::vec((any::<bool>(), 0..60_usize), 0..4),
+        desired_nodes in 0..4_u32,
+        end_up in any::<bool>(),
+    ) {
+        let mut desired = model::desired(&["web", "batch"][..groups]);
+        for group in &mut desired.groups {
+            group.auto_scaling_group.desired = desired_nodes;
+            group.auto_scaling_group.min = desired_nodes.min(1);
+        }
+        let mut inventory = model::empty(&desired);
+        for (goes_up, steps) in cuts {
+            let goal = if goes_up { Goal::Up } else { Goal::Down };
+            // A provider whose group `down` was killed after deleting is refused, with advice.
+            let Ok(plan) = plan(&desired, &inventory, goal) else { continue };
+            prop_assert_eq!(check(&plan, &desired, &inventory), [""; 0]);
+            for planned in plan.steps.iter().take(steps) {
+                model::apply(&mut inventory, &desired, &planned.step)
+                    .map_err(TestCaseError::fail)?;
+            }
+        }
+        let goal = if end_up { Goal::Up } else { Goal::Down };
+        let last = planned(&desired, &inventory, goal);
+        for step in &last.steps {
+            model::apply(&mut inventory, &desired, &step.step).map_err(TestCaseError::fail)?;
+        }
+        prop_assert_eq!(planned(&desired, &inventory, goal).steps, []);
+        if goal == Goal::Down {
+            prop_assert!(model::is_empty(&inventory));
+        }
+    }
+}

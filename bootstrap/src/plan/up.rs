@@ -1,0 +1,772 @@
+//! The way to what the file says: facts of AWS first (role before profile, group before provider),
+//! then one proving node for each new group.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleet_agent_config::names::tag;
+use serde_json::json;
+
+use super::{
+    Builder, Conflict, Goal, GroupChange, Mark, NewGroup, Plan, STARTING, Step, Steps, Taggable,
+    TemplateUse, Version, conflicts, describe,
+};
+use crate::{
+    desired::{self, Desired, Image},
+    inventory::{
+        AutoScalingGroup, Cluster, Group, GroupTag, Inventory, LaunchTemplate, MetadataOptions,
+        ProviderSettings, RootVolume, SecurityGroupRef, StrategyItem, Tags, Template, sha256,
+    },
+};
+
+/// ECS makes its scaling actions conditional on this tag, whatever its value.
+pub(super) const ECS_MANAGED: &str = "AmazonECSManaged";
+/// Root device of Amazon's ECS-optimized AL2023 images.
+const ROOT_DEVICE: &str = "/dev/xvda";
+/// What a launch template can tag of what we launch.
+const TAGGED_AT_LAUNCH: [&str; 3] = ["instance", "volume", "network-interface"];
+
+pub(super) fn plan(desired: &Desired, inventory: &Inventory) -> Result<Plan, Vec<Conflict>> {
+    let conflicts = conflicts::find(desired, inventory);
+    if !conflicts.is_empty() {
+        return Err(conflicts);
+    }
+    let mut up = Up {
+        desired,
+        inventory,
+        builder: Builder::new(Goal::Up),
+    };
+    up.builder.line(
+        Mark::Adopted,
+        "vpc",
+        &desired.network.vpc_id,
+        "kept, never changed",
+    );
+    let cluster = up.cluster();
+    let prepared: Vec<Prepared> = desired
+        .groups
+        .iter()
+        .filter_map(|group| Some((group, inventory.groups.get(&group.name)?)))
+        .map(|(group, existing)| up.group(group, existing))
+        .collect();
+    let attached = up.attach(
+        cluster
+            .into_iter()
+            .chain(prepared.iter().flat_map(|group| group.provider.clone())),
+    );
+    for group in prepared {
+        up.start(group, &attached);
+    }
+    Ok(up.builder.plan)
+}
+
+struct Up<'a> {
+    desired: &'a Desired,
+    inventory: &'a Inventory,
+    builder: Builder,
+}
+
+/// A group whose resources are planned.
+struct Prepared<'a> {
+    group: &'a desired::Group,
+    existing: Option<&'a AutoScalingGroup>,
+    /// All that its nodes rely on.
+    ready: Steps,
+    /// What creates or changes its capacity provider.
+    provider: Steps,
+}
+
+impl<'a> Up<'a> {
+    fn cluster(&mut self) -> Option<usize> {
+        let wanted = &self.desired.cluster;
+        let Some(cluster) = self.inventory.cluster.owned() else {
+            self.builder.line(Mark::Create, "cluster", &wanted.name, "");
+            let create = Step::CreateCluster {
+                name: wanted.name.clone(),
+                tags: wanted.tags.clone(),
+            };
+            return Some(self.builder.step(create, []));
+        };
+        let steps = self.tags(
+            Taggable::Ecs(cluster.arn.clone()),
+            &wanted.tags,
+            &cluster.tags,
+            [],
+        );
+        self.keep_or_change("cluster", &wanted.name, describe::tagged(&steps));
+        steps.first().copied()
+    }
+
+    fn group(&mut self, group: &'a desired::Group, existing: &'a Group) -> Prepared<'a> {
+        let role = self.role(group, existing);
+        let profile = self.instance_profile(group, existing, &role);
+        let (security_group, reference) = self.security_group(group, existing);
+        let (template, version) = self.launch_template(group, existing, &security_group, reference);
+        let parameter = self.parameter(group, existing);
+        let asg = self.auto_scaling_group(
+            group,
+            existing,
+            version,
+            template.iter().chain(&profile).copied().collect(),
+        );
+        let provider = self.capacity_provider(group, existing, &asg);
+        let ready = [role, profile, security_group, template, parameter, asg].concat();
+        Prepared {
+            group,
+            existing: existing.auto_scaling_group.owned(),
+            ready,
+            provider,
+        }
+    }
+
+    fn role(&mut self, group: &desired::Group, existing: &Group) -> Steps {
+        let wanted = &group.role;
+        let document = wanted.policy(&self.inventory.account);
+        let put = Step::PutRolePolicy {
+            role: wanted.name.clone(),
+            policy: wanted.policy_name.clone(),
+            document: document.clone(),
+        };
+        let Some(role) = existing.role.owned() else {
+            self.builder.line(Mark::Create, "role", &wanted.name, "");
+            let create = Step::CreateRole {
+                name: wanted.name.clone(),
+                trust_policy: wanted.trust_policy.clone(),
+                tags: group.tags.clone(),
+            };
+            let create = self.builder.step(create, []);
+            return vec![create, self.builder.step(put, [create])];
+        };
+
+        let mut steps = Steps::new();
+        let mut corrected = Vec::new();
+        if role.trust_policy != wanted.trust_policy {
+            corrected.push("trust policy".to_owned());
+            let trust = Step::UpdateTrustPolicy {
+                role: wanted.name.clone(),
+                trust_policy: wanted.trust_policy.clone(),
+            };
+            steps.push(self.builder.step(trust, []));
+        }
+        match role.inline_policies.get(&wanted.policy_name) {
+            Some(Some(found)) if *found == document => {}
+            Some(_) => {
+                corrected.push("policy differs from the file's".to_owned());
+                steps.push(self.builder.step(put, []));
+            }
+            None => {
+                corrected.push("policy is missing".to_owned());
+                steps.push(self.builder.step(put, []));
+            }
+        }
+        for policy in role.inline_policies.keys() {
+            if *policy != wanted.policy_name {
+                corrected.push(format!("removes policy {policy}"));
+                let delete = Step::DeleteRolePolicy {
+                    role: wanted.name.clone(),
+                    policy: policy.clone(),
+                };
+                steps.push(self.builder.step(delete, []));
+            }
+        }
+        for arn in &role.attached_policies {
+            corrected.push(format!("detaches {arn}"));
+            let detach = Step::DetachRolePolicy {
+                role: wanted.name.clone(),
+                arn: arn.clone(),
+            };
+            steps.push(self.builder.step(detach, []));
+        }
+        let tags = self.tags(
+            Taggable::Role(wanted.name.clone()),
+            &group.tags,
+            &role.tags,
+            [],
+        );
+        if corrected.is_empty() {
+            self.keep_or_change("role", &wanted.name, describe::tagged(&tags));
+        } else {
+            self.builder
+                .line(Mark::Correct, "role", &wanted.name, corrected.join(", "));
+        }
+        steps.extend(tags);
+        steps
+    }
+
+    fn instance_profile(
+        &mut self,
+        group: &desired::Group,
+        existing: &Group,
+        role: &[usize],
+    ) -> Steps {
+        let name = &group.instance_profile;
+        let add = Step::AddRoleToInstanceProfile {
+            profile: name.clone(),
+            role: group.role.name.clone(),
+        };
+        let Some(profile) = existing.instance_profile.owned() else {
+            self.builder
+                .line(Mark::Create, "instance-profile", name, "");
+            let create = Step::CreateInstanceProfile {
+                name: name.clone(),
+                tags: group.tags.clone(),
+            };
+            let create = self.builder.step(create, []);
+            let after = role.iter().copied().chain([create]);
+            return vec![self.builder.step(add, after)];
+        };
+
+        let mut steps = self.tags(
+            Taggable::InstanceProfile(name.clone()),
+            &group.tags,
+            &profile.tags,
+            [],
+        );
+        let mut details = describe::tagged(&steps);
+        // A profile holds one role at most.
+        for other in profile.roles.iter().filter(|r| **r != group.role.name) {
+            details.push(format!("removes role {other}"));
+            let remove = Step::RemoveRoleFromInstanceProfile {
+                profile: name.clone(),
+                role: other.clone(),
+            };
+            steps.push(self.builder.step(remove, []));
+        }
+        if !profile.roles.contains(&group.role.name) {
+            details.push("gets its role".to_owned());
+            let after: Steps = role.iter().chain(&steps).copied().collect();
+            steps.push(self.builder.step(add, after));
+        }
+        self.keep_or_change("instance-profile", name, details);
+        steps
+    }
+
+    fn security_group(
+        &mut self,
+        group: &desired::Group,
+        existing: &Group,
+    ) -> (Steps, SecurityGroupRef) {
+        let wanted = &group.security_group;
+        let Some(found) = existing.security_group.owned() else {
+            self.builder
+                .line(Mark::Create, "security-group", &wanted.name, "no way in");
+            let create = Step::CreateSecurityGroup {
+                name: wanted.name.clone(),
+                description: wanted.description.clone(),
+                vpc_id: self.desired.network.vpc_id.clone(),
+                tags: group.tags.clone(),
+            };
+            let create = self.builder.step(create, []);
+            return (vec![create], SecurityGroupRef::Created(wanted.name.clone()));
+        };
+
+        let mut steps = self.tags(
+            Taggable::SecurityGroup(found.id.clone()),
+            &group.tags,
+            &found.tags,
+            [],
+        );
+        if found.ingress.is_empty() {
+            self.keep_or_change("security-group", &wanted.name, describe::tagged(&steps));
+        } else {
+            let rules: Vec<String> = found.ingress.iter().map(describe::ingress).collect();
+            self.builder.line(
+                Mark::Correct,
+                "security-group",
+                &wanted.name,
+                format!("{} not in file, removed", rules.join(", ")),
+            );
+            let revoke = Step::RevokeIngress {
+                name: wanted.name.clone(),
+                id: found.id.clone(),
+                rules: found.ingress.clone(),
+            };
+            steps.push(self.builder.step(revoke, []));
+        }
+        (steps, SecurityGroupRef::Id(found.id.clone()))
+    }
+
+    fn launch_template(
+        &mut self,
+        group: &desired::Group,
+        existing: &Group,
+        security_group: &[usize],
+        reference: SecurityGroupRef,
+    ) -> (Steps, Version) {
+        let found = existing.launch_template.owned();
+        let wanted = template(group, found, self.inventory, reference);
+        let name = &group.launch_template.name;
+        let after = security_group.iter().copied();
+        let Some(found) = found else {
+            let detail = format!(
+                "v1, image {}, user data {} bytes",
+                wanted.image_id,
+                wanted.user_data.len()
+            );
+            self.builder
+                .line(Mark::Create, "launch-template", name, detail);
+            let create = Step::CreateLaunchTemplate {
+                name: name.clone(),
+                template: Box::new(wanted),
+                tags: group.tags.clone(),
+            };
+            return (vec![self.builder.step(create, after)], Version::Created);
+        };
+
+        let mut steps = self.tags(
+            Taggable::LaunchTemplate(name.clone()),
+            &group.tags,
+            &found.tags,
+            [],
+        );
+        if found.latest == wanted {
+            let mut details = describe::tagged(&steps);
+            if details.is_empty() {
+                self.builder.line(
+                    Mark::Keep,
+                    "launch-template",
+                    name,
+                    describe::newer_image(group, &wanted, self.inventory),
+                );
+            } else {
+                details.push(format!("v{}", found.latest_version));
+                self.keep_or_change("launch-template", name, details);
+            }
+            return (steps, Version::Number(found.latest_version));
+        }
+        let detail = format!(
+            "v{} -> v{}  {}",
+            found.latest_version,
+            found.latest_version + 1,
+            describe::template_changes(&found.latest, &wanted).join(", ")
+        );
+        self.builder
+            .line(Mark::Change, "launch-template", name, detail);
+        let create = Step::CreateLaunchTemplateVersion {
+            name: name.clone(),
+            template: Box::new(wanted),
+        };
+        steps.push(self.builder.step(create, after));
+        (steps, Version::Created)
+    }
+
+    fn parameter(&mut self, group: &desired::Group, existing: &Group) -> Steps {
+        let wanted = &group.parameter;
+        let write = |tags| Step::PutParameter {
+            name: wanted.name.clone(),
+            value: wanted.value.clone(),
+            tags,
+        };
+        let Some(found) = existing.parameter.owned() else {
+            self.builder
+                .line(Mark::Create, "parameter", &wanted.name, "");
+            return vec![self.builder.step(write(Some(group.tags.clone())), [])];
+        };
+        let mut steps = self.tags(
+            Taggable::Parameter(wanted.name.clone()),
+            &group.tags,
+            &found.tags,
+            [],
+        );
+        let mut details = describe::tagged(&steps);
+        if found.value != wanted.value {
+            details.push("live settings changed".to_owned());
+            steps.push(self.builder.step(write(None), []));
+        }
+        self.keep_or_change("parameter", &wanted.name, details);
+        steps
+    }
+
+    fn auto_scaling_group(
+        &mut self,
+        group: &desired::Group,
+        existing: &Group,
+        version: Version,
+        after: Steps,
+    ) -> Steps {
+        let wanted = &group.auto_scaling_group;
+        let template = TemplateUse {
+            name: group.launch_template.name.clone(),
+            version,
+            instance_types: overrides(wanted),
+        };
+        let Some(found) = existing.auto_scaling_group.owned() else {
+            let detail = format!(
+                "min {}, max {}, desired {}",
+                wanted.min, wanted.max, wanted.desired
+            );
+            self.builder
+                .line(Mark::Create, "auto-scaling-group", &wanted.name, detail);
+            let mut tags = group_tags(group);
+            tags.insert(tag::SPEC.into(), own_tag(STARTING));
+            let create = Step::CreateAutoScalingGroup(Box::new(NewGroup {
+                name: wanted.name.clone(),
+                max: wanted.max,
+                template,
+                subnets: self.desired.network.subnet_ids.clone(),
+                hooks: wanted.hooks.clone(),
+                tags,
+            }));
+            return vec![self.builder.step(create, after)];
+        };
+
+        let change = group_change(self.desired, wanted, found, template);
+        let mut details = describe::group_changes(found, &change);
+        let mut steps = Steps::new();
+        if change != GroupChange::default() {
+            let update = Step::UpdateAutoScalingGroup {
+                name: wanted.name.clone(),
+                change,
+            };
+            steps.push(self.builder.step(update, after));
+        }
+        for hook in wanted
+            .hooks
+            .iter()
+            .filter(|hook| !found.hooks.contains(hook))
+        {
+            details.push(format!("hook {}", hook.name));
+            let put = Step::PutLifecycleHook {
+                group: wanted.name.clone(),
+                hook: hook.clone(),
+            };
+            steps.push(self.builder.step(put, []));
+        }
+        let missing = missing_group_tags(group, found);
+        if !missing.is_empty() {
+            details.push(format!("tags {}", describe::keys(&missing)));
+            let tag = Step::Tag {
+                resource: Taggable::AutoScalingGroup(wanted.name.clone()),
+                tags: missing,
+            };
+            let after = steps.clone();
+            steps.push(self.builder.step(tag, after));
+        }
+        if details.is_empty() {
+            self.builder.line(
+                Mark::Keep,
+                "auto-scaling-group",
+                &wanted.name,
+                describe::controller_owned(found),
+            );
+        } else {
+            self.keep_or_change("auto-scaling-group", &wanted.name, details);
+        }
+        steps
+    }
+
+    fn capacity_provider(
+        &mut self,
+        group: &desired::Group,
+        existing: &Group,
+        asg: &[usize],
+    ) -> Steps {
+        let wanted = &group.capacity_provider;
+        let settings = provider_settings(wanted);
+        let Some(found) = existing.capacity_provider.owned() else {
+            self.builder
+                .line(Mark::Create, "capacity-provider", &wanted.name, "");
+            let create = Step::CreateCapacityProvider {
+                name: wanted.name.clone(),
+                auto_scaling_group: group.auto_scaling_group.name.clone(),
+                settings,
+                tags: group.tags.clone(),
+            };
+            return vec![self.builder.step(create, asg.iter().copied())];
+        };
+        let mut steps = self.tags(
+            Taggable::Ecs(found.arn.clone()),
+            &group.tags,
+            &found.tags,
+            [],
+        );
+        let mut details = describe::tagged(&steps);
+        if found.settings != settings {
+            details.extend(describe::provider_changes(&found.settings, &settings));
+            let update = Step::UpdateCapacityProvider {
+                name: wanted.name.clone(),
+                settings,
+            };
+            steps.push(self.builder.step(update, asg.iter().copied()));
+        }
+        self.keep_or_change("capacity-provider", &wanted.name, details);
+        steps
+    }
+
+    /// One write for all groups, which replaces the whole list: others' providers stay on it.
+    fn attach(&mut self, after: impl IntoIterator<Item = usize>) -> Steps {
+        let nothing = Cluster::default();
+        let cluster = self.inventory.cluster.owned().unwrap_or(&nothing);
+        let ours = self
+            .desired
+            .groups
+            .iter()
+            .map(|g| &g.capacity_provider.name);
+        let missing: Vec<String> = ours
+            .clone()
+            .filter(|name| !cluster.providers.contains(name))
+            .cloned()
+            .collect();
+        let default_strategy = if cluster.default_strategy.is_empty() {
+            ours.map(|name| StrategyItem {
+                provider: name.clone(),
+                weight: 1,
+                base: 0,
+            })
+            .collect()
+        } else {
+            cluster.default_strategy.clone()
+        };
+        if missing.is_empty() && default_strategy == cluster.default_strategy {
+            return Steps::new();
+        }
+        self.builder.line(
+            if missing.is_empty() {
+                Mark::Correct
+            } else {
+                Mark::Create
+            },
+            "attachment",
+            &self.desired.cluster.name,
+            if missing.is_empty() {
+                "default strategy".to_owned()
+            } else {
+                missing.join(", ")
+            },
+        );
+        let put = Step::PutClusterCapacityProviders {
+            cluster: self.desired.cluster.name.clone(),
+            providers: cluster.providers.iter().cloned().chain(missing).collect(),
+            default_strategy,
+        };
+        vec![self.builder.step(put, after)]
+    }
+
+    /// A group that has never run gets one node first; its sizes are set once that one is ready.
+    fn start(&mut self, prepared: Prepared<'_>, attached: &[usize]) {
+        let Prepared {
+            group,
+            existing,
+            ready,
+            provider,
+        } = prepared;
+        if existing.is_some_and(|asg| !is_starting(asg)) {
+            return;
+        }
+        let wanted = &group.auto_scaling_group;
+        let mut after: Steps = [&ready, &provider, attached].concat();
+        if wanted.desired > 0 {
+            if existing.is_none_or(|asg| asg.desired == 0) {
+                let start = Step::StartFirstNode {
+                    group: wanted.name.clone(),
+                };
+                after = vec![self.builder.step(start, after)];
+            }
+            let wait = Step::AwaitFirstNode {
+                group: wanted.name.clone(),
+            };
+            after = vec![self.builder.step(wait, after)];
+        }
+        self.builder.line(
+            Mark::Create,
+            "nodes",
+            &wanted.name,
+            format!("{}, one first", wanted.desired),
+        );
+        let open = Step::UpdateAutoScalingGroup {
+            name: wanted.name.clone(),
+            change: GroupChange {
+                min: Some(wanted.min),
+                desired: Some(wanted.desired),
+                ..GroupChange::default()
+            },
+        };
+        let open = self.builder.step(open, after);
+        let tag = Step::Tag {
+            resource: Taggable::AutoScalingGroup(wanted.name.clone()),
+            tags: [(tag::SPEC.to_owned(), own_tag(&spec_hash(group)))].into(),
+        };
+        self.builder.step(tag, [open]);
+    }
+
+    fn tags(
+        &mut self,
+        resource: Taggable,
+        wanted: &Tags,
+        found: &Tags,
+        after: impl IntoIterator<Item = usize>,
+    ) -> Steps {
+        let missing: BTreeMap<String, GroupTag> = wanted
+            .iter()
+            .filter(|(key, value)| found.get(*key) != Some(value))
+            .map(|(key, value)| (key.clone(), own_tag(value)))
+            .collect();
+        if missing.is_empty() {
+            return Steps::new();
+        }
+        let tag = Step::Tag {
+            resource,
+            tags: missing,
+        };
+        vec![self.builder.step(tag, after)]
+    }
+
+    fn keep_or_change(&mut self, kind: &'static str, name: &str, details: Vec<String>) {
+        let mark = if details.is_empty() {
+            Mark::Keep
+        } else {
+            Mark::Change
+        };
+        self.builder.line(mark, kind, name, details.join(", "));
+    }
+}
+
+/// What the newest version of a group's launch template should hold.
+fn template(
+    group: &desired::Group,
+    found: Option<&LaunchTemplate>,
+    inventory: &Inventory,
+    security_group: SecurityGroupRef,
+) -> Template {
+    let wanted = &group.launch_template;
+    let image_id = match (&wanted.image, found) {
+        (Image::Pinned(id), _) => id.clone(),
+        (Image::Parameter(_), Some(found)) => found.latest.image_id.clone(),
+        (Image::Parameter(name), None) => inventory.images.get(name).cloned().unwrap_or_default(),
+    };
+    Template {
+        image_id,
+        instance_type: wanted.instance_type.clone(),
+        instance_profile: group.instance_profile.clone(),
+        security_groups: vec![security_group],
+        root_volume: Some(RootVolume {
+            device: ROOT_DEVICE.to_owned(),
+            gib: wanted.root_volume_gib,
+            kind: "gp3".to_owned(),
+            encrypted: true,
+        }),
+        metadata: MetadataOptions {
+            tokens_required: true,
+            hop_limit: 1,
+            instance_tags: true,
+        },
+        shutdown_behavior: "terminate".to_owned(),
+        user_data: wanted.user_data.clone(),
+        tags: TAGGED_AT_LAUNCH
+            .into_iter()
+            .map(|kind| (kind.to_owned(), wanted.instance_tags.clone()))
+            .collect(),
+    }
+}
+
+/// One type stands in the template itself.
+fn overrides(group: &desired::AutoScalingGroup) -> Vec<String> {
+    match group.instance_types.as_slice() {
+        [] | [_] => Vec::new(),
+        several => several.to_vec(),
+    }
+}
+
+/// What differs; desired capacity never does, since ECS owns it.
+fn group_change(
+    desired: &Desired,
+    wanted: &desired::AutoScalingGroup,
+    found: &AutoScalingGroup,
+    template: TemplateUse,
+) -> GroupChange {
+    let subnets: BTreeSet<String> = desired.network.subnet_ids.iter().cloned().collect();
+    let same_template = found.instance_types == template.instance_types
+        && matches!(template.version, Version::Number(n) if found.template_version == Some(n));
+    GroupChange {
+        // A group that is starting gets its lower bound once it has a node.
+        min: (found.min != wanted.min && !is_starting(found)).then_some(wanted.min),
+        max: (found.max != wanted.max).then_some(wanted.max),
+        desired: None,
+        template: (!same_template).then_some(template),
+        subnets: (found.subnets != subnets).then_some(subnets),
+        new_instances_protected: (!found.new_instances_protected).then_some(true),
+    }
+}
+
+/// The group's own tags reach its instances where instance metadata can carry them.
+fn group_tags(group: &desired::Group) -> BTreeMap<String, GroupTag> {
+    let mut tags: BTreeMap<String, GroupTag> = group
+        .tags
+        .iter()
+        .map(|(key, value)| {
+            let tag = GroupTag {
+                value: value.clone(),
+                propagate: group.launch_template.instance_tags.contains_key(key),
+            };
+            (key.clone(), tag)
+        })
+        .collect();
+    tags.insert(
+        ECS_MANAGED.to_owned(),
+        GroupTag {
+            value: String::new(),
+            propagate: true,
+        },
+    );
+    tags
+}
+
+fn missing_group_tags(
+    group: &desired::Group,
+    found: &AutoScalingGroup,
+) -> BTreeMap<String, GroupTag> {
+    let mut wanted = group_tags(group);
+    if !is_starting(found) {
+        wanted.insert(tag::SPEC.to_owned(), own_tag(&spec_hash(group)));
+    }
+    wanted.retain(|key, tag| match found.tags.get(key) {
+        // ECS writes its own value, and may have made it before us.
+        Some(_) if key == ECS_MANAGED => false,
+        Some(found) => found != tag,
+        None => true,
+    });
+    wanted
+}
+
+fn own_tag(value: &str) -> GroupTag {
+    GroupTag {
+        value: value.to_owned(),
+        propagate: false,
+    }
+}
+
+fn provider_settings(wanted: &desired::CapacityProvider) -> ProviderSettings {
+    ProviderSettings {
+        managed_scaling: true,
+        target_capacity: wanted.target_capacity,
+        instance_warmup_seconds: wanted.instance_warmup_seconds,
+        termination_protection: true,
+        // The agent drains, under a hook and a deadline of ours.
+        managed_draining: false,
+    }
+}
+
+/// Tells what a group was made from. Desired capacity is left out: it is written only once.
+fn spec_hash(group: &desired::Group) -> String {
+    let template = &group.launch_template;
+    let asg = &group.auto_scaling_group;
+    let spec = json!({
+        "image": match &template.image {
+            Image::Pinned(id) | Image::Parameter(id) => id,
+        },
+        "instance_types": asg.instance_types,
+        "root_volume_gib": template.root_volume_gib,
+        "user_data": sha256(&template.user_data),
+        "min": asg.min,
+        "max": asg.max,
+    });
+    sha256(spec.to_string().as_bytes())
+}
+
+/// Whether a group has yet to prove its first node. Groups are made with the tag: where it is
+/// missing somebody took it away, and the group is none the less at work.
+fn is_starting(found: &AutoScalingGroup) -> bool {
+    found
+        .tags
+        .get(tag::SPEC)
+        .is_some_and(|spec| spec.value == STARTING)
+}

@@ -1,0 +1,246 @@
+//! What every command that meets AWS begins with: the file, the account, and a plan between them.
+
+use std::{collections::BTreeMap, path::Path, pin::pin, time::Duration};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    apply::Apply,
+    cloud::{CallError, Cloud},
+    collect,
+    desired::{self, Desired, Transition},
+    execute::{self, Stop},
+    inventory::Inventory,
+    output::{Output, dim, green, red, yellow},
+    plan::{self, Conflict, Goal, Mark, Plan},
+    progress::Progress,
+    spec,
+    watch::Watch,
+};
+
+/// One environment of one file, in one account.
+pub(crate) struct Session {
+    pub(crate) cloud: Cloud,
+    pub(crate) desired: Desired,
+    account: String,
+}
+
+/// How a plan was made, for its header.
+#[derive(Debug, Serialize)]
+pub(crate) struct Header<'a> {
+    fleet: &'a str,
+    environment: &'a str,
+    owner: &'a str,
+    account: &'a str,
+    region: &'a str,
+    /// Rounds of parallel reads.
+    rounds: usize,
+    /// Calls to AWS so far.
+    calls: usize,
+}
+
+impl Session {
+    /// Reads the file, then asks AWS who we are.
+    ///
+    /// # Errors
+    /// Everything wrong with the file; or no credentials, no answer, another account than the
+    /// file's.
+    pub(crate) async fn open(file: &Path, environment: &str, out: &Output) -> Result<Self> {
+        let spec = spec::load(file, environment)?;
+        for warning in &spec.warnings {
+            out.note(format!(
+                "{} {}:{}: {}: {}",
+                yellow("warning:"),
+                spec.file,
+                warning.line,
+                warning.key,
+                warning.message
+            ));
+        }
+        let desired = desired::build(&spec)?;
+        let cloud = Cloud::connect(&desired.identity.region).await;
+        let account = collect::identify(&cloud, spec.account.as_deref()).await?;
+        Ok(Self {
+            cloud,
+            desired,
+            account,
+        })
+    }
+
+    /// Reads what exists and plans the way to `goal`.
+    ///
+    /// # Errors
+    /// A read that failed, or everything that stands in the way.
+    pub(crate) async fn plan(&self, goal: Goal) -> Result<Plan> {
+        let inventory = self
+            .inventory(goal)
+            .await
+            .context("failed to read what exists, so nothing was changed")?;
+        plan::plan(&self.desired, &inventory, goal).map_err(|conflicts| in_the_way(&conflicts))
+    }
+
+    async fn inventory(&self, goal: Goal) -> Result<Inventory, CallError> {
+        collect::collect(&self.cloud, &self.account, &self.desired, goal).await
+    }
+
+    pub(crate) fn header(&self) -> Header<'_> {
+        let identity = &self.desired.identity;
+        Header {
+            fleet: &identity.fleet,
+            environment: &identity.environment,
+            owner: &identity.owner,
+            account: &self.account,
+            region: &identity.region,
+            rounds: collect::ROUNDS,
+            calls: self.cloud.calls(),
+        }
+    }
+
+    /// Prints a plan for people.
+    pub(crate) fn show(&self, plan: &Plan, out: &Output) {
+        let header = self.header();
+        out.line(format!(
+            "fleet {} {}  account {}  {}  {}",
+            header.fleet,
+            header.environment,
+            header.account,
+            header.region,
+            dim(format!(
+                "live state read in {} rounds / {} calls",
+                header.rounds, header.calls
+            ))
+        ));
+        let width = plan.name_width();
+        for line in &plan.lines {
+            let text = line.render(width);
+            out.line(match line.mark {
+                Mark::Create => green(text),
+                Mark::Change | Mark::Correct => yellow(text),
+                Mark::Delete => red(text),
+                Mark::Keep | Mark::Adopted => dim(text),
+            });
+        }
+        out.line(format!("Plan: {}.", plan.totals()));
+    }
+
+    /// A view of all groups, for waiting.
+    pub(crate) fn watch<'a>(
+        &'a self,
+        plan: &Plan,
+        progress: &'a Progress<'a>,
+        stop: Stop,
+    ) -> Watch<'a> {
+        let groups: BTreeMap<String, Duration> = self
+            .desired
+            .groups
+            .iter()
+            .map(|group| {
+                let asg = &group.auto_scaling_group;
+                let launching = asg
+                    .hooks
+                    .iter()
+                    .find(|hook| hook.transition == Transition::Launching);
+                let seconds = launching.map_or(0, |hook| hook.timeout_seconds);
+                (asg.name.clone(), Duration::from_secs(seconds.into()))
+            })
+            .collect();
+        let cluster = &self.desired.cluster.name;
+        Watch::new(&self.cloud, cluster, groups, plan.opened(), progress, stop)
+    }
+
+    /// Carries out a plan.
+    ///
+    /// # Errors
+    /// The steps that failed, and how to go on.
+    pub(crate) async fn execute(
+        &self,
+        plan: &Plan,
+        watch: &Watch<'_>,
+        progress: &Progress<'_>,
+    ) -> Result<()> {
+        let apply = Apply::new(&self.cloud, &self.desired, watch, progress);
+        let result = execute::execute(plan, &apply, &watch.stop).await;
+        result.map_err(|halt| anyhow!("{halt}\n{}", self.how_to_go_on(plan.goal)))
+    }
+
+    pub(crate) fn how_to_go_on(&self, goal: Goal) -> String {
+        let environment = &self.desired.identity.environment;
+        match goal {
+            Goal::Up => format!(
+                "run `fleet-bootstrap up {environment}` again to go on, or `fleet-bootstrap down \
+                 {environment}` to remove what there is"
+            ),
+            Goal::Down => format!("run `fleet-bootstrap down {environment}` again to go on"),
+        }
+    }
+
+    /// Reads everything again: a plan must be empty now.
+    ///
+    /// # Errors
+    /// What is not as it should be.
+    pub(crate) async fn verify(&self, goal: Goal) -> Result<()> {
+        let rest = self.plan(goal).await?;
+        if rest.steps.is_empty() {
+            return Ok(());
+        }
+        let width = rest.name_width();
+        let lines: Vec<String> = rest
+            .lines
+            .iter()
+            .filter(|line| !matches!(line.mark, Mark::Keep | Mark::Adopted))
+            .map(|line| line.render(width))
+            .collect();
+        bail!(
+            "everything was done, and yet this is left to do: somebody may be changing it \
+             meanwhile\n{}\n{}",
+            lines.join("\n"),
+            self.how_to_go_on(goal)
+        )
+    }
+}
+
+fn in_the_way(conflicts: &[Conflict]) -> anyhow::Error {
+    let lines: Vec<String> = conflicts.iter().map(|c| format!("  {c}")).collect();
+    anyhow!(
+        "nothing was changed, since this stands in the way:\n{}",
+        lines.join("\n")
+    )
+}
+
+/// Runs `work` so that the first interrupt lets what runs finish and the second one leaves.
+///
+/// # Errors
+/// Those of `work`, and the second interrupt.
+pub(crate) async fn interruptible<T>(
+    out: &Output,
+    work: impl AsyncFnOnce(Stop) -> Result<T>,
+) -> Result<T> {
+    let (sender, stop) = Stop::new();
+    let mut work = pin!(work(stop));
+    tokio::select! {
+        // Cancel-safe: `work` is only borrowed and goes on below.
+        result = &mut work => return result,
+        interrupted = interrupt() => interrupted?,
+    }
+    out.note("stopping: what runs is finished first; interrupt again to leave at once");
+    sender.send_replace(true);
+    tokio::select! {
+        // Not cancel-safe, and meant so: calls in flight may or may not have had their effect.
+        result = &mut work => result,
+        interrupted = interrupt() => {
+            interrupted?;
+            bail!("left at once, with calls in flight: run the same command again to go on")
+        }
+    }
+}
+
+async fn interrupt() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        // Cancel-safe: a signal that arrives later is a new one.
+        result = tokio::signal::ctrl_c() => Ok(result?),
+        _ = terminate.recv() => Ok(()),
+    }
+}
