@@ -1,6 +1,8 @@
 //! The control plane through the real Rust SDKs, over a loopback port, with a stand-in for moto
 //! and one for the machine room.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{net::Ipv4Addr, time::Duration};
 
 use aws_sdk_autoscaling::types::{LaunchTemplateSpecification, LifecycleHookSpecification};
