@@ -87,8 +87,8 @@ pub(crate) struct State {
 }
 
 impl World {
-    /// Starts an empty account and its clock. The machine room takes the other end of the channel
-    /// of commands.
+    /// Starts an empty account and its clock, within a tokio runtime. The machine room takes the
+    /// other end of the channel of commands.
     ///
     /// # Errors
     /// If no HTTP client can be made.

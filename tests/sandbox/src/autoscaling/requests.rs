@@ -23,7 +23,7 @@ pub struct GroupRequest {
     pub desired_capacity: Option<u32>,
     /// Stored.
     pub default_cooldown: Option<u32>,
-    /// Must agree with the subnets.
+    /// Taken from the subnets; alone they are not enough.
     pub availability_zones: Vec<String>,
     /// `EC2` or `ELB`; stored.
     pub health_check_type: Option<String>,

@@ -39,9 +39,11 @@ impl Reply {
         ))
     }
 
-    /// An awsQuery reply of an operation that has no result.
+    /// An awsQuery reply without a result. boto3 wants the empty element all the same where the
+    /// operation has an output shape, and does not mind it where it has none.
     pub(super) fn query_void(operation: &str, request_id: &str) -> Self {
-        Self::xml(200, query_envelope(operation, request_id, ""))
+        let result = format!("<{operation}Result/>");
+        Self::xml(200, query_envelope(operation, request_id, &result))
     }
 
     pub(super) fn xml(status: u16, body: String) -> Self {

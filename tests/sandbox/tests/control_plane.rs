@@ -1,0 +1,444 @@
+//! The control plane through the real Rust SDKs, over a loopback port, with a stand-in for moto
+//! and one for the machine room.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use aws_sdk_autoscaling::types::{LaunchTemplateSpecification, LifecycleHookSpecification};
+use aws_sdk_ecs::config::{AsyncSleep, Sleep};
+use aws_sdk_ecs::types::{Attribute, ContainerInstanceStatus, Resource};
+use aws_smithy_types::error::metadata::ProvideErrorMetadata as _;
+use axum::{Router, body::Body, http::Response};
+use fleet_sandbox::{
+    client::{Client, FaultRule, RunTasks},
+    machines::{MachineCommand, MachineEvent},
+    node_protocol::{Reply, Sync, TaskReport},
+    world::{World, WorldOptions},
+};
+use tokio::{net::TcpListener, sync::watch};
+
+const REGION: &str = "eu-west-1";
+const GROUP: &str = "web";
+
+/// A sandbox whose machines start at once and never fail.
+struct Sandbox {
+    world: World,
+    url: String,
+    autoscaling: aws_sdk_autoscaling::Client,
+    ecs: aws_sdk_ecs::Client,
+    admin: Client,
+    /// Counts what the machine room has done.
+    machines: watch::Receiver<u32>,
+}
+
+impl Sandbox {
+    async fn start() -> Self {
+        let moto = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let moto_url = format!("http://{}", moto.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(moto, Router::new().fallback(moto_stand_in)).await });
+        let (world, mut commands) = World::start(WorldOptions {
+            region: REGION.into(),
+            account_id: "123456789012".into(),
+            moto_url,
+            files: None,
+            imds_lead_ms: 0,
+        })
+        .unwrap();
+        let (done, machines) = watch::channel(0);
+        let room = world.clone();
+        tokio::spawn(async move {
+            while let Some(command) = commands.recv().await {
+                match command {
+                    MachineCommand::Launch(launch) => room.machine_event(MachineEvent::Started {
+                        instance_id: launch.instance_id,
+                        address: Ipv4Addr::new(10, 213, 0, 10),
+                    }),
+                    MachineCommand::Terminate { instance_id } => {
+                        room.machine_event(MachineEvent::Gone { instance_id });
+                    }
+                    MachineCommand::Console { reply, .. } => {
+                        reply.send("fleet-agent: hello\n".into()).unwrap();
+                    }
+                }
+                done.send_modify(|count| *count += 1);
+            }
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(world.serve(listener));
+        let config = sdk_config(&url);
+        Self {
+            autoscaling: aws_sdk_autoscaling::Client::new(&config),
+            ecs: aws_sdk_ecs::Client::new(&config),
+            admin: Client::new(&url).unwrap(),
+            world,
+            url,
+            machines,
+        }
+    }
+
+    /// Waits until the machine room has done `count` commands.
+    async fn machine_room_did(&mut self, count: u32) {
+        self.machines.wait_for(|done| *done >= count).await.unwrap();
+    }
+
+    async fn create_group(&self, desired: i32) {
+        let hook = |name: &str, transition: &str| {
+            LifecycleHookSpecification::builder()
+                .lifecycle_hook_name(name)
+                .lifecycle_transition(format!("autoscaling:EC2_INSTANCE_{transition}"))
+                .heartbeat_timeout(60)
+                .default_result("CONTINUE")
+                .build()
+        };
+        self.autoscaling
+            .create_auto_scaling_group()
+            .auto_scaling_group_name(GROUP)
+            .min_size(0)
+            .max_size(3)
+            .desired_capacity(desired)
+            .launch_template(
+                LaunchTemplateSpecification::builder()
+                    .launch_template_name("web")
+                    .version("1")
+                    .build(),
+            )
+            .vpc_zone_identifier("subnet-a,subnet-b")
+            .new_instances_protected_from_scale_in(true)
+            .lifecycle_hook_specification_list(hook("fleet-launch", "LAUNCHING"))
+            .lifecycle_hook_specification_list(hook("fleet-drain", "TERMINATING"))
+            .send()
+            .await
+            .unwrap();
+    }
+
+    async fn states(&self) -> Vec<String> {
+        let reply = self.autoscaling.describe_auto_scaling_groups();
+        let reply = reply.auto_scaling_group_names(GROUP).send().await.unwrap();
+        let group = &reply.auto_scaling_groups()[0];
+        let instances = group.instances().iter();
+        instances
+            .map(|i| i.lifecycle_state().unwrap().as_str().to_owned())
+            .collect()
+    }
+
+    async fn complete(&self, hook: &str, instance: &str) -> Result<(), (String, String)> {
+        self.autoscaling
+            .complete_lifecycle_action()
+            .auto_scaling_group_name(GROUP)
+            .lifecycle_hook_name(hook)
+            .instance_id(instance)
+            .lifecycle_action_result("CONTINUE")
+            .send()
+            .await
+            .map(|_| ())
+            .map_err(|e| {
+                let text = |t: Option<&str>| t.unwrap_or_default().to_owned();
+                (text(e.code()), text(e.message()))
+            })
+    }
+
+    async fn register(&self, instance: &str) -> String {
+        let resource = |name: &str, value| {
+            let resource = Resource::builder().name(name).r#type("INTEGER");
+            resource.integer_value(value).build()
+        };
+        let reply = self
+            .ecs
+            .register_container_instance()
+            .cluster("dev")
+            .instance_identity_document(format!(r#"{{"instanceId":"{instance}"}}"#))
+            .total_resources(resource("CPU", 2048))
+            .total_resources(resource("MEMORY", 4096))
+            .attributes(
+                Attribute::builder()
+                    .name("fleet.group")
+                    .value("web")
+                    .build()
+                    .unwrap(),
+            )
+            .send()
+            .await
+            .unwrap();
+        let registered = reply.container_instance().unwrap();
+        assert_eq!(registered.ec2_instance_id(), Some(instance));
+        let echoed = registered.attributes().iter();
+        assert!(echoed.clone().any(|a| a.name() == "fleet.group"));
+        registered.container_instance_arn().unwrap().to_owned()
+    }
+
+    async fn sync(&self, arn: &str, version: u64, tasks: Vec<TaskReport>) -> Reply {
+        let sync = Sync {
+            container_instance_arn: arn.into(),
+            version,
+            tasks,
+        };
+        let http = reqwest::Client::builder().build().unwrap();
+        let request = http.post(format!("{}/_node/sync", self.url)).json(&sync);
+        request.send().await.unwrap().json().await.unwrap()
+    }
+}
+
+fn sdk_config(url: &str) -> aws_config::SdkConfig {
+    use aws_smithy_http_client::{Builder, tls};
+    let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
+    aws_config::SdkConfig::builder()
+        .behavior_version(aws_config::BehaviorVersion::latest())
+        .region(aws_config::Region::new(REGION))
+        .endpoint_url(url)
+        .http_client(Builder::new().tls_provider(provider).build_https())
+        .credentials_provider(aws_sdk_ecs::config::SharedCredentialsProvider::new(
+            aws_sdk_ecs::config::Credentials::new("AKIATEST", "secret", None, None, "test"),
+        ))
+        .retry_config(aws_config::retry::RetryConfig::standard().with_max_attempts(3))
+        .timeout_config(
+            aws_config::timeout::TimeoutConfig::builder()
+                .operation_timeout(Duration::from_secs(20))
+                .build(),
+        )
+        .sleep_impl(aws_sdk_ecs::config::SharedAsyncSleep::new(TokioSleep))
+        .build()
+}
+
+/// The SDK's waits between attempts.
+#[derive(Debug)]
+struct TokioSleep;
+
+impl AsyncSleep for TokioSleep {
+    fn sleep(&self, duration: Duration) -> Sleep {
+        Sleep::new(tokio::time::sleep(duration))
+    }
+}
+
+/// The five answers that a group's life needs of moto; a number is drawn from each launch.
+async fn moto_stand_in(body: String) -> Response<Body> {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static LAUNCHES: AtomicU32 = AtomicU32::new(1);
+    let action = body
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("Action="));
+    let text = match action.unwrap_or_default() {
+        "DescribeLaunchTemplateVersions" => {
+            "<R><launchTemplateVersionSet><item><launchTemplateId>lt-1</launchTemplateId>\
+             <launchTemplateName>web</launchTemplateName><versionNumber>1</versionNumber>\
+             <launchTemplateData><userData>I2Nsb3VkLWNvbmZpZwo=</userData><metadataOptions>\
+             <instanceMetadataTags>enabled</instanceMetadataTags></metadataOptions>\
+             </launchTemplateData></item></launchTemplateVersionSet></R>"
+                .to_owned()
+        }
+        "DescribeSubnets" => {
+            "<R><subnetSet><item><subnetId>subnet-a</subnetId><vpcId>vpc-1</vpcId>\
+             <availabilityZone>eu-west-1a</availabilityZone></item><item><subnetId>subnet-b\
+             </subnetId><vpcId>vpc-1</vpcId><availabilityZone>eu-west-1b</availabilityZone>\
+             </item></subnetSet></R>"
+                .to_owned()
+        }
+        "RunInstances" => format!(
+            "<R><instancesSet><item><instanceId>i-{:017x}</instanceId><imageId>ami-1</imageId>\
+             <instanceType>t3.micro</instanceType><groupSet><item><groupId>sg-1</groupId></item>\
+             </groupSet><tagSet><item><key>fleet:group</key><value>web</value></item></tagSet>\
+             <placement><availabilityZone>eu-west-1a</availabilityZone></placement></item>\
+             </instancesSet></R>",
+            LAUNCHES.fetch_add(1, Ordering::Relaxed)
+        ),
+        _ => "<R/>".to_owned(),
+    };
+    Response::new(Body::from(text))
+}
+
+fn report(order: &Reply, status: &str) -> Vec<TaskReport> {
+    let tasks = order.tasks.iter();
+    tasks
+        .map(|task| TaskReport {
+            task_arn: task.task_arn.clone(),
+            known_status: status.into(),
+            reason: None,
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_node_comes_works_and_goes() {
+    let mut sandbox = Sandbox::start().await;
+    sandbox
+        .ecs
+        .create_cluster()
+        .cluster_name("dev")
+        .send()
+        .await
+        .unwrap();
+    sandbox.create_group(1).await;
+    sandbox.machine_room_did(1).await;
+    assert_eq!(sandbox.states().await, ["Pending:Wait"]);
+    let metadata = sandbox
+        .world
+        .metadata(Ipv4Addr::new(10, 213, 0, 10))
+        .unwrap();
+    assert_eq!(
+        metadata.target_lifecycle_state.as_deref(),
+        Some("InService")
+    );
+    assert_eq!(metadata.user_data.as_deref(), Some(&b"#cloud-config\n"[..]));
+    assert_eq!(metadata.tags.unwrap()["fleet:group"], "web");
+    let instance = metadata.instance_id;
+
+    let arn = sandbox.register(&instance).await;
+    let orders = sandbox.sync(&arn, 0, vec![]).await;
+    assert!(orders.tasks.is_empty());
+    sandbox.complete("fleet-launch", &instance).await.unwrap();
+    assert_eq!(sandbox.states().await, ["InService"]);
+
+    // A held sync is answered as soon as there is an order.
+    let tasks = RunTasks {
+        cluster: "dev".into(),
+        service: "hello".into(),
+        count: 2,
+        image: "busybox".into(),
+        ..RunTasks::default()
+    };
+    let (orders, ran) = tokio::join!(
+        sandbox.sync(&arn, orders.version, vec![]),
+        sandbox.admin.run_tasks(&tasks)
+    );
+    ran.unwrap();
+    assert_eq!(orders.tasks.len(), 2);
+    sandbox.sync(&arn, 0, report(&orders, "RUNNING")).await;
+    let service = sandbox
+        .ecs
+        .describe_services()
+        .cluster("dev")
+        .services("hello");
+    let service = service.send().await.unwrap();
+    assert_eq!(service.services()[0].running_count(), 2);
+
+    sandbox.admin.terminate(&instance, true).await.unwrap();
+    assert_eq!(sandbox.states().await, ["Terminating:Wait"]);
+    let metadata = sandbox
+        .world
+        .metadata(Ipv4Addr::new(10, 213, 0, 10))
+        .unwrap();
+    assert_eq!(
+        metadata.target_lifecycle_state.as_deref(),
+        Some("Terminated")
+    );
+
+    let drained = sandbox
+        .ecs
+        .update_container_instances_state()
+        .cluster("dev")
+        .container_instances(&arn)
+        .container_instances("arn:aws:ecs:eu-west-1:123456789012:container-instance/dev/none")
+        .status(ContainerInstanceStatus::Draining)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(drained.container_instances()[0].status(), Some("DRAINING"));
+    assert_eq!(drained.failures()[0].reason(), Some("MISSING"));
+
+    sandbox.complete("fleet-drain", &instance).await.unwrap();
+    sandbox.machine_room_did(2).await;
+    assert!(sandbox.states().await.is_empty());
+    let (code, message) = sandbox
+        .complete("fleet-drain", &instance)
+        .await
+        .unwrap_err();
+    assert_eq!(code, "ValidationError");
+    let expected = format!("No active Lifecycle Action found with instance ID {instance}");
+    assert_eq!(message, expected);
+
+    let gone = sandbox.ecs.describe_container_instances().cluster("dev");
+    let gone = gone.container_instances(&arn).send().await.unwrap();
+    assert_eq!(gone.container_instances()[0].status(), Some("INACTIVE"));
+    let status = sandbox.admin.status().await.unwrap();
+    assert!(status.groups[0].instances.is_empty());
+    sandbox.world.stop();
+}
+
+#[tokio::test]
+async fn what_is_not_served_is_refused_by_name_at_once() {
+    let sandbox = Sandbox::start().await;
+    let refresh = sandbox.autoscaling.start_instance_refresh();
+    let refresh = refresh
+        .auto_scaling_group_name(GROUP)
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(refresh.code(), Some("InvalidAction"));
+    assert_eq!(
+        refresh.message(),
+        Some("fleet-sandbox does not serve autoscaling:StartInstanceRefresh")
+    );
+    let settings = sandbox
+        .ecs
+        .list_account_settings()
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(settings.code(), Some("UnknownOperationException"));
+    let calls = sandbox.admin.calls().await.unwrap();
+    assert!(calls.iter().all(|count| count.attempts == 1), "{calls:?}");
+
+    let unknown = sandbox.admin.terminate("i-0", false).await.unwrap_err();
+    assert!(unknown.to_string().contains("i-0"), "{unknown}");
+}
+
+#[tokio::test]
+async fn errors_have_the_variants_that_sdks_know() {
+    let sandbox = Sandbox::start().await;
+    sandbox.create_group(1).await;
+    let again = sandbox.autoscaling.create_auto_scaling_group();
+    let again = again.auto_scaling_group_name(GROUP).min_size(0).max_size(1);
+    let again = again
+        .vpc_zone_identifier("subnet-a")
+        .send()
+        .await
+        .unwrap_err();
+    assert!(again.as_service_error().unwrap().is_already_exists_fault());
+    let delete = sandbox.autoscaling.delete_auto_scaling_group();
+    let delete = delete.auto_scaling_group_name(GROUP).send().await;
+    let delete = delete.map(|_| ()).unwrap_err();
+    let delete = delete.as_service_error().unwrap();
+    let busy = delete.is_resource_in_use_fault() || delete.is_scaling_activity_in_progress_fault();
+    assert!(busy, "{delete:?}");
+    let tasks = sandbox
+        .ecs
+        .list_tasks()
+        .cluster("none")
+        .send()
+        .await
+        .unwrap_err();
+    assert!(
+        tasks
+            .as_service_error()
+            .unwrap()
+            .is_cluster_not_found_exception()
+    );
+}
+
+#[tokio::test]
+async fn faults_apply_as_often_as_asked_and_are_counted_as_attempts() {
+    let sandbox = Sandbox::start().await;
+    let throttle = FaultRule {
+        service: Some("ecs".into()),
+        operation: Some("ListClusters".into()),
+        code: Some("ThrottlingException".into()),
+        times: Some(1),
+        ..FaultRule::default()
+    };
+    let broken = FaultRule {
+        service: Some("autoscaling".into()),
+        times: Some(1),
+        drop: true,
+        ..FaultRule::default()
+    };
+    sandbox.admin.set_faults(&[throttle, broken]).await.unwrap();
+    sandbox.ecs.list_clusters().send().await.unwrap();
+    sandbox.autoscaling.describe_tags().send().await.unwrap();
+    let mut calls = sandbox.admin.calls().await.unwrap();
+    calls.retain(|count| count.caller == "AKIATEST");
+    let counts: Vec<_> = calls.iter().map(|c| (c.calls, c.attempts)).collect();
+    assert_eq!(counts, [(1, 2), (1, 2)], "{calls:?}");
+    sandbox.admin.reset_calls().await.unwrap();
+    assert!(sandbox.admin.calls().await.unwrap().is_empty());
+}
