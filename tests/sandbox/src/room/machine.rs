@@ -6,6 +6,7 @@ use bollard::{
     errors::Error,
     query_parameters::{
         CreateContainerOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+        StopContainerOptionsBuilder,
     },
 };
 use fleet_sandbox::machines::MachineEvent;
@@ -28,24 +29,30 @@ const CONSOLE_LINES: &str = "2000";
 /// with SIGHUP then, and with SIGINT for a power-off.
 const REBOOTED: i64 = 128 + 1;
 
+/// How long a terminated machine has to shut down before its power is cut, seconds. EC2 gives no
+/// figure; this lets units stop in order, as there.
+const SHUT_DOWN_SECONDS: i32 = 20;
+
 /// Powers the machine on, keeps it through reboots, and removes it when it is terminated or has
-/// powered itself off.
+/// powered itself off. Returns what was on its console in the end.
 pub(super) async fn live(
     docker: &Docker,
     node: &Node,
     mut terminated: oneshot::Receiver<()>,
     report: impl Fn(MachineEvent),
-) {
+) -> String {
+    let container = node.container_name();
     let instance_id = node.instance_id.clone();
     if let Err(error) = power_on(docker, node).await {
         log::error!("launch {instance_id}: {error:#}");
+        let last_words = console(docker, &container).await;
         remove(docker, node).await;
         let reason = format!("{error:#}");
         report(MachineEvent::Failed {
             instance_id,
             reason,
         });
-        return;
+        return last_words;
     }
     log::info!("{instance_id} is on at {}", node.address);
     report(MachineEvent::Started {
@@ -57,7 +64,10 @@ pub(super) async fn live(
         let rebooted = tokio::select! {
             code = powered_off(docker, node) => code == Some(REBOOTED),
             // An error means that the room is closing, which ends the machine, too.
-            _ = &mut terminated => false,
+            _ = &mut terminated => {
+                shut_down(docker, &container).await;
+                false
+            }
         };
         if !rebooted {
             break;
@@ -68,9 +78,11 @@ pub(super) async fn live(
             break;
         }
     }
+    let last_words = console(docker, &container).await;
     remove(docker, node).await;
     log::info!("{instance_id} is gone");
     report(MachineEvent::Gone { instance_id });
+    last_words
 }
 
 async fn power_on(docker: &Docker, node: &Node) -> anyhow::Result<()> {
@@ -106,6 +118,19 @@ async fn powered_off(docker: &Docker, node: &Node) -> Option<i64> {
             None
         }
         None => None,
+    }
+}
+
+/// Presses the power button: systemd stops its units in order, as at an EC2 termination.
+async fn shut_down(docker: &Docker, container: &str) {
+    let options = StopContainerOptionsBuilder::new()
+        .t(SHUT_DOWN_SECONDS)
+        .build();
+    match docker.stop_container(container, Some(options)).await {
+        Err(error) if !is_absent(&error) => {
+            log::error!("docker: stop container {container}: {error}; it is removed as it is");
+        }
+        _ => {}
     }
 }
 

@@ -92,11 +92,11 @@ impl Room {
                         }
                     }
                     Some(MachineCommand::Console { instance_id, reply }) => {
-                        self.console(&instance_id, reply);
+                        self.console(&instance_id, &machines, reply);
                     }
                 },
                 Some(ended) = machines.lives.join_next() => match ended {
-                    Ok(node) => machines.forget(&node),
+                    Ok((node, last_words)) => machines.forget(&node, last_words),
                     Err(error) => log::error!("machine room: {error}"),
                 },
             }
@@ -129,16 +129,20 @@ impl Room {
         machines.running.insert(launch.instance_id, Some(terminate));
         let docker = self.docker.clone();
         machines.lives.spawn(async move {
-            machine::live(&docker, &node, terminated, report).await;
-            node
+            let last_words = machine::live(&docker, &node, terminated, report).await;
+            (node, last_words)
         });
     }
 
-    fn console(&self, instance_id: &str, reply: oneshot::Sender<String>) {
+    fn console(&self, instance_id: &str, machines: &Machines, reply: oneshot::Sender<String>) {
+        if let Some(last_words) = machines.last_words.get(instance_id) {
+            // Nobody listening any more is no reason to fail; here as below.
+            let _ = reply.send(last_words.clone());
+            return;
+        }
         let docker = self.docker.clone();
         let name = container_name(&self.sandbox, instance_id);
         tokio::spawn(async move {
-            // Nobody listening any more is no reason to fail.
             let _ = reply.send(machine::console(&docker, &name).await);
         });
     }
@@ -149,7 +153,10 @@ struct Machines {
     addresses: Addresses,
     /// How to terminate each, by instance id; empty once it has been told.
     running: HashMap<String, Option<oneshot::Sender<()>>>,
-    lives: JoinSet<Node>,
+    lives: JoinSet<(Node, String)>,
+    /// Consoles of machines that are gone, by instance id: EC2 keeps them for a while, and they say
+    /// why a machine did not make it.
+    last_words: HashMap<String, String>,
 }
 
 impl Machines {
@@ -158,6 +165,7 @@ impl Machines {
             addresses: Addresses::of(network.third_octet()),
             running: HashMap::new(),
             lives: JoinSet::new(),
+            last_words: HashMap::new(),
         }
     }
 
@@ -173,7 +181,8 @@ impl Machines {
         true
     }
 
-    fn forget(&mut self, node: &Node) {
+    fn forget(&mut self, node: &Node, last_words: String) {
+        self.last_words.insert(node.instance_id.clone(), last_words);
         self.running.remove(&node.instance_id);
         self.addresses.give_back(node.address);
     }
