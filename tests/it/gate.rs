@@ -6,6 +6,7 @@ use std::{fs, path::Path, thread};
 
 use anyhow::{Context, Result};
 use fleet_tests::{Fleet, Ran, Sandbox, eventually, target};
+use serde_json::Value;
 
 const CRASHING: &str = "#!/bin/sh\necho crashing; exit 1\n";
 const HANGING: &str = "#!/bin/sh\nexec sleep infinity\n";
@@ -83,12 +84,8 @@ impl Case {
     fn look(&self, sandbox: &Sandbox) -> Result<()> {
         let group = format!("{}-dev-web", self.name);
         let node = eventually("a node", 60, || {
-            let status = sandbox.status()?;
-            let instances = status["instances"].as_array().cloned().unwrap_or_default();
-            Ok(instances
-                .iter()
-                .find(|instance| instance["group"] == *group)
-                .and_then(|instance| instance["id"].as_str().map(str::to_owned)))
+            let instance = instance_of(&sandbox.status()?, &group);
+            Ok(instance["instance_id"].as_str().map(str::to_owned))
         })?;
         // Booted, user data done, and ecs.service was tried and skipped.
         eventually("the condition to have held ecs.service back", 90, || {
@@ -112,13 +109,18 @@ impl Case {
             self.name,
             by_hand.err
         );
-        let instances = sandbox.status()?["containerInstances"].clone();
-        let joined = instances
-            .as_array()
-            .context("container instances")?
-            .iter()
-            .any(|instance| instance["ec2InstanceId"] == *node);
-        assert!(!joined, "{} joined the cluster", self.name);
+        let instance = instance_of(&sandbox.status()?, &group);
+        assert_eq!(
+            instance["lifecycle_state"], "Pending:Wait",
+            "{}: {instance}",
+            self.name
+        );
+        assert_eq!(
+            instance["ecs_status"],
+            Value::Null,
+            "{} joined: {instance}",
+            self.name
+        );
         Ok(())
     }
 
@@ -131,8 +133,12 @@ impl Case {
         }
         let hook = "[environments.dev.agent]\nlaunch_timeout_seconds = 60\n";
         if self.baked {
-            let agent = self.agent.map_or("none".into(), |_| file.to_string_lossy());
-            let image = sandbox.cli(&["bake", "--agent", &agent])?.exits(0).out;
+            let mut bake = vec!["bake"];
+            let agent = file.to_string_lossy();
+            if self.agent.is_some() {
+                bake.extend(["--agent", &agent]);
+            }
+            let image = sandbox.cli(&bake)?.exits(0).out;
             return Ok(format!(
                 "{hook}[environments.dev.groups.web]\n{CAPACITY}ami = \"{}\"\n",
                 image.trim()
@@ -150,6 +156,16 @@ impl Case {
             self.name,
         ))
     }
+}
+
+/// The only instance of a group, as the sandbox sees it; null while there is none.
+fn instance_of(status: &Value, group: &str) -> Value {
+    let groups = status["groups"].as_array();
+    let group = groups
+        .into_iter()
+        .flatten()
+        .find(|found| found["name"] == *group);
+    group.map_or(Value::Null, |group| group["instances"][0].clone())
 }
 
 fn write_program(file: &Path, script: &str) -> Result<()> {

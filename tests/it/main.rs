@@ -3,6 +3,8 @@
 //! Each test that needs nodes brings up a sandbox of its own name, so that tests neither share
 //! state nor wait for each other's clean-up.
 
+#![allow(clippy::disallowed_methods, reason = "the programs are what is tested")]
+
 mod gate;
 mod main_job;
 mod refusals;

@@ -120,7 +120,7 @@ fn the_node_is_as_promised(sandbox: &Sandbox, node: &str) -> Result<()> {
     assert!(!unit.out.contains("StatusText=\n"), "{}", unit.out);
 
     let journal = sandbox
-        .on(node, "journalctl -u fleet-agent -o json --output-fields=MESSAGE_ID,FLEET_EVENT,MESSAGE,SYSLOG_IDENTIFIER FLEET_EVENT=launch_completed")?
+        .on(node, "journalctl -u fleet-agent -o json --output-fields=MESSAGE_ID,FLEET_EVENT,MESSAGE,SYSLOG_IDENTIFIER FLEET_EVENT=launch-completed")?
         .exits(0);
     let record: Value =
         serde_json::from_str(journal.out.lines().next().context("a launch record")?)?;
@@ -160,7 +160,7 @@ fn operators_keys_are_kept(sandbox: &Sandbox, node: &str) -> Result<()> {
         Ok(sandbox
             .on(node, "fleet-agent status --json")?
             .out
-            .contains("serving")
+            .contains("in-service")
             .then_some(()))
     })?;
     let config = sandbox.on(node, "cat /etc/ecs/ecs.config")?;

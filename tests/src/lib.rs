@@ -2,7 +2,8 @@
 
 #![allow(
     clippy::disallowed_methods,
-    reason = "runs programs and waits for what they bring about"
+    clippy::print_stdout,
+    reason = "runs programs, waits for what they bring about, and tells why that did not happen"
 )]
 
 use std::{
@@ -126,7 +127,7 @@ impl Sandbox {
         };
         let _ = sandbox.cli(&["down"])?;
         let files = target().join("dist");
-        let up = sandbox.cli(&["up", "--files", &files.to_string_lossy()])?;
+        let up = sandbox.cli(&["up", "--port", "0", "--files", &files.to_string_lossy()])?;
         if up.code != 0 {
             bail!("fleet-sandbox up: {}{}", up.out, up.err);
         }
@@ -172,12 +173,12 @@ impl Sandbox {
         self.cli(&["exec", instance, "--", "sh", "-c", script])
     }
 
-    /// The sandbox's own view: `status --json`.
+    /// The sandbox's own view.
     ///
     /// # Errors
     /// When it is not up.
     pub fn status(&self) -> Result<Value> {
-        self.cli(&["status", "--json"])?.exits(0).json()
+        self.cli(&["status"])?.exits(0).json()
     }
 }
 

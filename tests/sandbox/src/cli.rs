@@ -94,7 +94,7 @@ enum Subcommands {
     Bake {
         /// The agent: a statically linked fleet-agent.
         #[arg(long, value_name = "FILE")]
-        agent: PathBuf,
+        agent: Option<PathBuf>,
     },
     /// Run a command in an instance; its exit code is this one's.
     Exec {
@@ -185,7 +185,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Subcommands::Bake { agent } => {
             let image_id = client(name)?.register_image("fleet-agent").await?;
-            image::bake(name, &agent, &image_id)?;
+            image::bake(name, agent.as_deref(), &image_id)?;
             print(&image_id)?;
         }
         Subcommands::Exec { instance, command } => return exec(name, &instance, &command),

@@ -82,8 +82,8 @@ pub(crate) async fn require_built(docker: &Docker) -> anyhow::Result<()> {
 }
 
 /// Bakes the image of AMI `image_id`: the node image with `agent` as /usr/bin/fleet-agent, its unit
-/// enabled and ecs.service gated.
-pub(crate) fn bake(sandbox: &str, agent: &Path, image_id: &str) -> anyhow::Result<()> {
+/// enabled and ecs.service gated. Without an agent, the image of a bake that lost it.
+pub(crate) fn bake(sandbox: &str, agent: Option<&Path>, image_id: &str) -> anyhow::Result<()> {
     let context = tempdir(sandbox, image_id)?;
     let baked = stage(&context, agent).and_then(|()| build(sandbox, &context, image_id));
     fs::remove_dir_all(&context).with_context(|| format!("remove {}", context.display()))?;
@@ -98,7 +98,7 @@ fn tempdir(sandbox: &str, image_id: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-fn stage(context: &Path, agent: &Path) -> anyhow::Result<()> {
+fn stage(context: &Path, agent: Option<&Path>) -> anyhow::Result<()> {
     let units = context.join("root/etc/systemd/system");
     let bin = context.join("root/usr/bin");
     for directory in [
@@ -109,10 +109,12 @@ fn stage(context: &Path, agent: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(&directory)
             .with_context(|| format!("create {}", directory.display()))?;
     }
-    let program = bin.join("fleet-agent");
-    fs::copy(agent, &program)
-        .with_context(|| format!("copy the agent from {}", agent.display()))?;
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    if let Some(agent) = agent {
+        let program = bin.join("fleet-agent");
+        fs::copy(agent, &program)
+            .with_context(|| format!("copy the agent from {}", agent.display()))?;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    }
     fs::write(units.join("fleet-agent.service"), AGENT_UNIT)?;
     fs::write(units.join("ecs.service.d/10-fleet.conf"), AGENT_GATE)?;
     symlink(

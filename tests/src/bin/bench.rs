@@ -1,0 +1,339 @@
+//! `make bench`: what the agent costs and how quickly it acts, measured on real nodes in one run.
+//!
+//! Prints a table and writes the same figures to `target/bench.json`. Nothing here passes or fails:
+//! goals stand beside the figures.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "measures programs by the clock, and prints"
+)]
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+use fleet_tests::{Fleet, Sandbox, agent_source, eventually, program, target};
+use serde::Serialize;
+use serde_json::Value;
+
+/// How often a drain is measured: each time on a fresh node.
+const DRAINS: usize = 5;
+/// How long the idle agent is watched, seconds.
+const IDLE_SECONDS: u64 = 60;
+
+#[derive(Debug, Serialize)]
+struct Figure {
+    name: String,
+    value: f64,
+    unit: &'static str,
+    goal: &'static str,
+}
+
+fn main() -> Result<()> {
+    let mut figures = Vec::new();
+    let mut note = |name: &str, value: f64, unit, goal| {
+        figures.push(Figure {
+            name: name.to_owned(),
+            value,
+            unit,
+            goal,
+        });
+    };
+    let size = fs::metadata(program("fleet-agent"))?.len();
+    note("agent: static binary", mb(size), "MB", "<= 9");
+
+    let sandbox = Sandbox::up("bench")?;
+    let fleet = fleet(&sandbox)?;
+
+    reset(&sandbox)?;
+    let _ = fleet.bootstrap(&["up", "dev", "--yes"])?.exits(0);
+    note(
+        "up: AWS calls, nodes awaited",
+        calls_of_bootstrap(&sandbox)?,
+        "calls",
+        "",
+    );
+    note(
+        "up: of these, writes",
+        writes_of_bootstrap(&sandbox)?,
+        "calls",
+        "",
+    );
+    reset(&sandbox)?;
+    let _ = fleet.bootstrap(&["up", "dev", "--yes"])?.exits(0);
+    note(
+        "no-op up: AWS calls",
+        calls_of_bootstrap(&sandbox)?,
+        "calls",
+        "",
+    );
+    note(
+        "no-op up: of these, writes",
+        writes_of_bootstrap(&sandbox)?,
+        "calls",
+        "0",
+    );
+
+    let idle = idle(&sandbox, &nodes(&sandbox)?[0])?;
+    note(
+        "agent, idle: resident memory",
+        idle.resident_mb,
+        "MB",
+        "<= 12",
+    );
+    note(
+        "agent, idle: CPU per minute",
+        idle.cpu_ms_per_minute,
+        "ms",
+        "<= 60",
+    );
+    note("agent, idle: threads", idle.threads, "", "<= 2");
+    note(
+        "agent, idle: AWS calls per hour",
+        idle.calls_per_hour,
+        "calls",
+        "<= 12",
+    );
+
+    let drains: Vec<Drain> = (0..DRAINS)
+        .map(|_| drain(&sandbox))
+        .collect::<Result<_>>()?;
+    for (name, of, goal) in [
+        (
+            "drain: IMDS flip -> DRAINING",
+            (|d| d.set_seconds) as fn(&Drain) -> f64,
+            "<= 2.25",
+        ),
+        (
+            "drain: last task gone -> completed",
+            |d| d.completed_seconds,
+            "<= 1 + sidecars",
+        ),
+        ("drain: AWS calls beside heartbeats", |d| d.calls, "<= 8"),
+    ] {
+        let unit = if goal == "<= 8" { "calls" } else { "s" };
+        let mut values: Vec<f64> = drains.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        note(
+            &format!("{name}, median of {DRAINS}"),
+            values[DRAINS / 2],
+            unit,
+            goal,
+        );
+        note(&format!("{name}, maximum"), values[DRAINS - 1], unit, goal);
+    }
+
+    reset(&sandbox)?;
+    let _ = fleet.bootstrap(&["down", "dev", "--yes"])?.exits(0);
+    note(
+        "down: AWS calls, nodes awaited",
+        calls_of_bootstrap(&sandbox)?,
+        "calls",
+        "",
+    );
+    note(
+        "down: of these, writes",
+        writes_of_bootstrap(&sandbox)?,
+        "calls",
+        "",
+    );
+
+    for figure in &figures {
+        println!(
+            "{:44} {:>9.2} {:6} {}",
+            figure.name, figure.value, figure.unit, figure.goal
+        );
+    }
+    let file = target().join("bench.json");
+    fs::write(&file, serde_json::to_string_pretty(&figures)?)?;
+    println!("\nwritten to {}", file.display());
+    Ok(())
+}
+
+fn fleet(sandbox: &Sandbox) -> Result<Fleet<'_>> {
+    let source = agent_source(sandbox)?;
+    Fleet::init(
+        sandbox,
+        "bench",
+        &format!(
+            "[environments.dev.agent]\n{source}\n\
+             [environments.dev.groups.web]\nmin = 1\nmax = 4\ndesired = 2\n\
+             [environments.dev.sidecars.node-logs]\nimage = \"fleet-sandbox/busybox:1\"\n\
+             command = [\"sh\", \"-c\", \"trap 'exit 0' TERM; while :; do sleep 3600 & wait; done\"]\n\
+             before_tasks = true\nmemory_mib = 16\nstop_timeout_seconds = 5\n"
+        ),
+    )
+}
+
+struct Idle {
+    resident_mb: f64,
+    cpu_ms_per_minute: f64,
+    threads: f64,
+    calls_per_hour: f64,
+}
+
+/// Watches a node that has nothing to do.
+fn idle(sandbox: &Sandbox, node: &Node) -> Result<Idle> {
+    const CPU: &str = "awk '{print $14 + $15}' /proc/$(pidof fleet-agent)/stat";
+    let ticks = |text: &str| text.trim().parse::<f64>().context("CPU ticks");
+    reset(sandbox)?;
+    let before = ticks(&sandbox.on(&node.id, CPU)?.exits(0).out)?;
+    thread::sleep(Duration::from_secs(IDLE_SECONDS));
+    let after = ticks(&sandbox.on(&node.id, CPU)?.exits(0).out)?;
+    let status = sandbox
+        .on(&node.id, "cat /proc/$(pidof fleet-agent)/status")?
+        .exits(0)
+        .out;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        number
+            .and_then(|number| number.parse::<f64>().ok())
+            .context(name.to_owned())
+    };
+    // A tick is 10 ms on every Linux that this runs on.
+    Ok(Idle {
+        resident_mb: field("VmRSS:")? / 1024.0,
+        cpu_ms_per_minute: (after - before) * 10.0 * 60.0 / seconds(IDLE_SECONDS),
+        threads: field("Threads:")?,
+        calls_per_hour: calls(sandbox, |call| call["caller"] == node.key)? * 3600.0
+            / seconds(IDLE_SECONDS),
+    })
+}
+
+struct Drain {
+    set_seconds: f64,
+    completed_seconds: f64,
+    calls: f64,
+}
+
+/// Runs tasks, takes a node away through Auto Scaling, and reads its own journal for what happened
+/// when. Nodes and bench share one clock.
+fn drain(sandbox: &Sandbox) -> Result<Drain> {
+    let _ = sandbox
+        .cli(&["run-tasks", "bench-dev", "web", "4"])?
+        .exits(0);
+    let leaving = eventually("two nodes with tasks", 120, || {
+        let nodes = nodes(sandbox)?;
+        let ready = nodes.len() == 2 && nodes.iter().all(|node| node.tasks == 2);
+        Ok(ready.then(|| nodes.into_iter().next()).flatten())
+    })?;
+    let journal = follow(
+        sandbox,
+        &leaving.id,
+        "journalctl -f -n 0 -o json -u fleet-agent",
+    )?;
+    let docker = follow(
+        sandbox,
+        &leaving.id,
+        "docker events --filter event=die --filter label=com.amazonaws.ecs.task-arn --format '{{.TimeNano}}'",
+    )?;
+    // The followers are listening once a record has come through.
+    thread::sleep(Duration::from_secs(1));
+    reset(sandbox)?;
+    let flipped = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+    let _ = sandbox.cli(&["terminate", &leaving.id])?.exits(0);
+    let journal = journal.wait_with_output()?;
+    let docker = docker.wait_with_output()?;
+    let when = |event: &str| {
+        String::from_utf8_lossy(&journal.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .find(|record| record["FLEET_EVENT"] == event)
+            .and_then(|record| record["__REALTIME_TIMESTAMP"].as_str()?.parse::<f64>().ok())
+            .map(|microseconds| microseconds / 1e6)
+            .with_context(|| format!("no {event} in the journal of {}", leaving.id))
+    };
+    let last_task_gone = String::from_utf8_lossy(&docker.stdout)
+        .lines()
+        .filter_map(|line| line.trim().parse::<f64>().ok())
+        .fold(0.0, f64::max)
+        / 1e9;
+    Ok(Drain {
+        set_seconds: when("draining")? - flipped,
+        completed_seconds: when("drain-completed")? - last_task_gone,
+        calls: calls(sandbox, |call| {
+            call["caller"] == leaving.key && call["operation"] != "RecordLifecycleActionHeartbeat"
+        })?,
+    })
+}
+
+fn follow(sandbox: &Sandbox, instance: &str, script: &str) -> Result<std::process::Child> {
+    let name = sandbox.var("FLEET_SANDBOX_NAME");
+    Command::new(program("fleet-sandbox"))
+        .args(["exec", "--name", name, instance, "--", "sh", "-c", script])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .with_context(|| format!("failed to follow {instance}"))
+}
+
+#[derive(Debug)]
+struct Node {
+    id: String,
+    key: String,
+    tasks: u64,
+}
+
+/// The nodes in service, as the sandbox sees them.
+fn nodes(sandbox: &Sandbox) -> Result<Vec<Node>> {
+    let status = sandbox.status()?;
+    let instances = status["groups"][0]["instances"].as_array().cloned();
+    Ok(instances
+        .unwrap_or_default()
+        .iter()
+        .filter(|instance| instance["lifecycle_state"] == "InService")
+        .filter_map(|instance| {
+            Some(Node {
+                id: instance["instance_id"].as_str()?.to_owned(),
+                key: instance["access_key_id"].as_str()?.to_owned(),
+                tasks: instance["tasks"].as_u64()?,
+            })
+        })
+        .collect())
+}
+
+fn reset(sandbox: &Sandbox) -> Result<()> {
+    let _ = sandbox.cli(&["calls", "--reset"])?.exits(0);
+    Ok(())
+}
+
+fn calls_of_bootstrap(sandbox: &Sandbox) -> Result<f64> {
+    calls(sandbox, |call| call["caller"] == "sandbox")
+}
+
+fn writes_of_bootstrap(sandbox: &Sandbox) -> Result<f64> {
+    calls(sandbox, |call| {
+        let operation = call["operation"].as_str().unwrap_or("");
+        call["caller"] == "sandbox"
+            && !["Describe", "Get", "List"]
+                .iter()
+                .any(|read| operation.starts_with(read))
+    })
+}
+
+fn calls(sandbox: &Sandbox, counts: impl Fn(&Value) -> bool) -> Result<f64> {
+    let calls = sandbox.cli(&["calls", "--json"])?.exits(0).json()?;
+    let calls = calls.as_array().context("a list of calls")?;
+    Ok(calls
+        .iter()
+        .filter(|call| counts(call))
+        .filter_map(|call| call["calls"].as_f64())
+        .sum())
+}
+
+#[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn mb(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+#[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn seconds(whole: u64) -> f64 {
+    whole as f64
+}
