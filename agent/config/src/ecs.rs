@@ -244,7 +244,8 @@ fn reason(kind: Kind, value: &str) -> Option<String> {
         Rate => pair::<u32>(value, ',')
             .is_none()
             .then(|| format!("`{value}` is not `steady,burst`: {SILENT}")),
-        PortRange => (!pair::<u16>(value, '-').is_some_and(|(low, high)| low < high))
+        PortRange => pair::<u16>(value, '-')
+            .is_none_or(|(low, high)| low >= high)
             .then(|| format!("`{value}` is not a range like `32768-60999`: {SILENT}")),
         JsonPorts => json("a JSON array of ports", |parsed| {
             items(parsed, |item| {
