@@ -52,7 +52,7 @@ impl<C: Clients + 'static> Life<C> {
     /// out stays, and the time to wait is computed anew.
     pub(crate) async fn next(&mut self) -> Event {
         let now = self.context.clock.now();
-        let wake = self.machine.wake_at(now).map(|at| at.since(now));
+        let wake = self.machine.wake_at().map(|at| at.since(now));
         let tick = async {
             match wake {
                 Some(wait) => tokio::time::sleep(wait).await,
@@ -87,7 +87,6 @@ mod tests {
     use super::*;
     use crate::{
         clients::imds::Target,
-        clock::Clock,
         lifecycle::event::{Phase, Policy},
         moment::Moment,
         paths::Paths,
@@ -116,7 +115,7 @@ mod tests {
                 revision: "0123456789ab".into(),
                 container_stop: stop,
                 paths: Paths::under(root),
-                clock: Clock::paused(),
+                clock: node.clock.clone(),
                 identity: OnceCell::new(),
             });
             let began = context.clock.now();
@@ -252,7 +251,7 @@ mod tests {
         let node = Node::launching();
         node.change(|world| world.target = Target::Other("Warmed:Running".into()));
         with(&node, async |agent, root| {
-            agent.pass(3 * 3_600).await;
+            agent.pass(3_600).await;
             assert_eq!(agent.phase(), Phase::Gated);
             assert!(!root.join("run/fleet-agent/released").exists());
             assert_eq!(

@@ -175,9 +175,9 @@ impl Machine {
     }
 
     /// When [`Event::Tick`] is next of use; `None` if only other events are.
-    pub(crate) fn wake_at(&self, now: Moment) -> Option<Moment> {
+    pub(crate) fn wake_at(&self) -> Option<Moment> {
         let jobs = self
-            .wanted(now)
+            .wanted(self.now)
             .into_iter()
             .filter_map(|work| self.schedule.due(work.job()));
         let silence = [self.world.conditions.ecs, self.world.conditions.docker]
@@ -185,8 +185,9 @@ impl Machine {
             .filter_map(|condition| condition.faulty_at(SILENCE));
         jobs.chain(silence)
             .chain(self.deadline())
-            .chain(self.world.conditions.settles_at(now))
-            .filter(|at| *at > now)
+            .chain(self.world.conditions.settles_at(self.now))
+            // What was due by then has been dealt with.
+            .filter(|at| *at > self.now)
             .min()
     }
 

@@ -77,7 +77,7 @@ pub(crate) struct World {
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     world: Rc<RefCell<World>>,
-    clock: Rc<Clock>,
+    pub(crate) clock: Clock,
 }
 
 impl Node {
@@ -99,7 +99,7 @@ impl Node {
                 faults: BTreeMap::new(),
                 calls: Vec::new(),
             })),
-            clock: Rc::new(Clock::paused()),
+            clock: Clock::paused(),
         }
     }
 
