@@ -4,7 +4,7 @@
     reason = "the one edge that reads the clocks"
 )]
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
@@ -12,9 +12,10 @@ use nix::time::{ClockId, clock_gettime};
 use crate::moment::Moment;
 
 /// Both clocks: the steady one for decisions, the wall's for what is shown or kept on disk.
+#[derive(Clone)]
 pub(crate) struct Clock {
-    now: Box<dyn Fn() -> Moment>,
-    wall: Box<dyn Fn() -> Timestamp>,
+    now: Rc<dyn Fn() -> Moment>,
+    wall: Rc<dyn Fn() -> Timestamp>,
 }
 
 impl std::fmt::Debug for Clock {
@@ -26,8 +27,8 @@ impl std::fmt::Debug for Clock {
 impl Clock {
     pub(crate) fn system() -> Self {
         Self {
-            now: Box::new(boot_time),
-            wall: Box::new(Timestamp::now),
+            now: Rc::new(boot_time),
+            wall: Rc::new(Timestamp::now),
         }
     }
 
@@ -37,8 +38,8 @@ impl Clock {
         let start = tokio::time::Instant::now();
         let elapsed = move || start.elapsed();
         Self {
-            now: Box::new(move || Moment::from_millis(1_000_000) + elapsed()),
-            wall: Box::new(move || {
+            now: Rc::new(move || Moment::from_millis(1_000_000) + elapsed()),
+            wall: Rc::new(move || {
                 Timestamp::from_second(1_763_712_000).expect("in range")
                     + jiff::SignedDuration::try_from(elapsed()).expect("in range")
             }),

@@ -4,7 +4,7 @@
     reason = "the edge where the daemon's own random seed is drawn"
 )]
 
-use std::{future::pending, pin::pin, rc::Rc, time::Duration};
+use std::{future::pending, rc::Rc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use fleet_agent_config::Settings;
@@ -31,16 +31,15 @@ use crate::{
     ecs_config::render::{STOP_TIMEOUT_DEFAULT, layers},
     journal::{event::Entry, sink},
     lifecycle::{
-        driver::{Context, Driver},
+        driver::Context,
         event::{Event, Policy},
+        life::Life,
         machine::Machine,
     },
     paths::Paths,
     status::{self, DrainStatus, SidecarStatus, Status},
 };
 
-/// Events that may wait to be handled; senders then wait in turn.
-const EVENTS: usize = 64;
 /// Between attempts to follow Docker's events; the polls go on meanwhile.
 const WATCH_AGAIN: Duration = Duration::from_secs(10);
 
@@ -81,24 +80,18 @@ pub(crate) async fn run(settings: Settings, revision: String, paths: Paths) -> R
 
 struct Daemon<C> {
     context: Rc<Context<C>>,
-    machine: Machine,
-    driver: Driver<C>,
-    sender: mpsc::Sender<Event>,
-    events: mpsc::Receiver<Event>,
+    life: Life<C>,
     /// The status line systemd was last told.
     told: String,
 }
 
 impl<C: Clients + 'static> Daemon<C> {
     fn new(context: Rc<Context<C>>) -> Self {
-        let (sender, events) = mpsc::channel(EVENTS);
         let policy = Policy::new(&context.settings, context.container_stop, fastrand::u64(..));
+        let machine = Machine::new(policy, context.clock.now());
         Self {
-            machine: Machine::new(policy, context.clock.now()),
-            driver: Driver::new(context.clone(), sender.clone()),
+            life: Life::new(context.clone(), machine),
             context,
-            sender,
-            events,
             told: String::new(),
         }
     }
@@ -108,17 +101,15 @@ impl<C: Clients + 'static> Daemon<C> {
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
         let mut watchdog = sd_notify::watchdog_enabled()
             .map(|limit| tokio::time::interval((limit / 2).max(Duration::from_millis(1))));
-        spawn_local(watch_docker(self.context.clone(), self.sender.clone()));
+        spawn_local(watch_docker(self.context.clone(), self.life.sender()));
         notify(&[NotifyState::Ready]);
-        self.handle(Event::Tick);
+        self.life.handle(Event::Tick);
         loop {
-            let now = self.context.clock.now();
-            let wake = self.machine.wake_at(now).map(|at| at.since(now));
-            // Every arm is cancel safe: recv, accept, tick and signals keep what they have not
-            // handed out, and a sleep is computed anew.
+            self.tell_systemd();
+            // Every arm is cancel safe: next, accept, tick and signals keep what they have not
+            // handed out.
             tokio::select! {
-                Some(event) = self.events.recv() => self.handle(event),
-                () = sleep_for(wake) => self.handle(Event::Tick),
+                event = self.life.next() => self.life.handle(event),
                 () = beat(watchdog.as_mut()) => notify(&[NotifyState::Watchdog]),
                 Ok((stream, _)) = socket.accept() => {
                     spawn_local(status::serve(stream, self.status()));
@@ -132,20 +123,13 @@ impl<C: Clients + 'static> Daemon<C> {
         Ok(())
     }
 
-    fn handle(&mut self, event: Event) {
-        let now = self.context.clock.now();
-        match self.machine.handle(event, now) {
-            Ok(actions) => self.driver.run(actions),
-            Err(illegal) => sink::write(&Entry::Impossible {
-                what: illegal.to_string(),
-            }),
-        }
-        self.tell_systemd();
-    }
-
     fn tell_systemd(&mut self) {
-        let view = self.machine.view();
-        let line = format!("{}: waiting for {}", view.phase.as_str(), view.waiting);
+        let view = self.life.machine().view();
+        let phase = view.phase.as_str();
+        let line = match view.waiting.as_str() {
+            "nothing" => phase.to_owned(),
+            waiting => format!("{phase}: waiting for {waiting}"),
+        };
         if line != self.told {
             notify(&[NotifyState::Status(&line)]);
             self.told = line;
@@ -153,7 +137,7 @@ impl<C: Clients + 'static> Daemon<C> {
     }
 
     fn status(&self) -> Status {
-        let view = self.machine.view();
+        let view = self.life.machine().view();
         let clock = &self.context.clock;
         let settings = &self.context.settings;
         let ecs = match view.registration {
@@ -222,17 +206,10 @@ fn container_stop(settings: &Settings) -> Duration {
     fleet_agent_config::ecs::duration(text).unwrap_or(Duration::from_secs(30))
 }
 
-async fn sleep_for(wait: Option<Duration>) {
-    match wait {
-        Some(wait) => sleep(wait).await,
-        None => pending().await,
-    }
-}
-
 async fn beat(watchdog: Option<&mut tokio::time::Interval>) {
     match watchdog {
         Some(interval) => {
-            pin!(interval.tick()).await;
+            interval.tick().await;
         }
         None => pending().await,
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     atomic,
     clock::Clock,
+    journal::{event::Entry, sink},
     lifecycle::event::{Cause, Phase, Saved, SavedDrain},
 };
 
@@ -77,8 +78,10 @@ pub(crate) fn load(path: &Path, instance: &str, clock: &Clock) -> Result<Option<
         }
         Ok(_) => Ok(None),
         Err(error) => {
-            let path = path.display();
-            log::warn!(target: "fleet-agent", "ignoring {path}, it cannot be read: {error}");
+            sink::write(&Entry::CallFailed {
+                call: "read the state, going on without",
+                error: format!("{}: {error}", path.display()),
+            });
             Ok(None)
         }
     }

@@ -254,7 +254,19 @@ mod tests {
     #[test]
     fn one_screen_says_it_all() {
         let now = Timestamp::from_second(1_045).expect("in range");
-        insta::assert_snapshot!(render(&sample(), now), @"");
+        insta::assert_snapshot!(render(&sample(), now), @r"
+        node      i-0123 in eu-central-1a
+        fleet     shop dev, group web, cluster shop-dev
+        agent     0.1.0, settings 0123456789ab
+        phase     draining, for 45 s
+        waiting   2 tasks to leave
+        target    Terminated
+        ecs       connected, DRAINING
+        tasks     2
+        sidecars  node-logs up
+        health    ok (none), for 17 min
+        drain     Auto Scaling, began 45 s ago, ends in 29 min at the latest
+        ");
     }
 
     #[tokio::test]

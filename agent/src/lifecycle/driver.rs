@@ -20,7 +20,7 @@ use crate::{
         Clients,
         autoscaling::{AutoScaling, HookAnswer, Verb},
     },
-    journal,
+    journal::{self, event::Entry},
     moment::Moment,
     state,
 };
@@ -54,7 +54,7 @@ impl<C: Clients + 'static> Driver<C> {
                 Action::Save(saved) => {
                     let saved = state::save(&self.context.paths.state, &saved, &self.context.clock);
                     // A full disk must not keep a node from draining: only a restart would miss it.
-                    report(saved);
+                    report("keep the state", saved);
                 }
                 Action::Start(work) => self.start(work),
                 Action::StartHeartbeats { until } => {
@@ -64,7 +64,7 @@ impl<C: Clients + 'static> Driver<C> {
                 }
                 Action::StopHeartbeats => self.stop_heartbeats(),
                 Action::Record(entry) => journal::sink::write(&entry),
-                Action::Console(text) => report(self.console(&text)),
+                Action::Console(text) => report("speak on the console", self.console(&text)),
             }
         }
     }
@@ -151,7 +151,7 @@ async fn heartbeats<C: Clients>(
                 if opened { third } else { OPENING }
             }
             Err(error) => {
-                log::warn!(target: "fleet-agent", "failed to send a heartbeat: {error:#}");
+                report("send a heartbeat", Err(error));
                 OPENING
             }
         };
@@ -164,8 +164,11 @@ fn jittered(wait: Duration) -> Duration {
     wait.mul_f64(0.8 + 0.2 * fastrand::f64())
 }
 
-fn report(result: Result<()>) {
+fn report(call: &'static str, result: Result<()>) {
     if let Err(error) = result {
-        log::warn!(target: "fleet-agent", "failed to {error:#}");
+        journal::sink::write(&Entry::CallFailed {
+            call,
+            error: format!("{error:#}"),
+        });
     }
 }

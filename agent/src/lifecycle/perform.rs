@@ -19,6 +19,7 @@ use crate::{
     },
     clock::Clock,
     ecs_config::{apply::apply, render::layers},
+    journal::{event::Entry, sink},
     paths::Paths,
     sidecars::execute::{converge, stop_all},
     state,
@@ -209,20 +210,20 @@ impl<C: Clients> Context<C> {
         let docker = self.clients.docker();
         let before = docker.task_containers().await?;
         let grace = self.container_stop;
-        futures_util::future::join_all(
-            before
-                .iter()
-                .map(|container| docker.stop(&container.id, grace)),
-        )
-        .await
-        .into_iter()
-        .filter_map(Result::err)
-        .for_each(
-            |error| log::warn!(target: "fleet-agent", "failed to stop a leftover: {error:#}"),
-        );
+        let stops = before
+            .iter()
+            .map(|container| docker.stop(&container.id, grace));
+        let stopped = futures_util::future::join_all(stops).await;
         let left = docker.task_containers().await?.len();
-        if let Err(error) = stopped_ecs {
-            log::warn!(target: "fleet-agent", "failed to stop ecs.service first: {error:#}");
+        for error in stopped
+            .into_iter()
+            .chain([stopped_ecs])
+            .filter_map(Result::err)
+        {
+            sink::write(&Entry::CallFailed {
+                call: "stop a leftover",
+                error: told(error),
+            });
         }
         Ok(Outcome::Leftovers {
             stopped: before.len().saturating_sub(left),

@@ -1,0 +1,429 @@
+//! What an event changes in what is known.
+
+use super::*;
+
+impl Machine {
+    pub(super) fn absorb(
+        &mut self,
+        event: Event,
+        now: Moment,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), IllegalTransition> {
+        match event {
+            Event::Tick => Ok(()),
+            Event::Container(Whose::Task) => {
+                if self.phase == Phase::Draining {
+                    self.schedule.hurry_one(Job::CountTasks);
+                }
+                Ok(())
+            }
+            Event::Container(Whose::Sidecar) => {
+                self.schedule.hurry_one(Job::ConvergeSidecars);
+                Ok(())
+            }
+            Event::Heartbeat(answer) => match &mut self.drain {
+                Some(drain) => {
+                    drain.seen_open |= answer == HookAnswer::Taken;
+                    Ok(())
+                }
+                None => Err(self.illegal(&Event::Heartbeat(answer))),
+            },
+            Event::Finished(job, result) if !self.schedule.is_under_way(job) => {
+                Err(self.illegal(&Event::Finished(job, result)))
+            }
+            Event::Finished(job, Err(error)) => {
+                self.fail(job, &error, now, actions);
+                Ok(())
+            }
+            Event::Finished(job, Ok(outcome)) => {
+                if !belongs(job, &outcome) {
+                    return Err(self.illegal(&Event::Finished(job, Ok(outcome))));
+                }
+                let problem = outcome.problem();
+                self.learn(job, outcome, now, actions);
+                match problem {
+                    Some(problem) => self.fail(job, &problem, now, actions),
+                    None => self.succeed(job, now, actions),
+                }
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn illegal(&self, event: &Event) -> IllegalTransition {
+        IllegalTransition {
+            phase: self.phase,
+            event: format!("{event:?}"),
+        }
+    }
+
+    pub(super) fn succeed(&mut self, job: Job, now: Moment, actions: &mut Vec<Action>) {
+        let recovered = self.schedule.succeed(job, now + self.cadence(job));
+        if recovered && self.is_told(job) {
+            actions.push(Action::Record(Entry::Recovered { call: job.as_str() }));
+        }
+    }
+
+    pub(super) fn fail(&mut self, job: Job, error: &str, now: Moment, actions: &mut Vec<Action>) {
+        if self.schedule.fail(job, error, now) && self.is_told(job) {
+            actions.push(Action::Record(Entry::CallFailed {
+                call: job.as_str(),
+                error: error.to_owned(),
+            }));
+        }
+        let conditions = &mut self.world.conditions;
+        match job {
+            Job::Identify | Job::ReadTarget => conditions.imds.observe(false, now),
+            Job::ConvergeSidecars => conditions.sidecars.observe(false, now),
+            Job::ReadEcsAgent => {
+                self.world.agent_asked = true;
+                conditions.ecs.observe(false, now);
+            }
+            // Best effort, once: the node goes anyway.
+            Job::SetDraining if self.phase == Phase::Abandoning => self.abandon.drained = true,
+            Job::StopLeftovers => self.leftovers_stopped(),
+            Job::StopSidecars => {
+                if let Some(drain) = &mut self.drain {
+                    drain.flushed = true;
+                }
+            }
+            Job::WriteEcsConfig
+            | Job::Release
+            | Job::HealEcs
+            | Job::Describe
+            | Job::Publish
+            | Job::OpenLaunch
+            | Job::CompleteLaunch
+            | Job::AbandonLaunch
+            | Job::SetDraining
+            | Job::CountTasks
+            | Job::ConfirmEmpty
+            | Job::ShutGate
+            | Job::CompleteDrain
+            | Job::ProbeDrain => {}
+        }
+    }
+
+    /// An ECS agent that does not answer yet is what starting looks like.
+    pub(super) fn is_told(&self, job: Job) -> bool {
+        job != Job::ReadEcsAgent || self.phase == Phase::InService
+    }
+
+    pub(super) fn learn(
+        &mut self,
+        job: Job,
+        outcome: Outcome,
+        now: Moment,
+        actions: &mut Vec<Action>,
+    ) {
+        match outcome {
+            Outcome::Identified {
+                identity,
+                released,
+                saved,
+            } => {
+                self.world.conditions.imds.observe(true, now);
+                actions.push(Action::Record(Entry::Identified {
+                    instance: identity.instance.clone(),
+                    zone: identity.zone.clone(),
+                }));
+                self.world.released |= released;
+                self.world.identity = Some(identity);
+                if let Some(saved) = saved {
+                    self.restore(saved);
+                }
+            }
+            Outcome::EcsConfig(written) => {
+                self.world.ecs_config = true;
+                if written != ConfigWritten::Unchanged {
+                    actions.push(Action::Record(Entry::EcsConfigWritten {
+                        restarted: written == ConfigWritten::Restarted,
+                    }));
+                }
+            }
+            Outcome::Target(target) => {
+                self.world.conditions.imds.observe(true, now);
+                self.aim(target, now, actions);
+            }
+            Outcome::Sidecars(round) => self.learn_sidecars(round, now, actions),
+            Outcome::Released { now: opened } => {
+                self.world.released = true;
+                if opened {
+                    actions.push(Action::Record(Entry::Released));
+                }
+            }
+            Outcome::EcsAgent(container_instance) => {
+                self.world.agent_asked = true;
+                self.world.conditions.ecs.observe(true, now);
+                self.world.unit = None;
+                if container_instance.is_some()
+                    && container_instance != self.world.container_instance
+                {
+                    self.registered(container_instance, actions);
+                }
+            }
+            Outcome::Healed(Healed::Started(why)) => {
+                self.world.unit = None;
+                actions.push(Action::Record(Entry::EcsStarted { why }));
+            }
+            Outcome::Healed(Healed::Left(unit)) => self.world.unit = Some(unit),
+            Outcome::Described(registration) => self.world.registration = Some(registration),
+            Outcome::Published(attributes) => self.world.published = Some((attributes, now)),
+            Outcome::Hook(answer) => self.learn_hook(job, answer, now, actions),
+            Outcome::Draining(set) => self.learn_draining(set, actions),
+            Outcome::Tasks(tasks) => self.learn_tasks(tasks, now, actions),
+            Outcome::Confirmed(tasks) => {
+                if let Some(drain) = &mut self.drain {
+                    drain.confirmed = Some(tasks);
+                }
+            }
+            Outcome::GateShut => {
+                self.world.gate_shut = true;
+                self.world.released = false;
+                actions.push(Action::Record(Entry::GateShut));
+            }
+            Outcome::Leftovers { stopped, left } => {
+                self.leftovers_stopped();
+                actions.push(Action::Record(Entry::LeftoversStopped { stopped, left }));
+            }
+            Outcome::SidecarsStopped(count) => {
+                if let Some(drain) = &mut self.drain {
+                    drain.flushed = true;
+                }
+                actions.push(Action::Record(Entry::SidecarsStopped { count }));
+            }
+        }
+    }
+
+    pub(super) fn restore(&mut self, saved: Saved) {
+        self.world.container_instance = saved.container_instance.clone();
+        self.launch.began = saved.launch_began;
+        self.launch.answered = saved.launch_answered;
+        self.drain = saved.drain.map(|drain| Drain {
+            resume: drain.phase,
+            set: drain.set,
+            ..Drain::new(drain.cause, drain.began)
+        });
+        self.saved = Some(saved);
+    }
+
+    pub(super) fn aim(&mut self, target: Target, now: Moment, actions: &mut Vec<Action>) {
+        match target {
+            Target::InService => {
+                self.launch.began.get_or_insert(now);
+            }
+            Target::Terminated => self.begin_drain(now, actions),
+            // In a warm pool: the launch into service is still to come.
+            Target::Other(_) | Target::NoGroup => {}
+        }
+        self.world.target = Some(target);
+    }
+
+    pub(super) fn begin_drain(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        if self.drain.is_none() {
+            let cause = Cause::AutoScaling;
+            actions.push(Action::Record(Entry::Noticed {
+                cause: cause.text(),
+            }));
+            self.drain = Some(Drain::new(cause, now));
+        }
+    }
+
+    pub(super) fn learn_sidecars(&mut self, round: Round, now: Moment, actions: &mut Vec<Action>) {
+        actions.extend(
+            round
+                .done
+                .into_iter()
+                .map(|what| Action::Record(Entry::SidecarChanged { what })),
+        );
+        let scope = self.scope();
+        let well = is_up(&round.reports, scope);
+        self.world.sidecars = Some(round.reports);
+        self.world.conditions.sidecars.observe(well, now);
+    }
+
+    pub(super) fn registered(
+        &mut self,
+        container_instance: Option<String>,
+        actions: &mut Vec<Action>,
+    ) {
+        self.world.registration = None;
+        self.world.published = None;
+        if let Some(drain) = &mut self.drain {
+            drain.set = false;
+        }
+        self.world.container_instance = container_instance;
+        actions.extend(self.world.container_instance.clone().map(|arn| {
+            Action::Record(Entry::Registered {
+                container_instance: arn,
+            })
+        }));
+    }
+
+    /// `No active Lifecycle Action found` means too early, answered or expired: what was seen
+    /// before tells which.
+    pub(super) fn learn_hook(
+        &mut self,
+        job: Job,
+        answer: HookAnswer,
+        now: Moment,
+        actions: &mut Vec<Action>,
+    ) {
+        let taken = answer == HookAnswer::Taken;
+        let launch = &mut self.launch;
+        match job {
+            Job::OpenLaunch => launch.seen_open |= taken,
+            Job::AbandonLaunch => launch.answered = true,
+            Job::CompleteLaunch => {
+                let since = *launch.not_open_since.get_or_insert(now);
+                let hook = self.policy.launch_hook.clone();
+                if taken {
+                    launch.answered = true;
+                    actions.push(Action::Record(Entry::LaunchCompleted { hook }));
+                } else if launch.seen_open || now.since(since) >= OPENS_WITHIN {
+                    launch.answered = true;
+                    actions.push(Action::Record(Entry::LaunchClosed { hook }));
+                }
+            }
+            Job::ProbeDrain => {
+                if taken {
+                    self.begin_drain(now, actions);
+                }
+            }
+            Job::CompleteDrain => {
+                let Some(drain) = &mut self.drain else { return };
+                let since = *drain.not_open_since.get_or_insert(now);
+                let hook = self.policy.drain_hook.clone();
+                if taken {
+                    drain.answered = true;
+                    actions.push(Action::Record(Entry::DrainCompleted { hook }));
+                } else if drain.seen_open || now.since(since) >= OPENS_WITHIN {
+                    drain.answered = true;
+                    actions.push(Action::Record(Entry::DrainClosed { hook }));
+                }
+            }
+            Job::Identify
+            | Job::WriteEcsConfig
+            | Job::ReadTarget
+            | Job::ConvergeSidecars
+            | Job::Release
+            | Job::ReadEcsAgent
+            | Job::HealEcs
+            | Job::Describe
+            | Job::Publish
+            | Job::SetDraining
+            | Job::CountTasks
+            | Job::ConfirmEmpty
+            | Job::ShutGate
+            | Job::StopLeftovers
+            | Job::StopSidecars => {}
+        }
+    }
+
+    pub(super) fn learn_draining(&mut self, set: SetDraining, actions: &mut Vec<Action>) {
+        self.abandon.drained |= self.phase == Phase::Abandoning;
+        if let SetDraining::Set { tasks } = set {
+            actions.push(Action::Record(Entry::Draining { tasks }));
+        }
+        if set == SetDraining::Gone {
+            actions.push(Action::Record(Entry::DrainingUnneeded));
+        }
+        if let Some(drain) = &mut self.drain {
+            match set {
+                SetDraining::Set { .. } | SetDraining::Gone => {
+                    drain.set = true;
+                    drain.refused = None;
+                }
+                SetDraining::NotYet(why) => drain.refused = Some(why),
+            }
+        }
+    }
+
+    pub(super) fn learn_tasks(&mut self, tasks: Tasks, now: Moment, actions: &mut Vec<Action>) {
+        let conditions = &mut self.world.conditions;
+        conditions.ecs.observe(tasks.by_agent.is_ok(), now);
+        conditions.docker.observe(tasks.by_docker.is_ok(), now);
+        let local = self.local(&tasks, now);
+        self.world.tasks = Some(tasks);
+        let Some(drain) = &mut self.drain else { return };
+        match local {
+            Local::Empty => drain.empty_in_a_row = drain.empty_in_a_row.saturating_add(1),
+            Local::Left(tasks) => {
+                drain.empty_in_a_row = 0;
+                drain.confirmed = None;
+                if drain.told.replace(tasks) != Some(tasks) {
+                    actions.push(Action::Record(Entry::TasksLeft { tasks }));
+                }
+            }
+            Local::Unknown => drain.empty_in_a_row = 0,
+        }
+    }
+
+    /// Both sides must agree; one that has been silent for long is passed over.
+    pub(super) fn local(&self, tasks: &Tasks, now: Moment) -> Local {
+        let conditions = &self.world.conditions;
+        let left = match (&tasks.by_agent, &tasks.by_docker) {
+            (Ok(by_agent), Ok(by_docker)) => *by_agent.max(by_docker),
+            (Err(_), Ok(left)) if conditions.ecs.is_faulty_for(SILENCE, now) => *left,
+            (Ok(left), Err(_)) if conditions.docker.is_faulty_for(SILENCE, now) => *left,
+            (Ok(_) | Err(_), Err(_)) | (Err(_), Ok(_)) => return Local::Unknown,
+        };
+        if left == 0 {
+            Local::Empty
+        } else {
+            Local::Left(left)
+        }
+    }
+
+    pub(super) fn leftovers_stopped(&mut self) {
+        self.abandon.stopped |= self.phase == Phase::Abandoning;
+        if let Some(drain) = &mut self.drain {
+            drain.stopped = true;
+        }
+    }
+
+    pub(super) fn judge_health(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        // Sidecars that we stop ourselves are no fault.
+        if self.phase >= Phase::Flushing {
+            return;
+        }
+        let health = assess(&self.world.conditions, now);
+        if health != self.health {
+            self.health = health;
+            self.health_since = now;
+            actions.push(Action::Record(Entry::HealthChanged {
+                verdict: health.verdict,
+                reason: health.reason,
+            }));
+        }
+    }
+}
+
+/// Whether this is what such a job comes to.
+fn belongs(job: Job, outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Identified { .. } => job == Job::Identify,
+        Outcome::EcsConfig(_) => job == Job::WriteEcsConfig,
+        Outcome::Target(_) => job == Job::ReadTarget,
+        Outcome::Sidecars(_) => job == Job::ConvergeSidecars,
+        Outcome::Released { .. } => job == Job::Release,
+        Outcome::EcsAgent(_) => job == Job::ReadEcsAgent,
+        Outcome::Healed(_) => job == Job::HealEcs,
+        Outcome::Described(_) => job == Job::Describe,
+        Outcome::Published(_) => job == Job::Publish,
+        Outcome::Hook(_) => matches!(
+            job,
+            Job::OpenLaunch
+                | Job::CompleteLaunch
+                | Job::AbandonLaunch
+                | Job::CompleteDrain
+                | Job::ProbeDrain
+        ),
+        Outcome::Draining(_) => job == Job::SetDraining,
+        Outcome::Tasks(_) => job == Job::CountTasks,
+        Outcome::Confirmed(_) => job == Job::ConfirmEmpty,
+        Outcome::GateShut => job == Job::ShutGate,
+        Outcome::Leftovers { .. } => job == Job::StopLeftovers,
+        Outcome::SidecarsStopped(_) => job == Job::StopSidecars,
+    }
+}

@@ -1,0 +1,150 @@
+//! The machine as people see it: what it waits on, and what fails.
+
+use super::*;
+
+/// The machine as people see it.
+#[derive(Debug, Clone)]
+pub(crate) struct View<'a> {
+    pub(crate) identity: Option<&'a Identity>,
+    pub(crate) phase: Phase,
+    pub(crate) since: Moment,
+    pub(crate) waiting: String,
+    pub(crate) target: Option<&'a Target>,
+    pub(crate) container_instance: Option<&'a str>,
+    pub(crate) registration: Option<&'a Registration>,
+    pub(crate) ecs_answers: bool,
+    pub(crate) tasks: Option<usize>,
+    pub(crate) sidecars: &'a [Report],
+    pub(crate) health: Health,
+    pub(crate) health_since: Moment,
+    pub(crate) drain: Option<(Cause, Moment, Moment)>,
+}
+
+impl Machine {
+    pub(crate) fn view(&self) -> View<'_> {
+        let problem = self.problem();
+        let waiting = match problem {
+            Some(problem) if self.waiting != Waiting::Nothing => {
+                format!("{} ({problem})", self.waiting)
+            }
+            Some(problem) => problem,
+            None => self.waiting.to_string(),
+        };
+        View {
+            identity: self.world.identity.as_ref(),
+            phase: self.phase,
+            since: self.since,
+            waiting,
+            target: self.world.target.as_ref(),
+            container_instance: self.world.container_instance.as_deref(),
+            registration: self.world.registration.as_ref(),
+            ecs_answers: self.world.conditions.ecs.is_well(),
+            tasks: self.world.tasks.as_ref().and_then(known_tasks),
+            sidecars: self.world.sidecars.as_deref().unwrap_or_default(),
+            health: self.health,
+            health_since: self.health_since,
+            drain: self.drain.as_ref().map(|drain| {
+                let deadline = drain.cause.deadline(drain.began, &self.policy);
+                (drain.cause, drain.began, deadline)
+            }),
+        }
+    }
+
+    pub(super) fn tell_waiting(&mut self, actions: &mut Vec<Action>) {
+        let waiting = self.waits_on();
+        if !waiting.is_like(&self.waiting) && waiting != Waiting::Nothing {
+            actions.push(Action::Record(Entry::Waiting {
+                on: waiting.to_string(),
+            }));
+        }
+        self.waiting = waiting;
+    }
+
+    pub(super) fn waits_on(&self) -> Waiting {
+        let world = &self.world;
+        match self.phase {
+            Phase::Starting if world.identity.is_none() => Waiting::Identity,
+            Phase::Starting if !world.ecs_config => Waiting::EcsConfig,
+            Phase::Starting => self.waits_on_sidecars(Scope::BeforeTasks),
+            Phase::Gated if world.target != Some(Target::InService) => {
+                Waiting::Target(world.target.clone())
+            }
+            Phase::Gated if !self.are_sidecars_up(Scope::BeforeTasks) => {
+                self.waits_on_sidecars(Scope::BeforeTasks)
+            }
+            Phase::Gated => Waiting::Release,
+            Phase::Launching => self.waits_on_proof(),
+            Phase::Abandoning => Waiting::Termination,
+            Phase::InService | Phase::Done => Waiting::Nothing,
+            Phase::Draining => self.waits_on_tasks(),
+            Phase::Stopping => Waiting::Leftovers,
+            Phase::Flushing => Waiting::SidecarsStopping,
+            Phase::Completing => Waiting::DrainHook(self.policy.drain_hook.clone()),
+        }
+    }
+
+    pub(super) fn waits_on_sidecars(&self, scope: Scope) -> Waiting {
+        let Some(reports) = &self.world.sidecars else {
+            return Waiting::Docker;
+        };
+        let late: Vec<String> = reports
+            .iter()
+            .filter(|report| is_in(report, scope) && report.state != State::Up)
+            .map(|report| format!("{} is {}", report.name, report.state.as_str()))
+            .collect();
+        Waiting::Sidecars(late.join(", "))
+    }
+
+    pub(super) fn waits_on_proof(&self) -> Waiting {
+        let world = &self.world;
+        match &world.registration {
+            _ if !world.conditions.ecs.is_well() => Waiting::EcsService(world.unit.clone()),
+            _ if world.container_instance.is_none() => Waiting::Registration,
+            None => Waiting::Connection(None),
+            Some(known) if !known.is_ready() => Waiting::Connection(Some(format!(
+                "{}, {}",
+                known.status,
+                if known.connected {
+                    "connected"
+                } else {
+                    "not connected"
+                }
+            ))),
+            Some(_) if !self.are_sidecars_up(Scope::All) => self.waits_on_sidecars(Scope::All),
+            Some(_) if world.published.is_none() => Waiting::Permission,
+            Some(_) => Waiting::LaunchHook(self.policy.launch_hook.clone()),
+        }
+    }
+
+    pub(super) fn waits_on_tasks(&self) -> Waiting {
+        let Some(drain) = &self.drain else {
+            return Waiting::Nothing;
+        };
+        if self.world.container_instance.is_none() {
+            return Waiting::Gate;
+        }
+        if !drain.set {
+            return Waiting::SetDraining(drain.refused.clone());
+        }
+        match (&drain.confirmed, self.world.tasks.as_ref()) {
+            (Some(left @ 1..), _) => Waiting::EcsAgree(*left),
+            (
+                _,
+                Some(Tasks {
+                    by_docker: Err(_), ..
+                }),
+            ) => Waiting::Docker,
+            (_, tasks) => Waiting::Tasks(tasks.and_then(known_tasks)),
+        }
+    }
+
+    /// The last error of what is being done and fails.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.wanted(self.now).iter().find_map(|work| {
+            let job = work.job();
+            let error = self.schedule.error(job)?;
+            self.is_told(job)
+                .then(|| format!("failed to {}: {error}", job.as_str()))
+        })
+    }
+}
