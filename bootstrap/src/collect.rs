@@ -262,9 +262,11 @@ fn judge<T>(
     leaving: bool,
     resource: T,
 ) -> Presence<T> {
-    match Presence::judge(tags, &desired.identity, group, || resource) {
-        Presence::Owned(_) if leaving => Presence::Leaving,
-        presence => presence,
+    let presence = Presence::judge(tags, &desired.identity, group, || resource);
+    if leaving && presence.is_ours() {
+        Presence::Leaving
+    } else {
+        presence
     }
 }
 

@@ -125,7 +125,7 @@ pub(crate) async fn execute<R: Runner>(plan: &Plan, runner: &R, stop: &Stop) -> 
 
 /// A step that only waits is given up on a stop: `None`.
 async fn run<R: Runner>(runner: &R, step: &Step, stop: &Stop) -> Option<anyhow::Result<()>> {
-    if !step.is_wait() {
+    if step.awaited().is_none() {
         return Some(runner.run(step).await);
     }
     tokio::select! {
@@ -142,7 +142,7 @@ mod tests {
     use anyhow::bail;
 
     use super::*;
-    use crate::plan::{Goal, Planned};
+    use crate::plan::{AutoScalingStep, Goal, IamStep, Planned};
 
     /// Records what ran; fails at one step, and can ask for a stop at another.
     #[derive(Default)]
@@ -158,9 +158,13 @@ mod tests {
         async fn run(&self, step: &Step) -> anyhow::Result<()> {
             self.running.set(self.running.get() + 1);
             self.most.set(self.most.get().max(self.running.get()));
-            tokio::task::yield_now().await;
+            // The longer the name, the longer it takes.
+            let name = step.title();
+            for _ in 0..name.len() {
+                tokio::task::yield_now().await;
+            }
             self.running.set(self.running.get() - 1);
-            let Step::DeleteRole { name } = step else {
+            let Step::Iam(IamStep::DeleteRole { name }) = step else {
                 return std::future::pending().await;
             };
             if let Some((at, Some(sender))) = &self.stops
@@ -185,9 +189,9 @@ mod tests {
             steps: names
                 .iter()
                 .map(|(name, after)| Planned {
-                    step: Step::DeleteRole {
+                    step: Step::Iam(IamStep::DeleteRole {
                         name: (*name).to_owned(),
-                    },
+                    }),
                     after: after.to_vec(),
                 })
                 .collect(),
@@ -230,7 +234,7 @@ mod tests {
     async fn a_stop_ends_waits_and_starts_nothing_new() {
         let mut plan = steps(&[("first", &[]), ("second", &[0])]);
         plan.steps.push(Planned {
-            step: Step::AwaitFirstNode { group: "g".into() },
+            step: Step::AutoScaling(AutoScalingStep::AwaitFirstNode { group: "g".into() }),
             after: vec![],
         });
         let (sender, stop) = Stop::new();

@@ -160,7 +160,7 @@ impl Session {
         watch: &Watch<'_>,
         progress: &Progress<'_>,
     ) -> Result<()> {
-        let apply = Apply::new(&self.cloud, &self.desired, watch, progress);
+        let apply = Apply::new(&self.cloud, watch, progress);
         let result = execute::execute(plan, &apply, &watch.stop).await;
         result.map_err(|halt| anyhow!("{halt}\n{}", self.how_to_go_on(plan.goal)))
     }

@@ -90,7 +90,6 @@ impl<'a> Watch<'a> {
     /// group that this run started then wants no more nodes than are ready, so that no launch is
     /// repeated for ever; one that was at work before is left alone.
     pub(crate) async fn ready(&self, group: &str, wanted: Option<u32>) -> Result<()> {
-        self.remember(group).await?;
         match self.wait(group, wanted).await {
             Ok(()) => {
                 self.progress.settled(group);
@@ -107,7 +106,7 @@ impl<'a> Watch<'a> {
         let deadline = began + hook + LAUNCH_MARGIN;
         let mut looked: Option<(Instant, Vec<String>)> = None;
         loop {
-            let all = self.observe().await?;
+            let all = self.observe(began).await?;
             let Some(nodes) = all.iter().find(|nodes| nodes.group == group) else {
                 bail!("auto scaling group {group} is gone: somebody deleted it meanwhile");
             };
@@ -117,6 +116,7 @@ impl<'a> Watch<'a> {
                 return Ok(());
             }
 
+            self.remember(group).await?;
             let ids: Vec<String> = nodes.nodes.iter().map(identity).collect();
             let is_due = looked
                 .as_ref()
@@ -145,17 +145,19 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// All groups' nodes, read anew unless somebody just did.
-    async fn observe(&self) -> Result<Arc<Vec<Nodes>>> {
+    /// All groups' nodes, read anew unless somebody just did; never as they were before `since`.
+    async fn observe(&self, since: Instant) -> Result<Arc<Vec<Nodes>>> {
         let mut latest = self.latest.lock().await;
         if let Some((at, nodes)) = &*latest
             && at.elapsed() < FRESH
+            && *at >= since
         {
             return Ok(Arc::clone(nodes));
         }
         let groups: Vec<String> = self.groups.keys().cloned().collect();
+        let at = Instant::now();
         let nodes = Arc::new(nodes::observe(self.cloud, &self.cluster, &groups).await?);
-        *latest = Some((Instant::now(), Arc::clone(&nodes)));
+        *latest = Some((at, Arc::clone(&nodes)));
         Ok(nodes)
     }
 

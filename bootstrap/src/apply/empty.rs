@@ -3,6 +3,7 @@
 //! The agent answers its node's hooks. Where it cannot, because it is dead or the node never came
 //! so far, this does it in its place: only for an instance without a live task, and only after
 //! giving the agent time to do so itself.
+#![allow(clippy::disallowed_methods, reason = "waits for AWS: needs the clock")]
 
 use std::{
     collections::BTreeMap,
@@ -12,12 +13,12 @@ use std::{
 use anyhow::{Result, bail};
 use fleet_agent_config::names::{DRAIN_HOOK, LAUNCH_HOOK};
 
-use super::{Apply, is_busy};
+use super::{Apply, RELEASE_LIMIT, is_in_use};
 use crate::{
     cloud::Kind,
     desired::{Hook, Transition},
     inventory::{AutoScalingGroup, Instance},
-    plan::{GroupChange, Step},
+    plan::GroupChange,
     watch::POLL,
 };
 
@@ -31,7 +32,7 @@ const EMPTY_LIMIT: Duration = Duration::from_secs(75 * 60);
 impl Apply<'_> {
     /// Sets every size to zero and waits until no instance is left.
     pub(super) async fn empty_group(&self, group: &str, cluster: &str) -> Result<()> {
-        self.shrink(group, cluster).await?;
+        self.shrink(group).await?;
         let mut hooks: Option<Vec<Hook>> = None;
         let mut idle_since: BTreeMap<String, Instant> = BTreeMap::new();
         let began = Instant::now();
@@ -82,7 +83,7 @@ impl Apply<'_> {
     }
 
     /// With a maximum of zero ECS cannot scale it out again.
-    async fn shrink(&self, group: &str, cluster: &str) -> Result<()> {
+    async fn shrink(&self, group: &str) -> Result<()> {
         let change = GroupChange {
             min: Some(0),
             max: Some(0),
@@ -90,12 +91,8 @@ impl Apply<'_> {
             new_instances_protected: Some(false),
             ..GroupChange::default()
         };
-        let step = Step::EmptyGroup {
-            group: group.to_owned(),
-            cluster: cluster.to_owned(),
-        };
         let update = || self.cloud.autoscaling.update(group, &change, None);
-        self.patiently(&step, super::RELEASE_LIMIT, is_busy, update)
+        self.patiently(format!("empty {group}"), RELEASE_LIMIT, is_in_use, update)
             .await
     }
 

@@ -71,6 +71,8 @@ pub(super) fn read(data: ResponseLaunchTemplateData) -> Template {
         user_data: STANDARD.decode(user_data).unwrap_or_default(),
         tags: specifications
             .into_iter()
+            // The template's own tags are no part of its data, though moto says so.
+            .filter(|spec| spec.resource_type != Some(ResourceType::LaunchTemplate))
             .filter_map(|spec| Some((spec.resource_type?.as_str().to_owned(), tags(spec.tags))))
             .collect(),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Goal, Plan, Step};
+use super::{AutoScalingStep, Ec2Step, EcsStep, Goal, IamStep, ParameterStep, Plan, Step};
 use crate::{desired::Desired, inventory::Inventory};
 
 /// Everything wrong with a plan.
@@ -19,7 +19,7 @@ pub(super) fn check(plan: &Plan, desired: &Desired, inventory: &Inventory) -> Ve
         }
         if plan.goal == Goal::Up
             && planned.step.title().starts_with("delete ")
-            && !matches!(planned.step, Step::DeleteRolePolicy { .. })
+            && !matches!(planned.step, Step::Iam(IamStep::DeleteRolePolicy { .. }))
         {
             wrong.push(format!("{} on the way up", planned.step.title()));
         }
@@ -85,7 +85,7 @@ fn same_group(a: &Step, b: &Step, desired: &Desired) -> bool {
         desired
             .groups
             .iter()
-            .position(|group| title.contains(&format!("-{}", group.name)))
+            .position(|group| title.split(['-', '/']).any(|part| part == group.name))
     };
     match (group(a), group(b)) {
         (Some(a), Some(b)) => a == b,
@@ -109,39 +109,36 @@ fn transitive(plan: &Plan, index: usize) -> BTreeSet<usize> {
 /// The existing resource that a step changes or deletes.
 fn touched(step: &Step) -> Option<&str> {
     match step {
-        Step::UpdateTrustPolicy { role, .. } | Step::DetachRolePolicy { role, .. } => Some(role),
-        Step::DeleteRole { name }
-        | Step::DeleteInstanceProfile { name }
-        | Step::DeleteSecurityGroup { name, .. }
-        | Step::RevokeIngress { name, .. }
-        | Step::CreateLaunchTemplateVersion { name, .. }
-        | Step::DeleteLaunchTemplate { name }
-        | Step::DeleteCluster { name }
-        | Step::DeleteAutoScalingGroup { name }
-        | Step::DeleteCapacityProvider { name }
-        | Step::UpdateCapacityProvider { name, .. }
-        | Step::DeleteParameter { name } => Some(name),
-        Step::EmptyGroup { group, .. } => Some(group),
-        Step::DeleteService { cluster, .. }
-        | Step::StopTasks { cluster, .. }
-        | Step::DeregisterContainerInstances { cluster } => Some(cluster),
-        Step::DeleteRolePolicy { .. }
-        | Step::RemoveRoleFromInstanceProfile { .. }
-        | Step::CreateRole { .. }
-        | Step::PutRolePolicy { .. }
-        | Step::CreateInstanceProfile { .. }
-        | Step::AddRoleToInstanceProfile { .. }
-        | Step::CreateSecurityGroup { .. }
-        | Step::CreateLaunchTemplate { .. }
-        | Step::CreateCluster { .. }
-        | Step::PutClusterCapacityProviders { .. }
-        | Step::CreateAutoScalingGroup(_)
-        | Step::UpdateAutoScalingGroup { .. }
-        | Step::PutLifecycleHook { .. }
-        | Step::StartFirstNode { .. }
-        | Step::AwaitFirstNode { .. }
-        | Step::CreateCapacityProvider { .. }
-        | Step::PutParameter { .. }
+        Step::Iam(
+            IamStep::UpdateTrustPolicy { role: name, .. }
+            | IamStep::DetachRolePolicy { role: name, .. }
+            | IamStep::DeleteRole { name }
+            | IamStep::DeleteInstanceProfile { name },
+        )
+        | Step::Ec2(
+            Ec2Step::DeleteSecurityGroup { name, .. }
+            | Ec2Step::RevokeIngress { name, .. }
+            | Ec2Step::CreateLaunchTemplateVersion { name, .. }
+            | Ec2Step::DeleteLaunchTemplate { name },
+        )
+        | Step::AutoScaling(
+            AutoScalingStep::Delete { name } | AutoScalingStep::Empty { group: name, .. },
+        )
+        | Step::Ecs(
+            EcsStep::DeleteCluster { name }
+            | EcsStep::DeleteCapacityProvider { name }
+            | EcsStep::UpdateCapacityProvider { name, .. }
+            | EcsStep::DeleteService { cluster: name, .. }
+            | EcsStep::StopTasks { cluster: name, .. }
+            | EcsStep::DeregisterContainerInstances { cluster: name },
+        )
+        | Step::Parameter(ParameterStep::Delete { name }) => Some(name),
+        // What creates is refused by AWS where something is; the rest acts on what was created.
+        Step::Iam(_)
+        | Step::Ec2(_)
+        | Step::AutoScaling(_)
+        | Step::Ecs(_)
+        | Step::Parameter(_)
         | Step::Tag { .. } => None,
     }
 }

@@ -4,7 +4,10 @@
 //! The capacity provider stays attached until its group is empty: detached earlier, ECS's own
 //! draining hook is orphaned and holds each instance for an hour.
 
-use super::{Builder, Goal, Mark, Plan, Step, Steps};
+use super::{
+    AutoScalingStep, Builder, Ec2Step, EcsStep, Goal, IamStep, Mark, ParameterStep, Plan, Step,
+    Steps,
+};
 use crate::{
     desired::{self, Desired},
     inventory::{Cluster, Group, Inventory, Presence},
@@ -57,7 +60,7 @@ impl Down<'_> {
         let mut steps = Steps::new();
         for service in &cluster.workload.services {
             self.builder.line(Mark::Delete, "service", service, "");
-            let delete = Step::DeleteService {
+            let delete = EcsStep::DeleteService {
                 cluster: name.clone(),
                 service: service.clone(),
             };
@@ -71,7 +74,7 @@ impl Down<'_> {
                 name,
                 format!("{} that no service keeps", tasks.len()),
             );
-            let stop = Step::StopTasks {
+            let stop = EcsStep::StopTasks {
                 cluster: name.clone(),
                 tasks: tasks.clone(),
             };
@@ -82,7 +85,7 @@ impl Down<'_> {
 
     fn empty(&mut self, group: &desired::Group, found: &Group, after: &[usize]) -> Option<usize> {
         found.auto_scaling_group.owned()?;
-        let empty = Step::EmptyGroup {
+        let empty = AutoScalingStep::Empty {
             group: group.auto_scaling_group.name.clone(),
             cluster: self.desired.cluster.name.clone(),
         };
@@ -106,7 +109,7 @@ impl Down<'_> {
         if !cluster.providers.iter().any(is_ours) {
             return Steps::new();
         }
-        let put = Step::PutClusterCapacityProviders {
+        let put = EcsStep::PutClusterCapacityProviders {
             cluster: self.desired.cluster.name.clone(),
             providers: without(&cluster.providers, is_ours),
             default_strategy: cluster
@@ -131,7 +134,7 @@ impl Down<'_> {
             "capacity-provider",
             &group.capacity_provider.name,
             &found.capacity_provider,
-            |_| Step::DeleteCapacityProvider {
+            |_| EcsStep::DeleteCapacityProvider {
                 name: group.capacity_provider.name.clone(),
             },
             [emptied, detached].concat(),
@@ -140,7 +143,7 @@ impl Down<'_> {
             "auto-scaling-group",
             &group.auto_scaling_group.name,
             &found.auto_scaling_group,
-            |_| Step::DeleteAutoScalingGroup {
+            |_| AutoScalingStep::Delete {
                 name: group.auto_scaling_group.name.clone(),
             },
             [&provider, emptied].concat(),
@@ -159,7 +162,7 @@ impl Down<'_> {
             "launch-template",
             &group.launch_template.name,
             &found.launch_template,
-            |_| Step::DeleteLaunchTemplate {
+            |_| Ec2Step::DeleteLaunchTemplate {
                 name: group.launch_template.name.clone(),
             },
             asg.clone(),
@@ -169,7 +172,7 @@ impl Down<'_> {
             "parameter",
             &group.parameter.name,
             &found.parameter,
-            |_| Step::DeleteParameter {
+            |_| ParameterStep::Delete {
                 name: group.parameter.name.clone(),
             },
             asg.clone(),
@@ -178,7 +181,7 @@ impl Down<'_> {
             "security-group",
             &group.security_group.name,
             &found.security_group,
-            |found| Step::DeleteSecurityGroup {
+            |found| Ec2Step::DeleteSecurityGroup {
                 name: group.security_group.name.clone(),
                 id: found.map_or_else(String::new, |group| group.id.clone()),
             },
@@ -193,7 +196,7 @@ impl Down<'_> {
         let mut removed = Steps::new();
         if let Some(profile) = found.instance_profile.owned() {
             for member in &profile.roles {
-                let remove = Step::RemoveRoleFromInstanceProfile {
+                let remove = IamStep::RemoveRoleFromInstanceProfile {
                     profile: group.instance_profile.clone(),
                     role: member.clone(),
                 };
@@ -205,7 +208,7 @@ impl Down<'_> {
             "instance-profile",
             &group.instance_profile,
             &found.instance_profile,
-            |_| Step::DeleteInstanceProfile {
+            |_| IamStep::DeleteInstanceProfile {
                 name: group.instance_profile.clone(),
             },
             after.clone(),
@@ -213,14 +216,14 @@ impl Down<'_> {
         let mut cleared = after;
         if let Some(found) = found.role.owned() {
             for policy in found.inline_policies.keys() {
-                let delete = Step::DeleteRolePolicy {
+                let delete = IamStep::DeleteRolePolicy {
                     role: role.clone(),
                     policy: policy.clone(),
                 };
                 cleared.push(self.builder.step(delete, asg.iter().copied()));
             }
             for arn in &found.attached_policies {
-                let detach = Step::DetachRolePolicy {
+                let detach = IamStep::DetachRolePolicy {
                     role: role.clone(),
                     arn: arn.clone(),
                 };
@@ -231,7 +234,7 @@ impl Down<'_> {
             "role",
             role,
             &found.role,
-            |_| Step::DeleteRole { name: role.clone() },
+            |_| IamStep::DeleteRole { name: role.clone() },
             cleared,
         );
     }
@@ -240,7 +243,7 @@ impl Down<'_> {
         let name = &self.desired.cluster.name;
         let mut after = gone.to_vec();
         if self.inventory.cluster.owned().is_some() {
-            let deregister = Step::DeregisterContainerInstances {
+            let deregister = EcsStep::DeregisterContainerInstances {
                 cluster: name.clone(),
             };
             after = vec![self.builder.step(deregister, gone.iter().copied())];
@@ -251,7 +254,7 @@ impl Down<'_> {
             "cluster",
             name,
             &self.inventory.cluster,
-            |_| Step::DeleteCluster { name: name.clone() },
+            |_| EcsStep::DeleteCluster { name: name.clone() },
             after,
         );
         if let (Some(line), Some(detail)) = (self.builder.plan.lines.get_mut(before), detail) {
@@ -260,12 +263,12 @@ impl Down<'_> {
     }
 
     /// Deletes what is ours and names what is not; what is already leaving is waited for.
-    fn delete<T>(
+    fn delete<T, S: Into<Step>>(
         &mut self,
         kind: &'static str,
         name: &str,
         presence: &Presence<T>,
-        step: impl FnOnce(Option<&T>) -> Step,
+        step: impl FnOnce(Option<&T>) -> S,
         after: Steps,
     ) -> Steps {
         let detail = match presence {

@@ -21,7 +21,10 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 pub(crate) use conflicts::Conflict;
-pub(crate) use step::{GroupChange, NewGroup, Step, Taggable, TemplateUse, Version};
+pub(crate) use step::{
+    AutoScalingStep, Ec2Step, EcsStep, GroupChange, IamStep, NewGroup, ParameterStep, Step,
+    Taggable, TemplateUse, Version,
+};
 
 use crate::{desired::Desired, inventory::Inventory};
 
@@ -103,11 +106,8 @@ pub(crate) fn plan(
 impl Plan {
     /// Auto Scaling groups whose first nodes this plan starts.
     pub(crate) fn opened(&self) -> BTreeSet<String> {
-        let opened = |planned: &Planned| match &planned.step {
-            Step::AwaitFirstNode { group } => Some(group.clone()),
-            _ => None,
-        };
-        self.steps.iter().filter_map(opened).collect()
+        let steps = self.steps.iter().map(|planned| &planned.step);
+        steps.filter_map(Step::awaited).map(str::to_owned).collect()
     }
 }
 
@@ -132,11 +132,14 @@ impl Builder {
     }
 
     /// Adds a step and returns its index.
-    fn step(&mut self, step: Step, after: impl IntoIterator<Item = usize>) -> usize {
+    fn step(&mut self, step: impl Into<Step>, after: impl IntoIterator<Item = usize>) -> usize {
         let mut after: Vec<usize> = after.into_iter().collect();
         after.sort_unstable();
         after.dedup();
-        self.plan.steps.push(Planned { step, after });
+        self.plan.steps.push(Planned {
+            step: step.into(),
+            after,
+        });
         self.plan.steps.len() - 1
     }
 

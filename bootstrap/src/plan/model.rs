@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::{GroupChange, Step, Taggable, TemplateUse, Version};
+use super::{
+    AutoScalingStep, Ec2Step, EcsStep, GroupChange, IamStep, ParameterStep, Step, Taggable,
+    TemplateUse, Version,
+};
 use crate::{
     desired::{
         self, AutoScalingGroup as WantedGroup, CapacityProvider as WantedProvider, Desired, Hook,
@@ -159,10 +162,30 @@ struct World<'a> {
 }
 
 impl World<'_> {
-    #[allow(clippy::too_many_lines, reason = "one arm a step")]
     fn apply(&mut self, step: &Step) -> Result<(), String> {
         match step {
-            Step::CreateRole {
+            Step::Iam(step) => self.iam(step),
+            Step::Ec2(step) => self.ec2(step),
+            Step::AutoScaling(step) => self.auto_scaling(step),
+            Step::Ecs(step) => self.ecs(step),
+            Step::Parameter(step) => self.parameter(step),
+            Step::Tag { resource, tags } => {
+                if let Taggable::AutoScalingGroup(name) = resource {
+                    self.asg(name)?.tags.extend(tags.clone());
+                    return Ok(());
+                }
+                let plain = tags
+                    .iter()
+                    .map(|(key, tag)| (key.clone(), tag.value.clone()));
+                self.tags(resource)?.extend(plain);
+                Ok(())
+            }
+        }
+    }
+
+    fn iam(&mut self, step: &IamStep) -> Result<(), String> {
+        match step {
+            IamStep::CreateRole {
                 name,
                 trust_policy,
                 tags,
@@ -174,11 +197,11 @@ impl World<'_> {
                 };
                 create(&mut self.group(|g| g.role.name == *name)?.role, role)
             }
-            Step::UpdateTrustPolicy { role, trust_policy } => {
+            IamStep::UpdateTrustPolicy { role, trust_policy } => {
                 self.role(role)?.trust_policy = trust_policy.clone();
                 Ok(())
             }
-            Step::PutRolePolicy {
+            IamStep::PutRolePolicy {
                 role,
                 policy,
                 document,
@@ -187,17 +210,17 @@ impl World<'_> {
                 policies.insert(policy.clone(), Some(document.clone()));
                 Ok(())
             }
-            Step::DeleteRolePolicy { role, policy } => {
+            IamStep::DeleteRolePolicy { role, policy } => {
                 let removed = self.role(role)?.inline_policies.remove(policy);
                 removed.map(|_| ()).ok_or("NoSuchEntity".into())
             }
-            Step::DetachRolePolicy { role, arn } => {
+            IamStep::DetachRolePolicy { role, arn } => {
                 self.role(role)?
                     .attached_policies
                     .retain(|other| other != arn);
                 Ok(())
             }
-            Step::DeleteRole { name } => {
+            IamStep::DeleteRole { name } => {
                 let in_profile = self.inventory.groups.values().any(|g| {
                     g.instance_profile
                         .owned()
@@ -213,7 +236,7 @@ impl World<'_> {
                 self.group(|g| g.role.name == *name)?.role = Presence::Absent;
                 Ok(())
             }
-            Step::CreateInstanceProfile { name, tags } => {
+            IamStep::CreateInstanceProfile { name, tags } => {
                 let profile = InstanceProfile {
                     tags: tags.clone(),
                     roles: Vec::new(),
@@ -225,7 +248,7 @@ impl World<'_> {
                     profile,
                 )
             }
-            Step::AddRoleToInstanceProfile { profile, role } => {
+            IamStep::AddRoleToInstanceProfile { profile, role } => {
                 self.role(role)?;
                 let profile = self.profile(profile)?;
                 if !profile.roles.is_empty() {
@@ -234,11 +257,11 @@ impl World<'_> {
                 profile.roles.push(role.clone());
                 Ok(())
             }
-            Step::RemoveRoleFromInstanceProfile { profile, role } => {
+            IamStep::RemoveRoleFromInstanceProfile { profile, role } => {
                 self.profile(profile)?.roles.retain(|other| other != role);
                 Ok(())
             }
-            Step::DeleteInstanceProfile { name } => {
+            IamStep::DeleteInstanceProfile { name } => {
                 if !self.profile(name)?.roles.is_empty() {
                     return Err("DeleteConflict".into());
                 }
@@ -246,7 +269,12 @@ impl World<'_> {
                     .instance_profile = Presence::Absent;
                 Ok(())
             }
-            Step::CreateSecurityGroup { name, tags, .. } => {
+        }
+    }
+
+    fn ec2(&mut self, step: &Ec2Step) -> Result<(), String> {
+        match step {
+            Ec2Step::CreateSecurityGroup { name, tags, .. } => {
                 let group = SecurityGroup {
                     id: format!("id-of-{name}"),
                     tags: tags.clone(),
@@ -259,13 +287,13 @@ impl World<'_> {
                     group,
                 )
             }
-            Step::RevokeIngress { name, rules, .. } => {
+            Ec2Step::RevokeIngress { name, rules, .. } => {
                 let group = self.group(|g| g.security_group.name == *name)?;
                 let group = existing(&mut group.security_group)?;
                 group.ingress.retain(|rule| !rules.contains(rule));
                 Ok(())
             }
-            Step::DeleteSecurityGroup { name, .. } => {
+            Ec2Step::DeleteSecurityGroup { name, .. } => {
                 let group = self.group(|g| g.security_group.name == *name)?;
                 let busy = group
                     .auto_scaling_group
@@ -277,7 +305,7 @@ impl World<'_> {
                 group.security_group = Presence::Absent;
                 Ok(())
             }
-            Step::CreateLaunchTemplate {
+            Ec2Step::CreateLaunchTemplate {
                 name,
                 template,
                 tags,
@@ -295,7 +323,7 @@ impl World<'_> {
                     created,
                 )
             }
-            Step::CreateLaunchTemplateVersion { name, template } => {
+            Ec2Step::CreateLaunchTemplateVersion { name, template } => {
                 let latest = self.resolved(template)?;
                 let found = self.group(|g| g.launch_template.name == *name)?;
                 let found = existing(&mut found.launch_template)?;
@@ -303,68 +331,17 @@ impl World<'_> {
                 found.latest = latest;
                 Ok(())
             }
-            Step::DeleteLaunchTemplate { name } => {
+            Ec2Step::DeleteLaunchTemplate { name } => {
                 self.group(|g| g.launch_template.name == *name)?
                     .launch_template = Presence::Absent;
                 Ok(())
             }
-            Step::CreateCluster { name, tags } => {
-                let cluster = Cluster {
-                    arn: format!("arn:cluster/{name}"),
-                    tags: tags.clone(),
-                    ..Cluster::default()
-                };
-                create(&mut self.inventory.cluster, cluster)
-            }
-            Step::PutClusterCapacityProviders {
-                providers,
-                default_strategy,
-                ..
-            } => {
-                let unknown = providers.iter().find(|name| {
-                    !name.starts_with("FARGATE")
-                        && !self.inventory.groups.values().any(|g| {
-                            g.capacity_provider
-                                .owned()
-                                .is_some_and(|p| p.arn.ends_with(*name))
-                        })
-                });
-                if let Some(unknown) = unknown {
-                    return Err(format!("no capacity provider {unknown}"));
-                }
-                let cluster = existing(&mut self.inventory.cluster)?;
-                cluster.providers.clone_from(providers);
-                cluster.default_strategy.clone_from(default_strategy);
-                Ok(())
-            }
-            Step::DeleteService { service, .. } => {
-                let workload = &mut existing(&mut self.inventory.cluster)?.workload;
-                workload.services.retain(|other| other != service);
-                Ok(())
-            }
-            Step::StopTasks { tasks, .. } => {
-                let workload = &mut existing(&mut self.inventory.cluster)?.workload;
-                workload
-                    .standalone_tasks
-                    .retain(|other| !tasks.contains(other));
-                Ok(())
-            }
-            Step::DeregisterContainerInstances { .. } => {
-                existing(&mut self.inventory.cluster)?
-                    .workload
-                    .container_instances = 0;
-                Ok(())
-            }
-            Step::DeleteCluster { .. } => {
-                let cluster = existing(&mut self.inventory.cluster)?;
-                if !cluster.workload.services.is_empty() || cluster.workload.container_instances > 0
-                {
-                    return Err("ClusterContains".into());
-                }
-                self.inventory.cluster = Presence::Absent;
-                Ok(())
-            }
-            Step::CreateAutoScalingGroup(new) => {
+        }
+    }
+
+    fn auto_scaling(&mut self, step: &AutoScalingStep) -> Result<(), String> {
+        match step {
+            AutoScalingStep::Create(new) => {
                 let version = self.version(&new.template)?;
                 let group = self.group(|g| g.auto_scaling_group.name == new.name)?;
                 if group
@@ -387,31 +364,31 @@ impl World<'_> {
                 };
                 create(&mut group.auto_scaling_group, asg)
             }
-            Step::UpdateAutoScalingGroup { name, change } => self.update_group(name, change),
-            Step::PutLifecycleHook { group, hook } => {
+            AutoScalingStep::Update { name, change } => self.update_group(name, change),
+            AutoScalingStep::PutHook { group, hook } => {
                 let hooks = &mut self.asg(group)?.hooks;
                 hooks.retain(|other| other.name != hook.name);
                 hooks.push(hook.clone());
                 Ok(())
             }
-            Step::StartFirstNode { group } => {
+            AutoScalingStep::StartFirstNode { group } => {
                 let change = GroupChange {
                     desired: Some(1),
                     ..GroupChange::default()
                 };
                 self.update_group(group, &change)
             }
-            Step::AwaitFirstNode { group } => match self.asg(group)?.instances.len() {
+            AutoScalingStep::AwaitFirstNode { group } => match self.asg(group)?.instances.len() {
                 0 => Err("would wait for ever".into()),
                 _ => Ok(()),
             },
-            Step::EmptyGroup { group, .. } => {
+            AutoScalingStep::Empty { group, .. } => {
                 let asg = self.asg(group)?;
                 (asg.min, asg.max, asg.desired) = (0, 0, 0);
                 asg.instances.clear();
                 Ok(())
             }
-            Step::DeleteAutoScalingGroup { name } => {
+            AutoScalingStep::Delete { name } => {
                 let group = self.group(|g| g.auto_scaling_group.name == *name)?;
                 if group
                     .auto_scaling_group
@@ -423,7 +400,68 @@ impl World<'_> {
                 group.auto_scaling_group = Presence::Absent;
                 Ok(())
             }
-            Step::CreateCapacityProvider {
+        }
+    }
+
+    fn ecs(&mut self, step: &EcsStep) -> Result<(), String> {
+        match step {
+            EcsStep::CreateCluster { name, tags } => {
+                let cluster = Cluster {
+                    arn: format!("arn:cluster/{name}"),
+                    tags: tags.clone(),
+                    ..Cluster::default()
+                };
+                create(&mut self.inventory.cluster, cluster)
+            }
+            EcsStep::PutClusterCapacityProviders {
+                providers,
+                default_strategy,
+                ..
+            } => {
+                let unknown = providers.iter().find(|name| {
+                    !name.starts_with("FARGATE")
+                        && !self.inventory.groups.values().any(|g| {
+                            g.capacity_provider
+                                .owned()
+                                .is_some_and(|p| p.arn.ends_with(*name))
+                        })
+                });
+                if let Some(unknown) = unknown {
+                    return Err(format!("no capacity provider {unknown}"));
+                }
+                let cluster = existing(&mut self.inventory.cluster)?;
+                cluster.providers.clone_from(providers);
+                cluster.default_strategy.clone_from(default_strategy);
+                Ok(())
+            }
+            EcsStep::DeleteService { service, .. } => {
+                let workload = &mut existing(&mut self.inventory.cluster)?.workload;
+                workload.services.retain(|other| other != service);
+                Ok(())
+            }
+            EcsStep::StopTasks { tasks, .. } => {
+                let workload = &mut existing(&mut self.inventory.cluster)?.workload;
+                workload
+                    .standalone_tasks
+                    .retain(|other| !tasks.contains(other));
+                Ok(())
+            }
+            EcsStep::DeregisterContainerInstances { .. } => {
+                existing(&mut self.inventory.cluster)?
+                    .workload
+                    .container_instances = 0;
+                Ok(())
+            }
+            EcsStep::DeleteCluster { .. } => {
+                let cluster = existing(&mut self.inventory.cluster)?;
+                if !cluster.workload.services.is_empty() || cluster.workload.container_instances > 0
+                {
+                    return Err("ClusterContains".into());
+                }
+                self.inventory.cluster = Presence::Absent;
+                Ok(())
+            }
+            EcsStep::CreateCapacityProvider {
                 name,
                 auto_scaling_group,
                 settings,
@@ -443,12 +481,12 @@ impl World<'_> {
                     provider,
                 )
             }
-            Step::UpdateCapacityProvider { name, settings } => {
+            EcsStep::UpdateCapacityProvider { name, settings } => {
                 let group = self.group(|g| g.capacity_provider.name == *name)?;
                 existing(&mut group.capacity_provider)?.settings = settings.clone();
                 Ok(())
             }
-            Step::DeleteCapacityProvider { name } => {
+            EcsStep::DeleteCapacityProvider { name } => {
                 let attached = self
                     .inventory
                     .cluster
@@ -461,7 +499,12 @@ impl World<'_> {
                     .capacity_provider = Presence::Absent;
                 Ok(())
             }
-            Step::PutParameter { name, value, tags } => {
+        }
+    }
+
+    fn parameter(&mut self, step: &ParameterStep) -> Result<(), String> {
+        match step {
+            ParameterStep::Put { name, value, tags } => {
                 let presence = &mut self.group(|g| g.parameter.name == *name)?.parameter;
                 match (tags, presence) {
                     (Some(tags), absent @ Presence::Absent) => {
@@ -478,19 +521,8 @@ impl World<'_> {
                     _ => Err("tags and overwrite do not go together".into()),
                 }
             }
-            Step::DeleteParameter { name } => {
+            ParameterStep::Delete { name } => {
                 self.group(|g| g.parameter.name == *name)?.parameter = Presence::Absent;
-                Ok(())
-            }
-            Step::Tag { resource, tags } => {
-                if let Taggable::AutoScalingGroup(name) = resource {
-                    self.asg(name)?.tags.extend(tags.clone());
-                    return Ok(());
-                }
-                let plain = tags
-                    .iter()
-                    .map(|(key, tag)| (key.clone(), tag.value.clone()));
-                self.tags(resource)?.extend(plain);
                 Ok(())
             }
         }

@@ -12,8 +12,24 @@ use crate::{
 
 /// One write, or one wait, against AWS.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "do", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Step {
+    Iam(IamStep),
+    Ec2(Ec2Step),
+    AutoScaling(AutoScalingStep),
+    Ecs(EcsStep),
+    Parameter(ParameterStep),
+    /// Adds tags, or sets their values; never removes one.
+    Tag {
+        resource: Taggable,
+        tags: BTreeMap<String, GroupTag>,
+    },
+}
+
+/// Roles and instance profiles.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(crate) enum IamStep {
     CreateRole {
         name: String,
         trust_policy: Value,
@@ -54,6 +70,12 @@ pub(crate) enum Step {
     DeleteInstanceProfile {
         name: String,
     },
+}
+
+/// Security groups and launch templates.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(crate) enum Ec2Step {
     CreateSecurityGroup {
         name: String,
         description: String,
@@ -81,6 +103,44 @@ pub(crate) enum Step {
     DeleteLaunchTemplate {
         name: String,
     },
+}
+
+/// Auto Scaling groups.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(crate) enum AutoScalingStep {
+    Create(Box<NewGroup>),
+    Update {
+        name: String,
+        change: GroupChange,
+    },
+    PutHook {
+        group: String,
+        hook: Hook,
+    },
+    /// Sets the desired capacity of a group that has never run to one.
+    StartFirstNode {
+        group: String,
+    },
+    /// Waits until that node has proven itself.
+    AwaitFirstNode {
+        group: String,
+    },
+    /// Clears protection, sets every size to zero and waits until the last instance is gone,
+    /// answering the hooks of those whose tasks are.
+    Empty {
+        group: String,
+        cluster: String,
+    },
+    Delete {
+        name: String,
+    },
+}
+
+/// Clusters, capacity providers and what runs on them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(crate) enum EcsStep {
     CreateCluster {
         name: String,
         tags: Tags,
@@ -107,32 +167,6 @@ pub(crate) enum Step {
     DeleteCluster {
         name: String,
     },
-    CreateAutoScalingGroup(Box<NewGroup>),
-    UpdateAutoScalingGroup {
-        name: String,
-        change: GroupChange,
-    },
-    PutLifecycleHook {
-        group: String,
-        hook: Hook,
-    },
-    /// Sets the desired capacity of a group that has never run to one.
-    StartFirstNode {
-        group: String,
-    },
-    /// Waits until that node has proven itself.
-    AwaitFirstNode {
-        group: String,
-    },
-    /// Clears protection, sets every size to zero and waits until the last instance is gone,
-    /// answering the hooks of those whose tasks are.
-    EmptyGroup {
-        group: String,
-        cluster: String,
-    },
-    DeleteAutoScalingGroup {
-        name: String,
-    },
     CreateCapacityProvider {
         name: String,
         auto_scaling_group: String,
@@ -147,20 +181,51 @@ pub(crate) enum Step {
     DeleteCapacityProvider {
         name: String,
     },
+}
+
+/// SSM parameters.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(crate) enum ParameterStep {
     /// With tags when it is created: SSM refuses tags together with an overwrite.
-    PutParameter {
+    Put {
         name: String,
         value: String,
         tags: Option<Tags>,
     },
-    DeleteParameter {
+    Delete {
         name: String,
     },
-    /// Adds tags, or sets their values; never removes one.
-    Tag {
-        resource: Taggable,
-        tags: BTreeMap<String, GroupTag>,
-    },
+}
+
+impl From<IamStep> for Step {
+    fn from(step: IamStep) -> Self {
+        Self::Iam(step)
+    }
+}
+
+impl From<Ec2Step> for Step {
+    fn from(step: Ec2Step) -> Self {
+        Self::Ec2(step)
+    }
+}
+
+impl From<AutoScalingStep> for Step {
+    fn from(step: AutoScalingStep) -> Self {
+        Self::AutoScaling(step)
+    }
+}
+
+impl From<EcsStep> for Step {
+    fn from(step: EcsStep) -> Self {
+        Self::Ecs(step)
+    }
+}
+
+impl From<ParameterStep> for Step {
+    fn from(step: ParameterStep) -> Self {
+        Self::Parameter(step)
+    }
 }
 
 /// A resource that takes tags after its creation.
@@ -243,6 +308,29 @@ impl Step {
     /// What it does, as a fragment that fits after "failed to": `create role shop-dev-web`.
     pub(crate) fn title(&self) -> String {
         match self {
+            Self::Iam(step) => step.title(),
+            Self::Ec2(step) => step.title(),
+            Self::AutoScaling(step) => step.title(),
+            Self::Ecs(step) => step.title(),
+            Self::Parameter(step) => step.title(),
+            Self::Tag { resource, .. } => format!("tag {}", resource.name()),
+        }
+    }
+
+    /// The group whose first node it waits for. Such a step has no effect of its own, so that a
+    /// stop need not wait for it.
+    pub(crate) fn awaited(&self) -> Option<&str> {
+        if let Self::AutoScaling(AutoScalingStep::AwaitFirstNode { group }) = self {
+            Some(group)
+        } else {
+            None
+        }
+    }
+}
+
+impl IamStep {
+    pub(crate) fn title(&self) -> String {
+        match self {
             Self::CreateRole { name, .. } => format!("create role {name}"),
             Self::UpdateTrustPolicy { role, .. } => format!("set trust policy of role {role}"),
             Self::PutRolePolicy { role, .. } => format!("set policy of role {role}"),
@@ -259,6 +347,13 @@ impl Step {
                 format!("take role {role} out of instance profile {profile}")
             }
             Self::DeleteInstanceProfile { name } => format!("delete instance profile {name}"),
+        }
+    }
+}
+
+impl Ec2Step {
+    pub(crate) fn title(&self) -> String {
+        match self {
             Self::CreateSecurityGroup { name, .. } => format!("create security group {name}"),
             Self::RevokeIngress { name, .. } => format!("close security group {name}"),
             Self::DeleteSecurityGroup { name, .. } => format!("delete security group {name}"),
@@ -267,6 +362,33 @@ impl Step {
                 format!("add a version to launch template {name}")
             }
             Self::DeleteLaunchTemplate { name } => format!("delete launch template {name}"),
+        }
+    }
+}
+
+impl AutoScalingStep {
+    pub(crate) fn title(&self) -> String {
+        match self {
+            Self::Create(group) => {
+                format!("create auto scaling group {}", group.name)
+            }
+            Self::Update { name, .. } => {
+                format!("update auto scaling group {name}")
+            }
+            Self::PutHook { group, hook } => {
+                format!("set lifecycle hook {} of {group}", hook.name)
+            }
+            Self::StartFirstNode { group } => format!("start the first node of {group}"),
+            Self::AwaitFirstNode { group } => format!("see the first node of {group} ready"),
+            Self::Empty { group, .. } => format!("empty auto scaling group {group}"),
+            Self::Delete { name } => format!("delete auto scaling group {name}"),
+        }
+    }
+}
+
+impl EcsStep {
+    pub(crate) fn title(&self) -> String {
+        match self {
             Self::CreateCluster { name, .. } => format!("create cluster {name}"),
             Self::PutClusterCapacityProviders { cluster, .. } => {
                 format!("set capacity providers of cluster {cluster}")
@@ -277,19 +399,6 @@ impl Step {
                 format!("deregister what is left in cluster {cluster}")
             }
             Self::DeleteCluster { name } => format!("delete cluster {name}"),
-            Self::CreateAutoScalingGroup(group) => {
-                format!("create auto scaling group {}", group.name)
-            }
-            Self::UpdateAutoScalingGroup { name, .. } => {
-                format!("update auto scaling group {name}")
-            }
-            Self::PutLifecycleHook { group, hook } => {
-                format!("set lifecycle hook {} of {group}", hook.name)
-            }
-            Self::StartFirstNode { group } => format!("start the first node of {group}"),
-            Self::AwaitFirstNode { group } => format!("see the first node of {group} ready"),
-            Self::EmptyGroup { group, .. } => format!("empty auto scaling group {group}"),
-            Self::DeleteAutoScalingGroup { name } => format!("delete auto scaling group {name}"),
             Self::CreateCapacityProvider { name, .. } => {
                 format!("create capacity provider {name}")
             }
@@ -297,14 +406,15 @@ impl Step {
                 format!("update capacity provider {name}")
             }
             Self::DeleteCapacityProvider { name } => format!("delete capacity provider {name}"),
-            Self::PutParameter { name, .. } => format!("write parameter {name}"),
-            Self::DeleteParameter { name } => format!("delete parameter {name}"),
-            Self::Tag { resource, .. } => format!("tag {}", resource.name()),
         }
     }
+}
 
-    /// Whether it only waits, so that a stop need not wait for it.
-    pub(crate) fn is_wait(&self) -> bool {
-        matches!(self, Self::AwaitFirstNode { .. })
+impl ParameterStep {
+    pub(crate) fn title(&self) -> String {
+        match self {
+            Self::Put { name, .. } => format!("write parameter {name}"),
+            Self::Delete { name } => format!("delete parameter {name}"),
+        }
     }
 }

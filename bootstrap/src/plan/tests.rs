@@ -131,11 +131,11 @@ fn other_providers_stay_on_the_cluster() {
     let plan = planned(&desired, &inventory, Goal::Up);
     assert_eq!(
         plan.steps[0].step,
-        Step::PutClusterCapacityProviders {
+        Step::Ecs(EcsStep::PutClusterCapacityProviders {
             cluster: "shop-dev".into(),
             providers: vec!["FARGATE".into(), "shop-dev-web-cp".into()],
             default_strategy: strategy,
-        }
+        })
     );
     assert_eq!(plan.steps.len(), 1);
 }
@@ -148,7 +148,7 @@ fn a_first_node_that_failed_is_tried_again() {
     let wait = plan
         .steps
         .iter()
-        .position(|p| matches!(p.step, Step::AwaitFirstNode { .. }))
+        .position(|p| p.step.awaited().is_some())
         .expect("waits");
     for planned in &plan.steps[..wait] {
         model::apply(&mut inventory, &desired, &planned.step).expect("applies");

@@ -7,8 +7,9 @@ use fleet_agent_config::names::tag;
 use serde_json::json;
 
 use super::{
-    Builder, Conflict, Goal, GroupChange, Mark, NewGroup, Plan, STARTING, Step, Steps, Taggable,
-    TemplateUse, Version, conflicts, describe,
+    AutoScalingStep, Builder, Conflict, Ec2Step, EcsStep, Goal, GroupChange, IamStep, Mark,
+    NewGroup, ParameterStep, Plan, STARTING, Step, Steps, Taggable, TemplateUse, Version,
+    conflicts, describe,
 };
 use crate::{
     desired::{self, Desired, Image},
@@ -80,7 +81,7 @@ impl<'a> Up<'a> {
         let wanted = &self.desired.cluster;
         let Some(cluster) = self.inventory.cluster.owned() else {
             self.builder.line(Mark::Create, "cluster", &wanted.name, "");
-            let create = Step::CreateCluster {
+            let create = EcsStep::CreateCluster {
                 name: wanted.name.clone(),
                 tags: wanted.tags.clone(),
             };
@@ -121,14 +122,14 @@ impl<'a> Up<'a> {
     fn role(&mut self, group: &desired::Group, existing: &Group) -> Steps {
         let wanted = &group.role;
         let document = wanted.policy(&self.inventory.account);
-        let put = Step::PutRolePolicy {
+        let put = IamStep::PutRolePolicy {
             role: wanted.name.clone(),
             policy: wanted.policy_name.clone(),
             document: document.clone(),
         };
         let Some(role) = existing.role.owned() else {
             self.builder.line(Mark::Create, "role", &wanted.name, "");
-            let create = Step::CreateRole {
+            let create = IamStep::CreateRole {
                 name: wanted.name.clone(),
                 trust_policy: wanted.trust_policy.clone(),
                 tags: group.tags.clone(),
@@ -141,7 +142,7 @@ impl<'a> Up<'a> {
         let mut corrected = Vec::new();
         if role.trust_policy != wanted.trust_policy {
             corrected.push("trust policy".to_owned());
-            let trust = Step::UpdateTrustPolicy {
+            let trust = IamStep::UpdateTrustPolicy {
                 role: wanted.name.clone(),
                 trust_policy: wanted.trust_policy.clone(),
             };
@@ -161,7 +162,7 @@ impl<'a> Up<'a> {
         for policy in role.inline_policies.keys() {
             if *policy != wanted.policy_name {
                 corrected.push(format!("removes policy {policy}"));
-                let delete = Step::DeleteRolePolicy {
+                let delete = IamStep::DeleteRolePolicy {
                     role: wanted.name.clone(),
                     policy: policy.clone(),
                 };
@@ -170,7 +171,7 @@ impl<'a> Up<'a> {
         }
         for arn in &role.attached_policies {
             corrected.push(format!("detaches {arn}"));
-            let detach = Step::DetachRolePolicy {
+            let detach = IamStep::DetachRolePolicy {
                 role: wanted.name.clone(),
                 arn: arn.clone(),
             };
@@ -199,14 +200,14 @@ impl<'a> Up<'a> {
         role: &[usize],
     ) -> Steps {
         let name = &group.instance_profile;
-        let add = Step::AddRoleToInstanceProfile {
+        let add = IamStep::AddRoleToInstanceProfile {
             profile: name.clone(),
             role: group.role.name.clone(),
         };
         let Some(profile) = existing.instance_profile.owned() else {
             self.builder
                 .line(Mark::Create, "instance-profile", name, "");
-            let create = Step::CreateInstanceProfile {
+            let create = IamStep::CreateInstanceProfile {
                 name: name.clone(),
                 tags: group.tags.clone(),
             };
@@ -225,7 +226,7 @@ impl<'a> Up<'a> {
         // A profile holds one role at most.
         for other in profile.roles.iter().filter(|r| **r != group.role.name) {
             details.push(format!("removes role {other}"));
-            let remove = Step::RemoveRoleFromInstanceProfile {
+            let remove = IamStep::RemoveRoleFromInstanceProfile {
                 profile: name.clone(),
                 role: other.clone(),
             };
@@ -249,7 +250,7 @@ impl<'a> Up<'a> {
         let Some(found) = existing.security_group.owned() else {
             self.builder
                 .line(Mark::Create, "security-group", &wanted.name, "no way in");
-            let create = Step::CreateSecurityGroup {
+            let create = Ec2Step::CreateSecurityGroup {
                 name: wanted.name.clone(),
                 description: wanted.description.clone(),
                 vpc_id: self.desired.network.vpc_id.clone(),
@@ -275,7 +276,7 @@ impl<'a> Up<'a> {
                 &wanted.name,
                 format!("{} not in file, removed", rules.join(", ")),
             );
-            let revoke = Step::RevokeIngress {
+            let revoke = Ec2Step::RevokeIngress {
                 name: wanted.name.clone(),
                 id: found.id.clone(),
                 rules: found.ingress.clone(),
@@ -304,7 +305,7 @@ impl<'a> Up<'a> {
             );
             self.builder
                 .line(Mark::Create, "launch-template", name, detail);
-            let create = Step::CreateLaunchTemplate {
+            let create = Ec2Step::CreateLaunchTemplate {
                 name: name.clone(),
                 template: Box::new(wanted),
                 tags: group.tags.clone(),
@@ -341,7 +342,7 @@ impl<'a> Up<'a> {
         );
         self.builder
             .line(Mark::Change, "launch-template", name, detail);
-        let create = Step::CreateLaunchTemplateVersion {
+        let create = Ec2Step::CreateLaunchTemplateVersion {
             name: name.clone(),
             template: Box::new(wanted),
         };
@@ -351,7 +352,7 @@ impl<'a> Up<'a> {
 
     fn parameter(&mut self, group: &desired::Group, existing: &Group) -> Steps {
         let wanted = &group.parameter;
-        let write = |tags| Step::PutParameter {
+        let write = |tags| ParameterStep::Put {
             name: wanted.name.clone(),
             value: wanted.value.clone(),
             tags,
@@ -398,7 +399,7 @@ impl<'a> Up<'a> {
                 .line(Mark::Create, "auto-scaling-group", &wanted.name, detail);
             let mut tags = group_tags(group);
             tags.insert(tag::SPEC.into(), own_tag(STARTING));
-            let create = Step::CreateAutoScalingGroup(Box::new(NewGroup {
+            let create = AutoScalingStep::Create(Box::new(NewGroup {
                 name: wanted.name.clone(),
                 max: wanted.max,
                 template,
@@ -413,7 +414,7 @@ impl<'a> Up<'a> {
         let mut details = describe::group_changes(found, &change);
         let mut steps = Steps::new();
         if change != GroupChange::default() {
-            let update = Step::UpdateAutoScalingGroup {
+            let update = AutoScalingStep::Update {
                 name: wanted.name.clone(),
                 change,
             };
@@ -425,7 +426,7 @@ impl<'a> Up<'a> {
             .filter(|hook| !found.hooks.contains(hook))
         {
             details.push(format!("hook {}", hook.name));
-            let put = Step::PutLifecycleHook {
+            let put = AutoScalingStep::PutHook {
                 group: wanted.name.clone(),
                 hook: hook.clone(),
             };
@@ -465,7 +466,7 @@ impl<'a> Up<'a> {
         let Some(found) = existing.capacity_provider.owned() else {
             self.builder
                 .line(Mark::Create, "capacity-provider", &wanted.name, "");
-            let create = Step::CreateCapacityProvider {
+            let create = EcsStep::CreateCapacityProvider {
                 name: wanted.name.clone(),
                 auto_scaling_group: group.auto_scaling_group.name.clone(),
                 settings,
@@ -482,7 +483,7 @@ impl<'a> Up<'a> {
         let mut details = describe::tagged(&steps);
         if found.settings != settings {
             details.extend(describe::provider_changes(&found.settings, &settings));
-            let update = Step::UpdateCapacityProvider {
+            let update = EcsStep::UpdateCapacityProvider {
                 name: wanted.name.clone(),
                 settings,
             };
@@ -533,7 +534,7 @@ impl<'a> Up<'a> {
                 missing.join(", ")
             },
         );
-        let put = Step::PutClusterCapacityProviders {
+        let put = EcsStep::PutClusterCapacityProviders {
             cluster: self.desired.cluster.name.clone(),
             providers: cluster.providers.iter().cloned().chain(missing).collect(),
             default_strategy,
@@ -556,12 +557,12 @@ impl<'a> Up<'a> {
         let mut after: Steps = [&ready, &provider, attached].concat();
         if wanted.desired > 0 {
             if existing.is_none_or(|asg| asg.desired == 0) {
-                let start = Step::StartFirstNode {
+                let start = AutoScalingStep::StartFirstNode {
                     group: wanted.name.clone(),
                 };
                 after = vec![self.builder.step(start, after)];
             }
-            let wait = Step::AwaitFirstNode {
+            let wait = AutoScalingStep::AwaitFirstNode {
                 group: wanted.name.clone(),
             };
             after = vec![self.builder.step(wait, after)];
@@ -572,7 +573,7 @@ impl<'a> Up<'a> {
             &wanted.name,
             format!("{}, one first", wanted.desired),
         );
-        let open = Step::UpdateAutoScalingGroup {
+        let open = AutoScalingStep::Update {
             name: wanted.name.clone(),
             change: GroupChange {
                 min: Some(wanted.min),
