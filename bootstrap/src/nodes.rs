@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A group with all its instances.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Nodes {
     /// Name of the Auto Scaling group.
     pub(crate) group: String,
@@ -25,7 +25,7 @@ pub(crate) struct Nodes {
 }
 
 /// One instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
     pub(crate) instance: Instance,
     /// Absent until it has registered, and after it was deregistered.

@@ -14,24 +14,67 @@ use crate::{
     session::{Header, Session},
 };
 
-/// What `status` knows.
+/// What `status` knows; with `--json`, exactly this.
 #[derive(Debug, Serialize)]
 struct Status<'a> {
     state: Header<'a>,
     cluster: &'a str,
     /// `absent`, `active` or `deleting`.
     cluster_state: &'static str,
-    groups: Vec<Group>,
+    groups: Vec<GroupRow>,
+    nodes: Vec<NodeRow>,
 }
 
+/// One `[groups.NAME]`.
 #[derive(Debug, Serialize)]
-struct Group {
+struct GroupRow {
     /// Its key in the file.
     name: String,
     /// Absent when the Auto Scaling group is.
-    nodes: Option<Nodes>,
+    counts: Option<Counts>,
     /// The newest of its activities, if that failed.
     last_error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Counts {
+    min: u32,
+    /// Its desired capacity.
+    wanted: u32,
+    max: u32,
+    /// In service.
+    running: usize,
+    in_ecs: usize,
+    ready: usize,
+    draining: usize,
+    /// Made from another version of the launch template than new ones would be.
+    stale: usize,
+}
+
+/// One instance.
+#[derive(Debug, Serialize)]
+struct NodeRow {
+    /// EC2 instance id.
+    id: String,
+    /// Its group's key in the file.
+    group: String,
+    zone: String,
+    /// Auto Scaling's lifecycle state.
+    state: String,
+    /// `ACTIVE`, `DRAINING`...; absent until it has registered.
+    ecs: Option<String>,
+    /// Whether the ECS agent is.
+    connected: bool,
+    /// Running and pending.
+    tasks: i32,
+    /// In service, in ECS, and its agent reports.
+    ready: bool,
+    /// What its agent reports.
+    health: Option<String>,
+    reason: Option<String>,
+    since: Option<String>,
+    intent: Option<String>,
+    template_version: Option<i64>,
 }
 
 /// Runs the command.
@@ -40,19 +83,13 @@ struct Group {
 /// Everything wrong with the file, or a read that failed.
 pub async fn run(args: &StatusArgs, out: &Output) -> Result<Exit> {
     let session = Session::open(&args.common.file, &args.environment, out).await?;
-    let (cluster_state, groups) = read(&session).await?;
-    let status = Status {
-        state: session.header(),
-        cluster: &session.desired.cluster.name,
-        cluster_state,
-        groups,
-    };
+    let status = read(&session).await?;
     show(&status, out);
     out.json(&status);
     Ok(Exit::Done)
 }
 
-async fn read(session: &Session) -> Result<(&'static str, Vec<Group>)> {
+async fn read(session: &Session) -> Result<Status<'_>> {
     let (cloud, desired) = (&session.cloud, &session.desired);
     let names: Vec<String> = desired
         .groups
@@ -69,27 +106,66 @@ async fn read(session: &Session) -> Result<(&'static str, Vec<Group>)> {
         Ok::<_, crate::cloud::CallError>((nodes.group.clone(), last_error(activities)))
     }))
     .await?;
-    let groups = desired
-        .groups
-        .iter()
-        .map(|group| {
-            let asg = &group.auto_scaling_group.name;
-            Group {
-                name: group.name.clone(),
-                nodes: found.iter().find(|nodes| nodes.group == *asg).cloned(),
-                last_error: activities
-                    .iter()
-                    .find(|(name, _)| name == asg)
-                    .and_then(|(_, error)| error.clone()),
-            }
-        })
-        .collect();
-    let state = match cluster {
+    let (mut groups, mut rows) = (Vec::new(), Vec::new());
+    for group in &desired.groups {
+        let asg = &group.auto_scaling_group.name;
+        let nodes = found.iter().find(|nodes| nodes.group == *asg);
+        groups.push(GroupRow {
+            name: group.name.clone(),
+            counts: nodes.map(count),
+            last_error: activities
+                .iter()
+                .find(|(name, _)| name == asg)
+                .and_then(|(_, error)| error.clone()),
+        });
+        let nodes = nodes.into_iter().flat_map(|nodes| &nodes.nodes);
+        rows.extend(nodes.map(|node| describe(&group.name, node)));
+    }
+    let cluster_state = match cluster {
         None => "absent",
         Some(standing) if standing.leaving => "deleting",
         Some(_) => "active",
     };
-    Ok((state, groups))
+    Ok(Status {
+        state: session.header(),
+        cluster: cluster_name,
+        cluster_state,
+        groups,
+        nodes: rows,
+    })
+}
+
+fn count(nodes: &Nodes) -> Counts {
+    Counts {
+        min: nodes.min,
+        wanted: nodes.wanted,
+        max: nodes.max,
+        running: nodes.count(Node::is_running),
+        in_ecs: nodes.count(Node::is_in_ecs),
+        ready: nodes.count(Node::is_ready),
+        draining: nodes.count(Node::is_draining),
+        stale: nodes.stale(),
+    }
+}
+
+fn describe(group: &str, node: &Node) -> NodeRow {
+    let attribute = |name| node.attribute(name).map(str::to_owned);
+    let in_ecs = node.container_instance.as_ref();
+    NodeRow {
+        id: node.instance.id.clone(),
+        group: group.to_owned(),
+        zone: node.instance.availability_zone.clone(),
+        state: node.instance.state.clone(),
+        ecs: in_ecs.map(|found| found.status.clone()),
+        connected: in_ecs.is_some_and(|found| found.connected),
+        tasks: in_ecs.map_or(0, |found| found.running_tasks + found.pending_tasks),
+        ready: node.is_ready(),
+        health: attribute(attribute::HEALTH),
+        reason: attribute(attribute::REASON),
+        since: attribute(attribute::SINCE),
+        intent: attribute(attribute::INTENT),
+        template_version: node.instance.template_version,
+    }
 }
 
 fn last_error(activities: Vec<Activity>) -> Option<String> {
@@ -110,7 +186,7 @@ fn show(status: &Status<'_>, out: &Output) {
         ],
         status.groups.iter().map(group_row).collect(),
     ));
-    let nodes: Vec<Vec<String>> = status.groups.iter().flat_map(node_rows).collect();
+    let nodes: Vec<Vec<String>> = status.nodes.iter().map(node_row).collect();
     if !nodes.is_empty() {
         out.line("");
         out.line(out.table(
@@ -131,78 +207,59 @@ fn show(status: &Status<'_>, out: &Output) {
     }
 }
 
-fn group_row(group: &Group) -> Vec<String> {
-    let Some(nodes) = &group.nodes else {
+fn group_row(group: &GroupRow) -> Vec<String> {
+    let Some(counts) = &group.counts else {
         return vec![group.name.clone(), dim("absent")];
     };
-    let ready = nodes.count(Node::is_ready);
-    let ready = if nodes.has_ready(nodes.wanted) {
-        green(ready)
+    let ready = if counts.ready >= counts.wanted as usize {
+        green(counts.ready)
     } else {
-        yellow(ready)
+        yellow(counts.ready)
     };
     vec![
         group.name.clone(),
-        nodes.min.to_string(),
-        nodes.wanted.to_string(),
-        nodes.max.to_string(),
-        nodes.count(Node::is_running).to_string(),
-        nodes.count(Node::is_in_ecs).to_string(),
+        counts.min.to_string(),
+        counts.wanted.to_string(),
+        counts.max.to_string(),
+        counts.running.to_string(),
+        counts.in_ecs.to_string(),
         ready,
-        nodes.count(Node::is_draining).to_string(),
-        nodes.stale().to_string(),
+        counts.draining.to_string(),
+        counts.stale.to_string(),
     ]
 }
 
-fn node_rows(group: &Group) -> Vec<Vec<String>> {
-    let Some(nodes) = &group.nodes else {
-        return Vec::new();
+fn node_row(node: &NodeRow) -> Vec<String> {
+    let ecs = match &node.ecs {
+        None => dim("absent"),
+        Some(status) if node.connected => status.clone(),
+        Some(status) => yellow(format!("{status}, disconnected")),
     };
-    let row = |node: &Node| {
-        let (ecs, tasks) = match &node.container_instance {
-            None => (dim("absent"), String::new()),
-            Some(found) => {
-                let connected = if found.connected {
-                    found.status.clone()
-                } else {
-                    yellow(format!("{}, disconnected", found.status))
-                };
-                (
-                    connected,
-                    (found.running_tasks + found.pending_tasks).to_string(),
-                )
-            }
-        };
-        vec![
-            node.instance.id.clone(),
-            group.name.clone(),
-            node.instance.availability_zone.clone(),
-            node.instance.state.clone(),
-            ecs,
-            tasks,
-            health(node),
-            node.attribute(attribute::INTENT)
-                .unwrap_or_default()
-                .to_owned(),
-            node.instance
-                .template_version
-                .map_or_else(String::new, |version| format!("v{version}")),
-        ]
-    };
-    nodes.nodes.iter().map(row).collect()
+    vec![
+        node.id.clone(),
+        node.group.clone(),
+        node.zone.clone(),
+        node.state.clone(),
+        ecs,
+        node.tasks.to_string(),
+        health(node),
+        node.intent.clone().unwrap_or_default(),
+        node.template_version
+            .map_or_else(String::new, |version| format!("v{version}")),
+    ]
 }
 
 /// `ok`, or `impaired docker since 2026-01-02T03:04:05Z`.
-fn health(node: &Node) -> String {
-    match node.attribute(attribute::HEALTH) {
+fn health(node: &NodeRow) -> String {
+    match node.health.as_deref() {
         None => dim("unknown"),
         Some("ok") => green("ok"),
         Some(health) => {
-            let part = |name| node.attribute(name).unwrap_or("?");
+            let part = |value: &Option<String>| value.clone().unwrap_or_else(|| "?".to_owned());
             red(format!(
                 "{health} {} since {}",
-                part(attribute::REASON),
-                part(attribute::SINCE)
+                part(&node.reason),
+                part(&node.since)
             ))
         }
     }
