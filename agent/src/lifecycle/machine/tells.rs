@@ -149,13 +149,18 @@ impl Machine {
         }
     }
 
-    /// The last error of what is being done and fails.
+    /// The last error of what is waited for; else of whatever else is tried and fails.
     pub(super) fn problem(&self) -> Option<String> {
-        self.wanted(self.now).iter().find_map(|work| {
-            let job = work.job();
-            let error = self.schedule.error(job)?;
-            self.is_told(job)
-                .then(|| format!("failed to {}: {error}", job.as_str()))
-        })
+        let wanted = self.wanted(self.now);
+        let jobs = wanted.iter().map(Work::job);
+        self.waits_on()
+            .job()
+            .into_iter()
+            .chain(jobs)
+            .find_map(|job| {
+                let error = self.schedule.error(job)?;
+                self.is_told(job)
+                    .then(|| format!("failed to {}: {error}", job.as_str()))
+            })
     }
 }
