@@ -33,7 +33,7 @@ impl Clock {
     }
 
     /// A clock that follows tokio's, which tests pause.
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(test)]
     pub(crate) fn paused() -> Self {
         let start = tokio::time::Instant::now();
         let elapsed = move || start.elapsed();

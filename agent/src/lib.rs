@@ -19,7 +19,7 @@ mod paths;
 mod sidecars;
 mod state;
 mod status;
-#[cfg(any(test, feature = "testing"))]
+#[cfg(test)]
 mod testing;
 
 /// What `--version` and the attribute `fleet.agent` say.

@@ -460,6 +460,30 @@ impl fmt::Display for Waiting {
 }
 
 impl Waiting {
+    /// The job whose end is waited for.
+    pub(crate) const fn job(&self) -> Option<Job> {
+        Some(match self {
+            Self::Identity => Job::Identify,
+            Self::EcsConfig => Job::WriteEcsConfig,
+            Self::Sidecars(_) => Job::ConvergeSidecars,
+            Self::Target(_) => Job::ReadTarget,
+            Self::Release => Job::Release,
+            Self::EcsService(_) => Job::HealEcs,
+            Self::Registration => Job::ReadEcsAgent,
+            Self::Connection(_) => Job::Describe,
+            Self::Permission => Job::Publish,
+            Self::LaunchHook(_) => Job::CompleteLaunch,
+            Self::SetDraining(_) => Job::SetDraining,
+            Self::Tasks(_) => Job::CountTasks,
+            Self::EcsAgree(_) => Job::ConfirmEmpty,
+            Self::Gate => Job::ShutGate,
+            Self::Leftovers => Job::StopLeftovers,
+            Self::SidecarsStopping => Job::StopSidecars,
+            Self::DrainHook(_) => Job::CompleteDrain,
+            Self::Nothing | Self::Termination | Self::Docker => return None,
+        })
+    }
+
     /// Whether two waits are the same but for a number, which is not news.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         match (self, other) {

@@ -42,6 +42,8 @@ const OPENS_WITHIN: Duration = Duration::from_secs(60);
 const PROBE: Duration = Duration::from_secs(60);
 /// Attributes are written again now and then, in case somebody removed them.
 const REFRESH: Duration = Duration::from_secs(3_600);
+/// A wait that is over sooner is no news.
+const TELL_AFTER: Duration = Duration::from_secs(5);
 /// Observations of an empty node that must agree, one after the other.
 const AGREE: u8 = 2;
 
@@ -62,6 +64,8 @@ pub(crate) struct Machine {
     saved: Option<Saved>,
     heartbeats: bool,
     waiting: Waiting,
+    waiting_since: Moment,
+    waiting_told: bool,
 }
 
 /// What is known of the world.
@@ -142,6 +146,8 @@ impl Machine {
             saved: None,
             heartbeats: false,
             waiting: Waiting::Nothing,
+            waiting_since: now,
+            waiting_told: false,
         }
     }
 
@@ -170,7 +176,7 @@ impl Machine {
                 actions.push(Action::Start(work));
             }
         }
-        self.tell_waiting(&mut actions);
+        self.tell_waiting(now, &mut actions);
         Ok(actions)
     }
 
@@ -185,6 +191,7 @@ impl Machine {
             .filter_map(|condition| condition.faulty_at(SILENCE));
         jobs.chain(silence)
             .chain(self.deadline())
+            .chain(self.tells_at())
             .chain(self.world.conditions.settles_at(self.now))
             // What was due by then has been dealt with.
             .filter(|at| *at > self.now)

@@ -330,10 +330,11 @@ impl Machine {
         }
         if let Some(drain) = &mut self.drain {
             match set {
-                SetDraining::Set { .. } | SetDraining::Gone => {
+                SetDraining::Set { tasks } => {
                     drain.set = true;
-                    drain.refused = None;
+                    drain.told = usize::try_from(tasks).ok();
                 }
+                SetDraining::Gone => drain.set = true,
                 SetDraining::NotYet(why) => drain.refused = Some(why),
             }
         }
@@ -351,7 +352,7 @@ impl Machine {
             Local::Left(tasks) => {
                 drain.empty_in_a_row = 0;
                 drain.confirmed = None;
-                if drain.told.replace(tasks) != Some(tasks) {
+                if drain.set && drain.told.replace(tasks) != Some(tasks) {
                     actions.push(Action::Record(Entry::TasksLeft { tasks }));
                 }
             }

@@ -50,14 +50,25 @@ impl Machine {
         }
     }
 
-    pub(super) fn tell_waiting(&mut self, actions: &mut Vec<Action>) {
+    /// Tells the journal about waits that last.
+    pub(super) fn tell_waiting(&mut self, now: Moment, actions: &mut Vec<Action>) {
         let waiting = self.waits_on();
-        if !waiting.is_like(&self.waiting) && waiting != Waiting::Nothing {
-            actions.push(Action::Record(Entry::Waiting {
-                on: waiting.to_string(),
-            }));
+        if !waiting.is_like(&self.waiting) {
+            self.waiting_since = now;
+            self.waiting_told = false;
         }
         self.waiting = waiting;
+        if self.tells_at().is_some_and(|at| at <= now) {
+            self.waiting_told = true;
+            actions.push(Action::Record(Entry::Waiting {
+                on: self.waiting.to_string(),
+            }));
+        }
+    }
+
+    pub(super) fn tells_at(&self) -> Option<Moment> {
+        let is_news = !self.waiting_told && self.waiting != Waiting::Nothing;
+        is_news.then(|| self.waiting_since + TELL_AFTER)
     }
 
     pub(super) fn waits_on(&self) -> Waiting {
@@ -138,13 +149,18 @@ impl Machine {
         }
     }
 
-    /// The last error of what is being done and fails.
+    /// The last error of what is waited for; else of whatever else is tried and fails.
     pub(super) fn problem(&self) -> Option<String> {
-        self.wanted(self.now).iter().find_map(|work| {
-            let job = work.job();
-            let error = self.schedule.error(job)?;
-            self.is_told(job)
-                .then(|| format!("failed to {}: {error}", job.as_str()))
-        })
+        let wanted = self.wanted(self.now);
+        let jobs = wanted.iter().map(Work::job);
+        self.waits_on()
+            .job()
+            .into_iter()
+            .chain(jobs)
+            .find_map(|job| {
+                let error = self.schedule.error(job)?;
+                self.is_told(job)
+                    .then(|| format!("failed to {}: {error}", job.as_str()))
+            })
     }
 }

@@ -169,6 +169,12 @@ impl Machine {
             .is_some_and(|reports| is_up(reports, scope))
     }
 
+    /// Seen empty, but not often enough yet.
+    fn is_nearly_empty(&self) -> bool {
+        let empty = self.drain.as_ref().map_or(0, |drain| drain.empty_in_a_row);
+        (1..AGREE).contains(&empty)
+    }
+
     /// How long after it went well a job is done again, if it is still wanted.
     pub(super) fn cadence(&self, job: Job) -> Duration {
         let brisk = matches!(self.phase, Phase::Launching | Phase::Draining);
@@ -178,6 +184,7 @@ impl Machine {
             Job::ConfirmEmpty | Job::CompleteDrain => seconds(2),
             Job::ConvergeSidecars if self.are_sidecars_up(self.scope()) => seconds(30),
             Job::ConvergeSidecars => Duration::from_millis(500),
+            Job::CountTasks if self.is_nearly_empty() => Duration::from_millis(250),
             Job::CountTasks if self.phase == Phase::Draining => seconds(1),
             Job::CountTasks => seconds(15),
             Job::ReadEcsAgent if brisk => Duration::from_millis(500),
