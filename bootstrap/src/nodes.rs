@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use fleet_agent_config::names::attribute;
-use serde::Serialize;
 
 use crate::{
     cloud::{CallError, Cloud, ContainerInstance, Kind},
