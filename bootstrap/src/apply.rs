@@ -33,6 +33,8 @@ use crate::{
 const IAM_LIMIT: Duration = Duration::from_secs(120);
 /// Auto Scaling ends its activities, and EC2 frees network interfaces, in minutes.
 const RELEASE_LIMIT: Duration = Duration::from_secs(600);
+/// Many waits are short: looking again soon costs a call or two.
+const FIRST_POLL: Duration = Duration::from_millis(250);
 /// First and longest pause between two tries.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
@@ -139,6 +141,7 @@ impl<'a> Apply<'a> {
         is_done: impl AsyncFn() -> Result<bool>,
     ) -> Result<()> {
         let began = Instant::now();
+        let mut interval = FIRST_POLL;
         while !is_done().await? {
             ensure!(
                 began.elapsed() < limit,
@@ -147,7 +150,8 @@ impl<'a> Apply<'a> {
                 limit.as_secs() / 60
             );
             self.progress.live(what, "waiting for AWS");
-            self.watch.pause(POLL).await?;
+            self.watch.pause(interval).await?;
+            interval = (interval * 2).min(POLL);
         }
         self.progress.settled(what);
         Ok(())

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::{
@@ -26,7 +26,11 @@ pub(crate) const ROUNDS: usize = 3;
 /// # Errors
 /// No credentials, no answer, or an account that is not the file's.
 pub(crate) async fn identify(cloud: &Cloud, expected: Option<&str>) -> Result<String> {
-    let account = cloud.sts.account().await?;
+    let account = cloud
+        .sts
+        .account()
+        .await
+        .with_context(|| format!("failed to ask {} who we are", cloud.endpoint()))?;
     if let Some(expected) = expected {
         ensure!(
             account == expected,

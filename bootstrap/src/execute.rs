@@ -129,9 +129,11 @@ async fn run<R: Runner>(runner: &R, step: &Step, stop: &Stop) -> Option<anyhow::
         return Some(runner.run(step).await);
     }
     tokio::select! {
+        // The wait may end by the same stop, which is then no failure.
+        biased;
+        () = stop.requested() => None,
         // Cancel-safe: a wait has no effect of its own.
         result = runner.run(step) => Some(result),
-        () = stop.requested() => None,
     }
 }
 

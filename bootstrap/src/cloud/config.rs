@@ -46,6 +46,8 @@ pub(crate) struct Cloud {
     pub(crate) iam: Iam,
     pub(crate) ssm: Ssm,
     calls: Calls,
+    /// Where the calls go, as people would name it.
+    endpoint: String,
 }
 
 impl Cloud {
@@ -80,7 +82,17 @@ impl Cloud {
             iam: Iam::new(aws_sdk_iam::config::Builder::from(config).interceptor(calls.clone())),
             ssm: Ssm::new(aws_sdk_ssm::config::Builder::from(config).interceptor(calls.clone())),
             calls,
+            endpoint: match (config.endpoint_url(), config.region()) {
+                (Some(url), _) => url.to_owned(),
+                (None, Some(region)) => format!("AWS in {region}"),
+                (None, None) => "AWS".to_owned(),
+            },
         }
+    }
+
+    /// The endpoint from the environment or the profile, else the region.
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
     }
 
     /// Calls made so far, retries not counted.

@@ -115,7 +115,8 @@ where
     if text.to_lowercase().contains("credential") {
         (
             Kind::Credentials,
-            "no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            "no AWS credentials were found: set AWS_PROFILE to a profile that exists, or \
+             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
                 .to_owned(),
         )
     } else {
@@ -197,5 +198,62 @@ fn kind_of(code: &str) -> Kind {
         }
         other if other.ends_with(".AlreadyExistsException") => Kind::AlreadyExists,
         _ => Kind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(kind: Kind) -> CallError {
+        CallError {
+            call: "ecs:DeleteCluster",
+            resource: "shop-dev".into(),
+            kind,
+            code: "X".into(),
+            message: "no (X)".into(),
+        }
+    }
+
+    #[test]
+    fn codes_of_every_scheme_have_their_kind() {
+        for (code, kind) in [
+            ("NoSuchEntity", Kind::NotFound),
+            (
+                "InvalidLaunchTemplateName.NotFoundException",
+                Kind::NotFound,
+            ),
+            ("InvalidGroup.NotFound", Kind::NotFound),
+            ("ParameterAlreadyExists", Kind::AlreadyExists),
+            (
+                "InvalidLaunchTemplateName.AlreadyExistsException",
+                Kind::AlreadyExists,
+            ),
+            ("DependencyViolation", Kind::InUse),
+            ("ScalingActivityInProgress", Kind::InUse),
+            ("AccessDeniedException", Kind::Denied),
+            ("ExpiredToken", Kind::Credentials),
+            ("RequestLimitExceeded", Kind::Throttled),
+            ("ValidationError", Kind::Other),
+        ] {
+            assert_eq!(kind_of(code), kind, "{code}");
+        }
+    }
+
+    #[test]
+    fn only_not_found_counts_as_absent() {
+        assert!(gone::<()>(Err(error(Kind::NotFound))).is_ok());
+        for kind in [
+            Kind::Denied,
+            Kind::Throttled,
+            Kind::Unreachable,
+            Kind::Other,
+        ] {
+            assert!(found::<()>(Err(error(kind))).is_err(), "{kind:?}");
+        }
+        assert_eq!(
+            error(Kind::Other).to_string(),
+            "ecs:DeleteCluster shop-dev: no (X)"
+        );
     }
 }

@@ -36,7 +36,7 @@ impl Sts {
     /// The account id, 12 digits.
     pub(crate) async fn account(&self) -> Result<String, CallError> {
         const CALL: &str = "sts:GetCallerIdentity";
-        const WHO: &str = "(who am I)";
+        const WHO: &str = "of these credentials";
         let reply = self
             .client
             .get_caller_identity()

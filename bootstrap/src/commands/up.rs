@@ -1,6 +1,6 @@
 //! `up`: brings an environment to what the file says, and waits until its nodes are ready.
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use futures_util::future::try_join_all;
 use serde_json::json;
 
@@ -48,7 +48,7 @@ async fn bring_up(session: &Session, plan: &Plan, out: &Output, stop: Stop) -> R
     let groups = watch.groups.keys();
     try_join_all(groups.map(|group| watch.ready(group, None)))
         .await
-        .with_context(|| session.how_to_go_on(Goal::Up))?;
+        .map_err(|error| anyhow!("{error:#}\n{}", session.how_to_go_on(Goal::Up)))?;
     if !plan.steps.is_empty() {
         session.verify(Goal::Up).await?;
     }

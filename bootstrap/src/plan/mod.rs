@@ -15,6 +15,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod up;
+mod wanted;
 
 use std::collections::BTreeSet;
 

@@ -1,30 +1,25 @@
 //! The way to what the file says: facts of AWS first (role before profile, group before provider),
 //! then one proving node for each new group.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use fleet_agent_config::names::tag;
-use serde_json::json;
 
 use super::{
     AutoScalingStep, Builder, Conflict, Ec2Step, EcsStep, Goal, GroupChange, IamStep, Mark,
     NewGroup, ParameterStep, Plan, STARTING, Step, Steps, Taggable, TemplateUse, Version,
     conflicts, describe,
-};
-use crate::{
-    desired::{self, Desired, Image},
-    inventory::{
-        AutoScalingGroup, Cluster, Group, GroupTag, Inventory, LaunchTemplate, MetadataOptions,
-        ProviderSettings, RootVolume, SecurityGroupRef, StrategyItem, Tags, Template, sha256,
+    wanted::{
+        group_change, group_tags, is_starting, missing_group_tags, overrides, own_tag,
+        provider_settings, spec_hash, template,
     },
 };
-
-/// ECS makes its scaling actions conditional on this tag, whatever its value.
-pub(super) const ECS_MANAGED: &str = "AmazonECSManaged";
-/// Root device of Amazon's ECS-optimized AL2023 images.
-const ROOT_DEVICE: &str = "/dev/xvda";
-/// What a launch template can tag of what we launch.
-const TAGGED_AT_LAUNCH: [&str; 3] = ["instance", "volume", "network-interface"];
+use crate::{
+    desired::{self, Desired},
+    inventory::{
+        AutoScalingGroup, Cluster, Group, GroupTag, Inventory, SecurityGroupRef, StrategyItem, Tags,
+    },
+};
 
 pub(super) fn plan(desired: &Desired, inventory: &Inventory) -> Result<Plan, Vec<Conflict>> {
     let conflicts = conflicts::find(desired, inventory);
@@ -619,155 +614,4 @@ impl<'a> Up<'a> {
         };
         self.builder.line(mark, kind, name, details.join(", "));
     }
-}
-
-/// What the newest version of a group's launch template should hold.
-fn template(
-    group: &desired::Group,
-    found: Option<&LaunchTemplate>,
-    inventory: &Inventory,
-    security_group: SecurityGroupRef,
-) -> Template {
-    let wanted = &group.launch_template;
-    let image_id = match (&wanted.image, found) {
-        (Image::Pinned(id), _) => id.clone(),
-        (Image::Parameter(_), Some(found)) => found.latest.image_id.clone(),
-        (Image::Parameter(name), None) => inventory.images.get(name).cloned().unwrap_or_default(),
-    };
-    Template {
-        image_id,
-        instance_type: wanted.instance_type.clone(),
-        instance_profile: group.instance_profile.clone(),
-        security_groups: vec![security_group],
-        root_volume: Some(RootVolume {
-            device: ROOT_DEVICE.to_owned(),
-            gib: wanted.root_volume_gib,
-            kind: "gp3".to_owned(),
-            encrypted: true,
-        }),
-        metadata: MetadataOptions {
-            tokens_required: true,
-            hop_limit: 1,
-            instance_tags: true,
-        },
-        shutdown_behavior: "terminate".to_owned(),
-        user_data: wanted.user_data.clone(),
-        tags: TAGGED_AT_LAUNCH
-            .into_iter()
-            .map(|kind| (kind.to_owned(), wanted.instance_tags.clone()))
-            .collect(),
-    }
-}
-
-/// One type stands in the template itself.
-fn overrides(group: &desired::AutoScalingGroup) -> Vec<String> {
-    match group.instance_types.as_slice() {
-        [] | [_] => Vec::new(),
-        several => several.to_vec(),
-    }
-}
-
-/// What differs; desired capacity never does, since ECS owns it.
-fn group_change(
-    desired: &Desired,
-    wanted: &desired::AutoScalingGroup,
-    found: &AutoScalingGroup,
-    template: TemplateUse,
-) -> GroupChange {
-    let subnets: BTreeSet<String> = desired.network.subnet_ids.iter().cloned().collect();
-    let same_template = found.instance_types == template.instance_types
-        && matches!(template.version, Version::Number(n) if found.template_version == Some(n));
-    GroupChange {
-        // A group that is starting gets its lower bound once it has a node.
-        min: (found.min != wanted.min && !is_starting(found)).then_some(wanted.min),
-        max: (found.max != wanted.max).then_some(wanted.max),
-        desired: None,
-        template: (!same_template).then_some(template),
-        subnets: (found.subnets != subnets).then_some(subnets),
-        new_instances_protected: (!found.new_instances_protected).then_some(true),
-    }
-}
-
-/// The group's own tags reach its instances where instance metadata can carry them.
-fn group_tags(group: &desired::Group) -> BTreeMap<String, GroupTag> {
-    let mut tags: BTreeMap<String, GroupTag> = group
-        .tags
-        .iter()
-        .map(|(key, value)| {
-            let tag = GroupTag {
-                value: value.clone(),
-                propagate: group.launch_template.instance_tags.contains_key(key),
-            };
-            (key.clone(), tag)
-        })
-        .collect();
-    tags.insert(
-        ECS_MANAGED.to_owned(),
-        GroupTag {
-            value: String::new(),
-            propagate: true,
-        },
-    );
-    tags
-}
-
-fn missing_group_tags(
-    group: &desired::Group,
-    found: &AutoScalingGroup,
-) -> BTreeMap<String, GroupTag> {
-    let mut wanted = group_tags(group);
-    if !is_starting(found) {
-        wanted.insert(tag::SPEC.to_owned(), own_tag(&spec_hash(group)));
-    }
-    wanted.retain(|key, tag| match found.tags.get(key) {
-        // ECS writes its own value, and may have made it before us.
-        Some(_) if key == ECS_MANAGED => false,
-        Some(found) => found != tag,
-        None => true,
-    });
-    wanted
-}
-
-fn own_tag(value: &str) -> GroupTag {
-    GroupTag {
-        value: value.to_owned(),
-        propagate: false,
-    }
-}
-
-fn provider_settings(wanted: &desired::CapacityProvider) -> ProviderSettings {
-    ProviderSettings {
-        managed_scaling: true,
-        target_capacity: wanted.target_capacity,
-        instance_warmup_seconds: wanted.instance_warmup_seconds,
-        termination_protection: true,
-        // The agent drains, under a hook and a deadline of ours.
-        managed_draining: false,
-    }
-}
-
-/// Tells what a group was made from. Desired capacity is left out: it is written only once.
-fn spec_hash(group: &desired::Group) -> String {
-    let template = &group.launch_template;
-    let asg = &group.auto_scaling_group;
-    let spec = json!({
-        "image": match &template.image {
-            Image::Pinned(id) | Image::Parameter(id) => id,
-        },
-        "instance_types": asg.instance_types,
-        "root_volume_gib": template.root_volume_gib,
-        "user_data": sha256(&template.user_data),
-        "min": asg.min,
-        "max": asg.max,
-    });
-    sha256(spec.to_string().as_bytes())
-}
-
-/// Whether a group has yet to prove its first node. Groups are made with the tag: where it is
-/// missing somebody took it away, and the group is none the less at work.
-fn is_starting(found: &AutoScalingGroup) -> bool {
-    found
-        .tags
-        .get(tag::SPEC)
-        .is_some_and(|spec| spec.value == STARTING)
 }
