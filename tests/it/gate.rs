@@ -91,7 +91,7 @@ impl Case {
         eventually("the condition to have held ecs.service back", 90, || {
             let shown = sandbox.on(
                 &node,
-                "cloud-init status | grep -q 'status: done' && systemctl show ecs -p ActiveState -p ConditionResult",
+                "cloud-init status | grep -Eq 'status: (done|error)' && systemctl show ecs -p ActiveState -p ConditionResult",
             )?;
             Ok((shown.out.contains("ActiveState=inactive") && shown.out.contains("ConditionResult=no"))
                 .then_some(()))
@@ -100,7 +100,7 @@ impl Case {
         // Not by hand either.
         let by_hand = sandbox.on(
             &node,
-            "systemctl start ecs; systemctl is-active ecs; pgrep -f 'fleet-sandbox ecs-agent'",
+            "systemctl start ecs; systemctl is-active ecs; pgrep -x fleet-sandbox",
         )?;
         assert_eq!(
             by_hand.out.trim(),
