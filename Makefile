@@ -32,8 +32,9 @@ agent:
 
 lint: $(DENY)
 	cargo fmt --all --check
-	shellcheck tests/*.sh .ci/run
+	shellcheck tests/*.sh tests/sandbox/image/build tests/sandbox/image/cure bootstrap/templates/*.sh .ci/run
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) fetch
 	$(DENY) --offline check bans licenses sources
 
 $(DENY):
