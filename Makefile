@@ -1,12 +1,15 @@
 # `make demo` shows the main job, `make test` proves it; both set up what they need on a bare
 # Debian 12 with Rust: packages, moto in a Python venv, dockerd, the node image.
 
-CARGO  := cargo --locked
-AGENT  := target/dist/fleet-agent
-TOOLS  := target/tools
-DENY   := $(TOOLS)/bin/cargo-deny
+CARGO := cargo --locked
+TOOLS := target/tools
+DENY  := $(TOOLS)/bin/cargo-deny
+
+# The scripts and tests look for programs in target/, whatever the caller prefers.
+unexport CARGO_TARGET_DIR
 
 .PHONY: demo test bench setup build agent lint
+.NOTPARALLEL:
 
 demo: setup build agent
 	tests/demo.sh
@@ -23,8 +26,9 @@ bench: setup build agent
 setup:
 	tests/setup.sh
 
+# With the tests' own features, so that the tests need not build everything again.
 build:
-	$(CARGO) build --workspace
+	$(CARGO) build --workspace --all-targets
 
 # The agent as it ships: one static binary.
 agent:

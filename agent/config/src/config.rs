@@ -210,12 +210,14 @@ impl Config {
             ));
         }
         for (name, value) in &self.ecs {
-            problems.extend(ecs::check(name, value));
+            // First, since the other rules quote the value.
             if let Some(why) = secrets::literal(name, value) {
                 problems.push(Problem::new(
                     format!("ecs.{name}"),
                     format!("{why}: user data must hold none"),
                 ));
+            } else {
+                problems.extend(ecs::check(name, value));
             }
         }
         let mut sidecars: Vec<Sidecar> = self

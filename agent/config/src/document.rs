@@ -145,7 +145,7 @@ impl<'s> Document<'s> {
             };
             problems.push(Problem {
                 line: line_at(self.source, span.start),
-                message: explain(error.message(), path.last().map_or("", String::as_str)),
+                message: explain(error.message(), &path),
                 key: path.join("."),
             });
         }
@@ -248,10 +248,11 @@ fn remove_at(
 }
 
 /// serde's wording, with a suggestion where a key is a misspelling.
-fn explain(message: &str, key: &str) -> String {
+fn explain(message: &str, path: &[String]) -> String {
     let Some(rest) = message.strip_prefix("unknown field ") else {
-        return plain(message);
+        return unquoted(message, path);
     };
+    let key = path.last().map_or("", String::as_str);
     let known: Vec<&str> = rest
         .split_once("expected")
         .map_or("", |(_, known)| known)
@@ -264,6 +265,17 @@ fn explain(message: &str, key: &str) -> String {
         None if known.is_empty() => "unknown key".to_owned(),
         None => format!("unknown key, expected one of {}", known.join(", ")),
     }
+}
+
+/// serde quotes the value it met, which in an environment may be a secret.
+fn unquoted(message: &str, path: &[String]) -> String {
+    let (found, expected) = message.split_once("`, ").unwrap_or((message, ""));
+    if path.iter().any(|key| key == "env" || key == "ecs")
+        && let Some((kind, _value)) = found.split_once(" `")
+    {
+        return plain(&format!("{kind}, {expected}"));
+    }
+    plain(message)
 }
 
 fn plain(message: &str) -> String {
@@ -336,6 +348,17 @@ mod tests {
         assert_eq!(
             problems("[group.web]\nmin = 1\n"),
             "f.toml:1: group: unknown key, did you mean `groups`?"
+        );
+    }
+
+    #[test]
+    fn a_value_of_an_environment_is_never_quoted() {
+        let quoted = "invalid type: integer `98765`, expected a string";
+        let path = |keys: &[&str]| keys.iter().map(|&key| key.to_owned()).collect::<Vec<_>>();
+        assert_eq!(explain(quoted, &path(&["groups", "min"])), quoted);
+        assert_eq!(
+            explain(quoted, &path(&["sidecars", "a", "env", "DB_PASSWORD"])),
+            "invalid type: integer, expected a string"
         );
     }
 

@@ -121,13 +121,15 @@ impl SidecarConfig {
                 );
             }
         }
+        let mut previous = None;
         for (index, argument) in self.command.iter().enumerate() {
-            if let Some(why) = secrets::literal("", argument) {
+            if let Some(why) = secrets::literal_argument(previous, argument) {
                 problem(
                     "command",
-                    format!("argument {index} {why}: user data must hold none"),
+                    format!("argument {} {why}: user data must hold none", index + 1),
                 );
             }
+            previous = Some(argument.as_str());
         }
         for volume in &self.volumes {
             if !is_volume(volume) {

@@ -288,6 +288,8 @@ async fn env(name: &str) -> anyhow::Result<()> {
     let mut text = String::new();
     for (variable, value) in [
         ("AWS_ENDPOINT_URL", url.as_str()),
+        // The AWS CLI and boto3 read the one, every other SDK the other.
+        ("AWS_DEFAULT_REGION", &state.region),
         ("AWS_REGION", &state.region),
         ("AWS_ACCESS_KEY_ID", "sandbox"),
         ("AWS_SECRET_ACCESS_KEY", "sandbox"),

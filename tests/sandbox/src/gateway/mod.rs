@@ -17,7 +17,7 @@ use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
     extract::Request,
-    http::{Response, StatusCode},
+    http::{HeaderValue, Method, Response, StatusCode},
 };
 use tokio::{net::TcpListener, time::sleep};
 
@@ -57,13 +57,35 @@ async fn answer(world: &World, request: Request) -> Response<Body> {
     if path == "/_node/sync" {
         return node::sync(world, &body).await;
     }
+    let signed = request::scope(&parts.headers, &parts.uri);
     match ApiCall::read(parts.headers, &parts.uri, body) {
         Some(call) if path == "/" => serve_call(world, &call).await,
-        _ => plain(
-            StatusCode::BAD_REQUEST,
-            "fleet-sandbox: this is no AWS call that it can read",
+        _ => unserved_rest(
+            signed.as_ref().map(|(_, service)| service),
+            &parts.method,
+            path,
         ),
     }
+}
+
+/// The refusal of a REST service, which names its operations by method and path. S3 reads the code
+/// in the body, the JSON services read it in the header.
+fn unserved_rest(service: Option<&String>, method: &Method, path: &str) -> Response<Body> {
+    let Some(service) = service else {
+        return plain(
+            StatusCode::BAD_REQUEST,
+            "fleet-sandbox: this is no AWS call that it can read",
+        );
+    };
+    let message = format!("fleet-sandbox does not serve {service}: {method} {path}");
+    let body = format!(
+        "<Error><Code>UnknownOperationException</Code><Message>{}</Message></Error>",
+        quick_xml::escape::escape(&message)
+    );
+    let mut response = plain(StatusCode::BAD_REQUEST, &body);
+    let code = HeaderValue::from_static("UnknownOperationException");
+    response.headers_mut().insert("x-amzn-errortype", code);
+    response
 }
 
 async fn serve_call(world: &World, call: &ApiCall) -> Response<Body> {

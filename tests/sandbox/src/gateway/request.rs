@@ -67,7 +67,7 @@ impl ApiCall {
 }
 
 /// Access key and service of the signature.
-fn scope(headers: &HeaderMap, uri: &Uri) -> Option<(String, String)> {
+pub(super) fn scope(headers: &HeaderMap, uri: &Uri) -> Option<(String, String)> {
     let credential = match headers.get("authorization").and_then(|v| v.to_str().ok()) {
         Some(authorization) => authorization
             .strip_prefix("AWS4-HMAC-SHA256 ")?
