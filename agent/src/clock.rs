@@ -46,6 +46,15 @@ impl Clock {
         }
     }
 
+    /// This wall time, this long after the machine booted.
+    #[cfg(test)]
+    pub(crate) fn booted(uptime: Duration, wall: Timestamp) -> Self {
+        Self {
+            now: Rc::new(move || at_uptime(uptime)),
+            wall: Rc::new(move || wall),
+        }
+    }
+
     pub(crate) fn now(&self) -> Moment {
         (self.now)()
     }
@@ -70,14 +79,22 @@ impl Clock {
     }
 }
 
+/// Where the agent's time begins at boot. Moments cannot be negative, and one restored from disk may
+/// lie before the boot: were that cut off at zero, a reboot would give a drain its whole time again.
+const BOOT: Moment = Moment::from_millis(10 * 365 * 86_400_000);
+
 fn boot_time() -> Moment {
     // CLOCK_BOOTTIME cannot fail on any kernel this binary runs on (2.6.39 on).
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or_else(
-        |_| Moment::default(),
+        |_| at_uptime(Duration::ZERO),
         |time| {
             let seconds = u64::try_from(time.tv_sec()).unwrap_or_default();
             let nanos = u64::try_from(time.tv_nsec()).unwrap_or_default();
-            Moment::from_millis(seconds * 1_000 + nanos / 1_000_000)
+            at_uptime(Duration::from_secs(seconds) + Duration::from_nanos(nanos))
         },
     )
+}
+
+fn at_uptime(uptime: Duration) -> Moment {
+    BOOT + uptime
 }

@@ -142,6 +142,20 @@ mod tests {
         assert_eq!(load(&path, "i-1", &clock).expect("broken"), None);
     }
 
+    #[test]
+    fn a_reboot_does_not_restart_a_drains_time() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let path = directory.path().join("state.json");
+        let wall = Timestamp::from_second(1_763_712_000).expect("in range");
+        let before = Clock::booted(Duration::from_secs(86_400), wall);
+        save(&path, &sample(&before), &before).expect("save");
+        let later = wall + jiff::SignedDuration::from_mins(50);
+        let after = Clock::booted(Duration::from_secs(30), later);
+        let saved = load(&path, "i-1", &after).expect("load").expect("saved");
+        let began = saved.drain.expect("drains").began;
+        assert_eq!(after.now().since(began), Duration::from_secs(3_000));
+    }
+
     /// The first version ever shipped: it must stay readable for good.
     #[test]
     fn the_golden_file_is_read() {

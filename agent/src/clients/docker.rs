@@ -187,7 +187,7 @@ impl Docker for Dockerd {
     }
 
     async fn stop(&self, id: &str, grace: Duration) -> Result<()> {
-        let docker = self.handle().await?;
+        let docker = patient(self.handle().await?, grace);
         let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::new().t(seconds).build();
         let stopped = bounded(
@@ -245,6 +245,13 @@ impl Docker for Dockerd {
             }
         }
     }
+}
+
+/// The reply to a stop comes when the container has ended, which may be later than the handle's own
+/// time-out. bollard counts in whole seconds; the call as a whole is bounded more closely.
+fn patient(docker: bollard::Docker, grace: Duration) -> bollard::Docker {
+    let whole = Duration::from_secs(grace.as_secs() + 1);
+    docker.with_timeout(whole + STOP_MARGIN)
 }
 
 pub(crate) fn container_name(sidecar: &str) -> String {
@@ -376,5 +383,19 @@ fn unless_missing(answer: Result<(), DockerFault>) -> Result<(), DockerFault> {
     match answer {
         Err(error) if error.is_missing() => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_is_waited_for_longer_than_other_calls() {
+        let docker =
+            bollard::Docker::connect_with_unix("/dev/null", LIST.as_secs(), API_DEFAULT_VERSION)
+                .expect("connects lazily");
+        let grace = Duration::from_millis(600_500);
+        assert!(patient(docker, grace).timeout() >= grace + STOP_MARGIN);
     }
 }

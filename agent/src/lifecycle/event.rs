@@ -133,6 +133,8 @@ pub(crate) struct Policy {
     pub(crate) drain: Duration,
     /// Taken off the drain's end: what stopping leftovers and sidecars may take.
     pub(crate) drain_reserve: Duration,
+    /// The last part of that reserve: for the sidecars and the answer.
+    pub(crate) flush: Duration,
     pub(crate) launch_hook: String,
     pub(crate) drain_hook: String,
     /// Spreads this node's retries and refreshes: any number of its own.
@@ -147,12 +149,14 @@ impl Policy {
     pub(crate) fn new(settings: &Settings, container_stop: Duration, seed: u64) -> Self {
         let launch = Duration::from_secs(settings.launch_timeout_seconds.into());
         let drain = Duration::from_secs(settings.drain_deadline_seconds.into());
-        let reserve = container_stop + stop_bound(&settings.sidecars) + ANSWER;
+        let flush = stop_bound(&settings.sidecars) + ANSWER;
+        let drain_reserve = (container_stop + flush).min(drain / 2);
         Self {
             // The hook's own time-out began earlier, with the instance.
             launch: launch - (launch / 4).min(Duration::from_secs(30)),
             drain,
-            drain_reserve: reserve.min(drain / 2),
+            drain_reserve,
+            flush: flush.min(drain_reserve / 2),
             launch_hook: settings.launch_hook.clone(),
             drain_hook: settings.drain_hook.clone(),
             seed,
@@ -313,6 +317,12 @@ impl Outcome {
     pub(crate) fn problem(&self) -> Option<String> {
         if let Self::Sidecars(round) = self {
             round.problem.clone()
+        } else if let Self::Leftovers {
+            left: left @ 1.., ..
+        } = self
+        {
+            // What is still there has to be stopped in another round.
+            Some(format!("{left} still run"))
         } else {
             None
         }

@@ -410,6 +410,71 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_stop_that_fails_is_tried_again_until_the_sidecars_need_the_time() {
+        for heals in [true, false] {
+            let node = Node::launching();
+            with(&node, async |agent, _| {
+                agent.until(10, in_service).await;
+                node.change(|world| {
+                    world.tasks = ["stubborn".to_owned()].into();
+                    terminate(world);
+                });
+                node.fault("docker-stop", Fault::Fails);
+                let start = agent.seconds();
+                agent
+                    .until(1_800, |_, phase| phase == Phase::Stopping)
+                    .await;
+                agent.pass(10).await;
+                assert_eq!(agent.phase(), Phase::Stopping);
+                assert!(node.count("docker-stop") > 1);
+                if heals {
+                    node.heal("docker-stop");
+                }
+                agent.until(1_800, done).await;
+                assert!(agent.seconds() - start <= 1_805);
+                assert_eq!(node.world().tasks.is_empty(), heals);
+                assert_eq!(node.world().sidecars.iter().any(|c| c.running), !heals);
+            })
+            .await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_seen_before_draining_was_set_proves_nothing() {
+        let node = Node::launching();
+        with(&node, async |agent, _| {
+            agent.until(10, in_service).await;
+            node.change(|world| {
+                world.refusals = vec!["REGISTERING"; 5];
+                terminate(world);
+            });
+            agent.until(60, |world, _| world.refusals.is_empty()).await;
+            assert_eq!(node.count("ecs-tasks"), 0);
+            node.change(|world| world.tasks = ["late".to_owned()].into());
+            agent.pass(60).await;
+            assert_eq!(agent.phase(), Phase::Draining);
+            node.change(|world| world.tasks.clear());
+            agent.until(10, done).await;
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_ecs_has_forgotten_leaves_without_its_word() {
+        let node = Node::launching();
+        with(&node, async |agent, _| {
+            agent.until(10, in_service).await;
+            node.change(|world| {
+                world.registration = None;
+                terminate(world);
+            });
+            node.fault("ecs-tasks", Fault::Fails);
+            agent.until(15, done).await;
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn imds_names_the_target_before_the_action_opens() {
         let node = Node::launching();
         with(&node, async |agent, _| {

@@ -110,6 +110,8 @@ struct Drain {
     /// Where a drain goes on that was begun before a restart.
     resume: Phase,
     set: bool,
+    /// ECS knows the container instance no longer, so it cannot say whether tasks are left.
+    gone: bool,
     refused: Option<String>,
     seen_open: bool,
     not_open_since: Option<Moment>,
@@ -228,8 +230,10 @@ impl Machine {
             Phase::Launching => self.launch.answered.then_some(Phase::InService),
             Phase::Draining if is_over => Some(Phase::Stopping),
             Phase::Draining => self.is_empty(now).then_some(Phase::Flushing),
-            Phase::Stopping => drain?.stopped.then_some(Phase::Flushing),
-            Phase::Flushing => drain?.flushed.then_some(Phase::Completing),
+            Phase::Stopping => (drain?.stopped || is_over && self.has_failed(Job::StopLeftovers))
+                .then_some(Phase::Flushing),
+            Phase::Flushing => (drain?.flushed || is_over && self.has_failed(Job::StopSidecars))
+                .then_some(Phase::Completing),
             Phase::Completing => drain?.answered.then_some(Phase::Done),
             Phase::Abandoning | Phase::InService | Phase::Done => None,
         }
@@ -290,13 +294,23 @@ impl Machine {
                 let end = drain.cause.deadline(drain.began, &self.policy);
                 Some(end.before(self.policy.drain_reserve))
             }
-            Phase::Abandoning
-            | Phase::InService
-            | Phase::Stopping
-            | Phase::Flushing
-            | Phase::Completing
-            | Phase::Done => None,
+            Phase::Stopping => {
+                let drain = self.drain.as_ref()?;
+                let end = drain.cause.deadline(drain.began, &self.policy);
+                Some(end.before(self.policy.flush))
+            }
+            Phase::Flushing => {
+                let drain = self.drain.as_ref()?;
+                let end = drain.cause.deadline(drain.began, &self.policy);
+                Some(end.min(self.since + self.policy.flush))
+            }
+            Phase::Abandoning | Phase::InService | Phase::Completing | Phase::Done => None,
         }
+    }
+
+    /// It was tried, did not do all it had to, and is not being tried just now.
+    fn has_failed(&self, job: Job) -> bool {
+        self.schedule.error(job).is_some() && !self.schedule.is_under_way(job)
     }
 
     fn is_launch_overdue(&self, now: Moment) -> bool {
@@ -315,8 +329,9 @@ impl Machine {
         if self.world.container_instance.is_none() {
             return self.world.gate_shut;
         }
-        let confirmed =
-            drain.confirmed == Some(0) || self.world.conditions.ecs.is_faulty_for(SILENCE, now);
+        let confirmed = drain.gone
+            || drain.confirmed == Some(0)
+            || self.world.conditions.ecs.is_faulty_for(SILENCE, now);
         drain.set && drain.empty_in_a_row >= AGREE && confirmed
     }
 
@@ -344,7 +359,8 @@ impl Machine {
             drain: self.drain.as_ref().map(|drain| SavedDrain {
                 cause: drain.cause,
                 began: drain.began,
-                set: drain.set,
+                // Gone is learnt again after a restart by asking for DRAINING again.
+                set: drain.set && !drain.gone,
                 phase: self.phase,
             }),
         };
@@ -377,6 +393,7 @@ impl Drain {
             began,
             resume: Phase::Draining,
             set: false,
+            gone: false,
             refused: None,
             seen_open: false,
             not_open_since: None,

@@ -238,10 +238,14 @@ pub(super) fn bound(work: &Work, settings: &Settings, container_stop: Duration) 
     const USUAL: Duration = Duration::from_secs(90);
     const PULLS: Duration = Duration::from_secs(1_800);
     const MARGIN: Duration = Duration::from_secs(30);
+    const LISTS: Duration = Duration::from_secs(120);
     match work {
         Work::ConvergeSidecars(_) => PULLS,
-        Work::StopLeftovers => container_stop + MARGIN,
-        Work::StopSidecars => crate::sidecars::execute::stop_bound(&settings.sidecars) + MARGIN,
+        // Both lists of containers may take docker's whole time for one.
+        Work::StopLeftovers => container_stop + LISTS + MARGIN,
+        Work::StopSidecars => {
+            crate::sidecars::execute::stop_bound(&settings.sidecars) + LISTS + MARGIN
+        }
         Work::Identify
         | Work::WriteEcsConfig
         | Work::ReadTarget

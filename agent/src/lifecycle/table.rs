@@ -38,6 +38,7 @@ impl Stage {
             launch: Duration::from_secs(570),
             drain: Duration::from_secs(1_800),
             drain_reserve: Duration::from_secs(60),
+            flush: Duration::from_secs(30),
             launch_hook: "fleet-launch".into(),
             drain_hook: "fleet-drain".into(),
             seed: 1,
@@ -174,7 +175,7 @@ fn stages() -> Vec<Stage> {
         .clone()
         .job(Job::ReadTarget, Outcome::Target(Target::Terminated))
         .after(1);
-    let stopping = draining.clone().after(1_800);
+    let stopping = draining.clone().after(1_750);
     let flushing = stopping.clone().job(
         Job::StopLeftovers,
         Outcome::Leftovers {
@@ -337,6 +338,14 @@ fn events() -> Vec<(String, Event)> {
         Outcome::Leftovers {
             stopped: 1,
             left: 0,
+        },
+    );
+    ok(
+        Job::StopLeftovers,
+        "a leftover still runs",
+        Outcome::Leftovers {
+            stopped: 0,
+            left: 1,
         },
     );
     ok(

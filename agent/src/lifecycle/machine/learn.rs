@@ -81,12 +81,7 @@ impl Machine {
             }
             // Best effort, once: the node goes anyway.
             Job::SetDraining if self.phase == Phase::Abandoning => self.abandon.drained = true,
-            Job::StopLeftovers => self.leftovers_stopped(),
-            Job::StopSidecars => {
-                if let Some(drain) = &mut self.drain {
-                    drain.flushed = true;
-                }
-            }
+            Job::StopLeftovers => self.abandon.stopped |= self.phase == Phase::Abandoning,
             Job::WriteEcsConfig
             | Job::Release
             | Job::HealEcs
@@ -99,6 +94,7 @@ impl Machine {
             | Job::CountTasks
             | Job::ConfirmEmpty
             | Job::ShutGate
+            | Job::StopSidecars
             | Job::CompleteDrain
             | Job::ProbeDrain => {}
         }
@@ -173,7 +169,10 @@ impl Machine {
             Outcome::Draining(set) => self.learn_draining(set, actions),
             Outcome::Tasks(tasks) => self.learn_tasks(tasks, now, actions),
             Outcome::Confirmed(tasks) => {
-                if let Some(drain) = &mut self.drain {
+                // One that was asked before DRAINING says nothing of what was placed since.
+                if let Some(drain) = &mut self.drain
+                    && drain.set
+                {
                     drain.confirmed = Some(tasks);
                 }
             }
@@ -183,7 +182,9 @@ impl Machine {
                 actions.push(Action::Record(Entry::GateShut));
             }
             Outcome::Leftovers { stopped, left } => {
-                self.leftovers_stopped();
+                if left == 0 {
+                    self.leftovers_stopped();
+                }
                 actions.push(Action::Record(Entry::LeftoversStopped { stopped, left }));
             }
             Outcome::SidecarsStopped(count) => {
@@ -251,6 +252,7 @@ impl Machine {
         self.world.published = None;
         if let Some(drain) = &mut self.drain {
             drain.set = false;
+            drain.gone = false;
         }
         self.world.container_instance = container_instance;
         actions.extend(self.world.container_instance.clone().map(|arn| {
@@ -333,8 +335,14 @@ impl Machine {
                 SetDraining::Set { tasks } => {
                     drain.set = true;
                     drain.told = usize::try_from(tasks).ok();
+                    // Until now tasks could still be placed: what was seen before proves nothing.
+                    drain.empty_in_a_row = 0;
+                    drain.confirmed = None;
                 }
-                SetDraining::Gone => drain.set = true,
+                SetDraining::Gone => {
+                    drain.set = true;
+                    drain.gone = true;
+                }
                 SetDraining::NotYet(why) => drain.refused = Some(why),
             }
         }
