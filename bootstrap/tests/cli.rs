@@ -43,6 +43,17 @@ const INIT: &[&str] = &[
     "--subnet=subnet-87654321",
 ];
 
+/// What people copy first must work.
+#[test]
+fn the_readme_shows_a_valid_file() {
+    const README: &str = include_str!("../../README.md");
+    let (_, after) = README.split_once("```toml\n").expect("an example");
+    let (example, _) = after.split_once("```").expect("its end");
+    let directory = directory_with(example);
+    let validated = fleet_bootstrap(directory.path(), &["validate"]);
+    assert_eq!((validated.code, validated.stderr.as_str()), (0, ""));
+}
+
 #[test]
 fn init_writes_a_file_that_is_valid_and_never_overwrites() {
     let directory = tempfile::tempdir().expect("directory");

@@ -1,6 +1,6 @@
 //! Up, up again, a node that leaves, down: on real nodes, with the agent as it ships.
 
-use std::process::Command;
+use std::{process::Command, thread};
 
 use anyhow::{Context, Result};
 use fleet_tests::{Fleet, Sandbox, agent_source, eventually, program, run};
@@ -32,6 +32,7 @@ fn an_environment_comes_up_serves_loses_a_node_and_goes_away() {
     the_node_is_as_promised(&sandbox, &nodes[0]).expect("a node");
     operators_keys_are_kept(&sandbox, &nodes[0]).expect("a node");
     docker_gone_is_told_not_fatal(&sandbox, &nodes[0]).expect("a node");
+    a_release_lasts_for_one_boot(&sandbox, &nodes[1]).expect("a node");
 
     let _ = sandbox
         .cli(&["run-tasks", "shop-dev", "web", "4"])
@@ -195,27 +196,85 @@ fn docker_gone_is_told_not_fatal(sandbox: &Sandbox, node: &str) -> Result<()> {
     })
 }
 
+/// Rebooted without its agent the node does not join, and with it again it does.
+fn a_release_lasts_for_one_boot(sandbox: &Sandbox, node: &str) -> Result<()> {
+    // The reboot ends the shell that asks for it, in whatever way.
+    let _ = sandbox.on(node, "mv /usr/bin/fleet-agent /root/ && systemctl reboot")?;
+    eventually("the rebooted node to skip ecs.service", 90, || {
+        let shown = sandbox.on(
+            node,
+            "systemctl is-active multi-user.target; ls /run/fleet-agent/released; \
+             systemctl show ecs -p ConditionResult -p ActiveState",
+        )?;
+        let skipped = shown.out.contains("ActiveState=inactive")
+            && shown.out.contains("ConditionResult=no")
+            && shown.out.starts_with("active\n");
+        Ok((skipped && !shown.out.contains("released")).then_some(()))
+    })?;
+    let _ = sandbox
+        .on(
+            node,
+            "mv /root/fleet-agent /usr/bin/ && systemctl restart fleet-agent",
+        )?
+        .exits(0);
+    eventually("the node to be back in ECS", 60, || {
+        let status = sandbox.on(node, "fleet-agent status --json && systemctl is-active ecs")?;
+        let serves = status.out.contains("in-service") && status.code == 0;
+        Ok(serves.then_some(()))
+    })
+}
+
 fn a_leaving_node_hands_its_tasks_over(
     sandbox: &Sandbox,
     fleet: &Fleet<'_>,
     leaving: &str,
     staying: &str,
 ) -> Result<()> {
-    let _ = sandbox
-        .cli(&["terminate", leaving, "--decrement"])?
-        .exits(0);
-    eventually("the node to be gone", 120, || {
-        let status = fleet.status()?;
-        let nodes = status["nodes"].as_array().context("nodes")?;
-        Ok(nodes
-            .iter()
-            .all(|node| node["id"] != *leaving)
-            .then_some(()))
+    let events = thread::scope(|scope| {
+        let journal = scope.spawn(|| {
+            sandbox.on(
+                leaving,
+                "journalctl -f -n 0 -o json -u fleet-agent --output-fields=FLEET_EVENT",
+            )
+        });
+        // By then the follower above has begun.
+        let _ = sandbox.on(leaving, "journalctl --sync; sleep 1")?;
+        let _ = sandbox
+            .cli(&["terminate", leaving, "--decrement"])?
+            .exits(0);
+        eventually("the node to be gone", 120, || {
+            let status = fleet.status()?;
+            let nodes = status["nodes"].as_array().context("nodes")?;
+            Ok(nodes
+                .iter()
+                .all(|node| node["id"] != *leaving)
+                .then_some(()))
+        })?;
+        let journal = journal.join().expect("no panic")?;
+        anyhow::Ok(journal.out.lines().filter_map(event_of).collect::<Vec<_>>())
     })?;
+    let story = [
+        "noticed",
+        "draining",
+        "tasks-gone",
+        "sidecars-stopped",
+        "drain-completed",
+    ];
+    let told: Vec<&str> = events
+        .iter()
+        .map(String::as_str)
+        .filter(|event| story.contains(event))
+        .collect();
+    assert_eq!(told, story, "of {events:?}");
     eventually("4 tasks on the other node", 60, || {
         let status = fleet.status()?;
         Ok((tasks(&status) == 4 && ready(&status) == [staying]).then_some(()))
     })
+}
+
+fn event_of(record: &str) -> Option<String> {
+    let record: Value = serde_json::from_str(record).ok()?;
+    record["FLEET_EVENT"].as_str().map(str::to_owned)
 }
 
 fn ready(status: &Value) -> Vec<String> {

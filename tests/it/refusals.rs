@@ -73,6 +73,20 @@ fn an_endpoint_that_is_down_is_named() {
 }
 
 #[test]
+fn without_docker_the_sandbox_says_how_to_start_it() {
+    // In a mount namespace of its own, where the socket is covered by something that is none.
+    let script = format!(
+        "mount --bind /dev/null $(readlink -f /var/run/docker.sock) && exec {} up --name it-none --port 0",
+        program("fleet-sandbox").display()
+    );
+    let ran = run(Command::new("unshare").args(["--mount", "sh", "-c", &script]))
+        .expect("runs")
+        .exits(1);
+    assert!(ran.err.contains("docker.sock"), "{}", ran.err);
+    assert_eq!(ran.err.trim().lines().count(), 1, "{}", ran.err);
+}
+
+#[test]
 fn the_sandbox_refuses_an_unknown_call_by_name_and_foreign_names_are_never_touched() {
     let sandbox = Sandbox::up("it-refusals").expect("a sandbox");
 
@@ -84,6 +98,18 @@ fn the_sandbox_refuses_an_unknown_call_by_name_and_foreign_names_are_never_touch
     assert!(reply.starts_with("HTTP/1.1 400"), "{reply}");
     assert!(reply.contains("InvalidAction"), "{reply}");
     assert!(reply.contains("DescribeLoadBalancers"), "{reply}");
+
+    let bucket = request(
+        sandbox.var("AWS_ENDPOINT_URL"),
+        "s3",
+        ("PUT", "/bucket"),
+        "",
+    );
+    assert!(bucket.starts_with("HTTP/1.1 400"), "{bucket}");
+    assert!(
+        bucket.contains("does not serve s3: PUT /bucket"),
+        "{bucket}"
+    );
 
     // The same names, drawn by `init` under another owner id.
     let ours = Fleet::init(&sandbox, "shop", GROUP).expect("init");
@@ -131,11 +157,15 @@ pub(crate) fn writes(sandbox: &Sandbox) -> Vec<String> {
 }
 
 fn post(endpoint: &str, service: &str, body: &str) -> String {
+    request(endpoint, service, ("POST", "/"), body)
+}
+
+fn request(endpoint: &str, service: &str, (method, path): (&str, &str), body: &str) -> String {
     let address = endpoint.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).expect("the gateway listens");
     write!(
         stream,
-        "POST / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
          Authorization: AWS4-HMAC-SHA256 Credential=AKID/20260101/eu-central-1/{service}/aws4_request, SignedHeaders=host, Signature=0\r\n\
          Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()

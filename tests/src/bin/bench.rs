@@ -215,10 +215,14 @@ struct Drain {
 /// Runs tasks, takes a node away through Auto Scaling, and reads its own journal for what happened
 /// when. Nodes and bench share one clock.
 fn drain(sandbox: &Sandbox) -> Result<Drain> {
-    let _ = sandbox
-        .cli(&["run-tasks", "bench-dev", "web", "4"])?
-        .exits(0);
-    let leaving = eventually("two nodes with tasks", 120, || {
+    // The last drain left all tasks on one node: start afresh, so that each of two has two.
+    run_tasks(sandbox, "0")?;
+    eventually("two nodes without tasks", 120, || {
+        let nodes = nodes(sandbox)?;
+        Ok((nodes.len() == 2 && nodes.iter().all(|node| node.tasks == 0)).then_some(()))
+    })?;
+    run_tasks(sandbox, "4")?;
+    let leaving = eventually("two tasks on each node", 60, || {
         let nodes = nodes(sandbox)?;
         let ready = nodes.len() == 2 && nodes.iter().all(|node| node.tasks == 2);
         Ok(ready.then(|| nodes.into_iter().next()).flatten())
@@ -261,6 +265,13 @@ fn drain(sandbox: &Sandbox) -> Result<Drain> {
             call["caller"] == leaving.key && call["operation"] != "RecordLifecycleActionHeartbeat"
         })?,
     })
+}
+
+fn run_tasks(sandbox: &Sandbox, count: &str) -> Result<()> {
+    let _ = sandbox
+        .cli(&["run-tasks", "bench-dev", "web", count])?
+        .exits(0);
+    Ok(())
 }
 
 fn follow(sandbox: &Sandbox, instance: &str, script: &str) -> Result<std::process::Child> {
