@@ -76,6 +76,11 @@ impl Stop {
     }
 }
 
+/// A wait that was cut short by a [`Stop`]: what it waited for is not done, and has not failed.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped on request")]
+pub(crate) struct Stopped;
+
 /// Runs all steps of `plan`.
 ///
 /// # Errors
@@ -108,6 +113,7 @@ pub(crate) async fn execute<R: Runner>(plan: &Plan, runner: &R, stop: &Stop) -> 
                 is_done[index] = true;
                 runner.progress(Event::Done(step));
             }
+            Some(Err(error)) if error.is::<Stopped>() => {}
             Some(Err(error)) => failures.push((step.title(), error)),
             None => {}
         }
@@ -146,7 +152,8 @@ mod tests {
     use super::*;
     use crate::plan::{AutoScalingStep, Goal, IamStep, Planned};
 
-    /// Records what ran; fails at one step, and can ask for a stop at another.
+    /// Records what ran; fails at one step, and can ask for a stop at another; a step `waits`
+    /// ends by a stop.
     #[derive(Default)]
     struct Recorder {
         ran: RefCell<Vec<String>>,
@@ -174,6 +181,9 @@ mod tests {
             {
                 sender.send_replace(true);
             }
+            if name == "waits" {
+                return Err(anyhow::Error::from(Stopped).context("while it waited"));
+            }
             if self.fails == Some(name) {
                 bail!("no");
             }
@@ -182,6 +192,15 @@ mod tests {
         }
 
         fn progress(&self, _: Event<'_>) {}
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_was_stopped_is_no_failure() {
+        let plan = steps(&[("first", &[]), ("waits", &[0]), ("after", &[1])]);
+        let recorder = Recorder::default();
+        let (_sender, stop) = Stop::new();
+        let halt = execute(&plan, &recorder, &stop).await.expect_err("stops");
+        assert_eq!(halt.to_string(), "stopped on request after 1 of 3 steps");
     }
 
     fn steps(names: &[(&str, &[usize])]) -> Plan {

@@ -15,7 +15,7 @@ use anyhow::{Result, anyhow, bail};
 
 use crate::{
     cloud::{Activity, Cloud},
-    execute::Stop,
+    execute::{Stop, Stopped},
     nodes::{self, Node, Nodes},
     plan::GroupChange,
     progress::Progress,
@@ -135,13 +135,13 @@ impl<'a> Watch<'a> {
     /// One poll interval, cut short by a stop.
     ///
     /// # Errors
-    /// A stop was asked for.
+    /// [`Stopped`].
     pub(crate) async fn pause(&self, interval: Duration) -> Result<()> {
         let jitter = interval.mul_f32(0.5 * fastrand::f32());
         tokio::select! {
             // Cancel-safe: nothing but time passes in either arm.
             () = tokio::time::sleep(interval + jitter) => Ok(()),
-            () = self.stop.requested() => Err(anyhow!("stopped on request")),
+            () = self.stop.requested() => Err(Stopped.into()),
         }
     }
 
