@@ -15,6 +15,8 @@ const ROOT_VOLUME_MIN: u32 = 30;
 const ROOT_VOLUME_MAX: u32 = 65_536;
 /// Container instances in one ECS cluster (ECS service quotas).
 const NODES_MAX: u32 = 5_000;
+/// Capacity providers of one ECS cluster, of which each group is one (ECS service quotas).
+const GROUPS_MAX: usize = 20;
 /// Overrides in one mixed-instances policy (Auto Scaling quotas).
 const INSTANCE_TYPES_MAX: usize = 40;
 const TARGET_CAPACITY_DEFAULT: u32 = 100;
@@ -49,6 +51,15 @@ pub(super) fn check(file: wire::File, environment: &str) -> Checked {
         rules.check(
             "groups",
             Some("is missing: add at least one table such as [groups.web]".to_owned()),
+        );
+    }
+    if file.groups.len() > GROUPS_MAX {
+        rules.check(
+            "groups",
+            Some(format!(
+                "holds {}: each is a capacity provider, of which a cluster takes at most {GROUPS_MAX}",
+                file.groups.len()
+            )),
         );
     }
     let shared = Shared {

@@ -195,3 +195,25 @@ fn what_works_but_perhaps_not_as_meant_is_a_warning() {
         [(23, "groups.web"), (29, "groups.web.ecs.ECS_BRAND_NEW")]
     );
 }
+
+#[test]
+fn a_cluster_takes_twenty_groups() {
+    let with = |extra: usize| {
+        let mut text = FILE.to_owned();
+        for n in 0..extra {
+            let _ = write!(
+                text,
+                "\n[groups.g{n}]\ninstance_types = [\"m7i.large\"]\nmin = 0\nmax = 1\n"
+            );
+        }
+        problems_in(&text, "prod")
+    };
+    assert_eq!(with(18), "ok");
+    assert!(
+        with(19).ends_with(
+            "groups: holds 21: each is a capacity provider, of which a cluster takes at most 20"
+        ),
+        "{}",
+        with(19)
+    );
+}
