@@ -3,7 +3,10 @@
 use anyhow::{Result, ensure};
 
 use super::{Apply, IAM_LIMIT, is_in_use, is_ours};
-use crate::{cloud::Kind, plan::IamStep};
+use crate::{
+    cloud::{CallError, Kind},
+    plan::IamStep,
+};
 
 impl Apply<'_> {
     pub(super) async fn iam(&self, step: &IamStep) -> Result<()> {
@@ -27,7 +30,11 @@ impl Apply<'_> {
                 role,
                 policy,
                 document,
-            } => Ok(iam.put_role_policy(role, policy, document).await?),
+            } => {
+                let put = || iam.put_role_policy(role, policy, document);
+                self.patiently(step.title(), IAM_LIMIT, is_unknown_yet, put)
+                    .await
+            }
             IamStep::DeleteRolePolicy { role, policy } => {
                 Ok(iam.delete_role_policy(role, policy).await?)
             }
@@ -48,7 +55,11 @@ impl Apply<'_> {
                 }
             }
             IamStep::AddRoleToInstanceProfile { profile, role } => {
-                match iam.add_role_to_instance_profile(profile, role).await {
+                let add = || iam.add_role_to_instance_profile(profile, role);
+                match self
+                    .tried(step.title(), IAM_LIMIT, is_unknown_yet, add)
+                    .await?
+                {
                     // One role at most: done if it is this one.
                     Err(error) if error.says("LimitExceeded") => {
                         let found = iam.instance_profile(profile).await?;
@@ -69,4 +80,9 @@ impl Apply<'_> {
             }
         }
     }
+}
+
+/// IAM is eventually consistent: what was just created may be unknown to the next call.
+fn is_unknown_yet(error: &CallError) -> bool {
+    error.kind == Kind::NotFound
 }
