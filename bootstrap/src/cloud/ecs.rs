@@ -18,6 +18,8 @@ use crate::inventory::{CapacityProvider, Cluster, ProviderSettings, StrategyItem
 
 /// Items a Describe call takes.
 const BATCH: usize = 100;
+/// Capacity providers on one page of DescribeCapacityProviders.
+const PROVIDER_BATCH: usize = 10;
 /// Services a DescribeServices call takes.
 const SERVICE_BATCH: usize = 10;
 
@@ -96,18 +98,26 @@ impl Ecs {
         names: &[String],
     ) -> Result<BTreeMap<String, Standing<CapacityProvider>>, CallError> {
         let mut providers = BTreeMap::new();
-        for batch in names.chunks(BATCH) {
-            let reply = self
-                .client
-                .describe_capacity_providers()
-                .set_capacity_providers(Some(batch.to_vec()))
-                .include(CapacityProviderField::Tags)
-                .send()
-                .await
-                .map_err(failed("ecs:DescribeCapacityProviders", &batch.join(" ")));
-            let Some(reply) = found(reply)? else { continue };
-            let found = reply.capacity_providers.unwrap_or_default();
-            providers.extend(found.into_iter().filter_map(read_provider));
+        for batch in names.chunks(PROVIDER_BATCH) {
+            let mut token = None;
+            loop {
+                let reply = self
+                    .client
+                    .describe_capacity_providers()
+                    .set_capacity_providers(Some(batch.to_vec()))
+                    .include(CapacityProviderField::Tags)
+                    .set_next_token(token)
+                    .send()
+                    .await
+                    .map_err(failed("ecs:DescribeCapacityProviders", &batch.join(" ")));
+                let Some(reply) = found(reply)? else { break };
+                let found = reply.capacity_providers.unwrap_or_default();
+                providers.extend(found.into_iter().filter_map(read_provider));
+                token = reply.next_token.filter(|token| !token.is_empty());
+                if token.is_none() {
+                    break;
+                }
+            }
         }
         Ok(providers)
     }
