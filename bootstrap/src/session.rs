@@ -1,6 +1,12 @@
 //! What every command that meets AWS begins with: the file, the account, and a plan between them.
+#![allow(clippy::disallowed_methods, reason = "waits for AWS: needs the clock")]
 
-use std::{collections::BTreeMap, path::Path, pin::pin, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
@@ -17,8 +23,11 @@ use crate::{
     plan::{self, Conflict, Goal, Mark, Plan},
     progress::Progress,
     spec,
-    watch::Watch,
+    watch::{POLL, Watch},
 };
+
+/// Reads of IAM and EC2 show a write within seconds, but not at once.
+const VERIFY_LIMIT: Duration = Duration::from_secs(30);
 
 /// One environment of one file, in one account.
 pub(crate) struct Session {
@@ -176,15 +185,20 @@ impl Session {
         }
     }
 
-    /// Reads everything again: a plan must be empty now.
+    /// Reads everything again: a plan must be empty within [`VERIFY_LIMIT`].
     ///
     /// # Errors
     /// What is not as it should be.
-    pub(crate) async fn verify(&self, goal: Goal) -> Result<()> {
-        let rest = self.plan(goal).await?;
-        if rest.steps.is_empty() {
+    pub(crate) async fn verify(&self, goal: Goal, watch: &Watch<'_>) -> Result<()> {
+        let began = Instant::now();
+        let pause = async || {
+            watch.pause(POLL).await?;
+            Ok(began.elapsed())
+        };
+        let plan = async || self.plan(goal).await;
+        let Some(rest) = settled(plan, pause).await? else {
             return Ok(());
-        }
+        };
         let width = rest.name_width();
         let lines: Vec<String> = rest
             .lines
@@ -198,6 +212,25 @@ impl Session {
             lines.join("\n"),
             self.how_to_go_on(goal)
         )
+    }
+}
+
+/// Plans until nothing is left to do, and returns what is left at the limit; `pause` says how long
+/// it has been in all. What stands in the way
+/// may pass as well: right after a delete, reads still show what is leaving.
+async fn settled(
+    plan: impl AsyncFn() -> Result<Plan>,
+    pause: impl AsyncFn() -> Result<Duration>,
+) -> Result<Option<Plan>> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let is_late = waited >= VERIFY_LIMIT;
+        match plan().await {
+            Ok(rest) if rest.steps.is_empty() => return Ok(None),
+            Ok(rest) if is_late => return Ok(Some(rest)),
+            Err(error) if is_late => return Err(error),
+            Ok(_) | Err(_) => waited = pause().await?,
+        }
     }
 }
 
@@ -242,5 +275,52 @@ async fn interrupt() -> Result<()> {
         // Cancel-safe: a signal that arrives later is a new one.
         result = tokio::signal::ctrl_c() => Ok(result?),
         _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::plan::{IamStep, Planned, Step};
+
+    fn plan(is_empty: bool) -> Plan {
+        let step = Step::Iam(IamStep::DeleteRole { name: "r".into() });
+        let left = Planned {
+            step,
+            after: vec![],
+        };
+        Plan {
+            goal: Goal::Down,
+            lines: Vec::new(),
+            steps: if is_empty { vec![] } else { vec![left] },
+        }
+    }
+
+    #[tokio::test]
+    async fn reads_that_lag_are_read_again() {
+        let looks = Cell::new(0);
+        let late = async || {
+            looks.set(looks.get() + 1);
+            match looks.get() {
+                1 => Err(anyhow!("is still being deleted")),
+                looks => Ok(plan(looks == 3)),
+            }
+        };
+        let pause = async || Ok(POLL);
+        assert_eq!(settled(late, pause).await.expect("reads"), None);
+    }
+
+    #[tokio::test]
+    async fn what_stays_is_reported_after_the_limit() {
+        let waited = Cell::new(Duration::ZERO);
+        let pause = async || {
+            waited.set(waited.get() + POLL);
+            Ok(waited.get())
+        };
+        let never = async || Ok(plan(false));
+        assert!(settled(never, pause).await.expect("reads").is_some());
+        assert_eq!(waited.get(), VERIFY_LIMIT);
     }
 }

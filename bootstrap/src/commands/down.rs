@@ -53,5 +53,5 @@ async fn take_down(session: &Session, plan: &Plan, out: &Output, stop: Stop) -> 
     let progress = Progress::new(out);
     let watch = session.watch(plan, &progress, stop);
     session.execute(plan, &watch, &progress).await?;
-    session.verify(Goal::Down).await
+    session.verify(Goal::Down, &watch).await
 }

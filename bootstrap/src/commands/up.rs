@@ -50,7 +50,7 @@ async fn bring_up(session: &Session, plan: &Plan, out: &Output, stop: Stop) -> R
         .await
         .map_err(|error| anyhow!("{error:#}\n{}", session.how_to_go_on(Goal::Up)))?;
     if !plan.steps.is_empty() {
-        session.verify(Goal::Up).await?;
+        session.verify(Goal::Up, &watch).await?;
     }
     Ok(())
 }
