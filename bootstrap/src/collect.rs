@@ -1,18 +1,25 @@
 //! Reads what exists, in three rounds of parallel calls: who we are; everything by its
 //! deterministic name; the details of what was found.
 //!
+//! A group that left the file is known by its capacity provider on the cluster; only where there is
+//! one that the file does not name are there further reads.
+//!
 //! Reads are batched wherever the API can, so that their number grows with pages; IAM and tags of
 //! parameters cannot. A read that fails is an error: what is unknown is never taken for absent.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
+use fleet_agent_config::names::tag;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::{
-    cloud::{CallError, Cloud},
+    cloud::{CallError, Cloud, Standing},
     desired::{self, Desired, Hook, Image},
-    inventory::{Group, Inventory, LaunchTemplate, Parameter, Presence, Tags, Template, Workload},
+    inventory::{
+        CapacityProvider, Cluster, Group, Inventory, LaunchTemplate, Parameter, Presence, Tags,
+        Template, Workload,
+    },
     plan::Goal,
 };
 
@@ -51,6 +58,63 @@ pub(crate) async fn collect(
     desired: &Desired,
     goal: Goal,
 ) -> Result<Inventory, CallError> {
+    let mut inventory = read(cloud, account, desired, goal).await?;
+    if let Some(cluster) = inventory.cluster.owned() {
+        inventory.removed = removed(cloud, desired, cluster).await?;
+    }
+    // `up` only says that they are there.
+    if goal == Goal::Down && !inventory.removed.is_empty() {
+        let rest = Desired {
+            groups: inventory.removed.clone(),
+            ..desired.clone()
+        };
+        let found = read(cloud, account, &rest, goal).await?;
+        inventory.groups.extend(found.groups);
+    }
+    Ok(inventory)
+}
+
+/// Groups of ours on the cluster that are not in the file any more.
+///
+/// # Errors
+/// The read that failed.
+pub(crate) async fn removed(
+    cloud: &Cloud,
+    desired: &Desired,
+    cluster: &Cluster,
+) -> Result<Vec<desired::Group>, CallError> {
+    let known = Names::of(desired).capacity_providers;
+    let others: Vec<String> = cluster
+        .providers
+        .iter()
+        .filter(|name| !known.contains(name))
+        .cloned()
+        .collect();
+    let found = cloud.ecs.capacity_providers(&others).await?;
+    Ok(removed_groups(desired, &found))
+}
+
+/// Ours by the tags, and by a name that follows from them: one without the other proves nothing.
+fn removed_groups(
+    desired: &Desired,
+    others: &BTreeMap<String, Standing<CapacityProvider>>,
+) -> Vec<desired::Group> {
+    let of = |(name, standing): (&String, &Standing<CapacityProvider>)| {
+        let tags = &standing.resource.tags;
+        let group = tags.get(tag::GROUP)?;
+        let is_ours = Presence::judge(tags, &desired.identity, Some(group), || ()).is_ours();
+        let removed = desired::removed(&desired.identity, group);
+        (is_ours && removed.capacity_provider.name == *name).then_some(removed)
+    };
+    others.iter().filter_map(of).collect()
+}
+
+async fn read(
+    cloud: &Cloud,
+    account: &str,
+    desired: &Desired,
+    goal: Goal,
+) -> Result<Inventory, CallError> {
     let names = Names::of(desired);
     let (subnets, values, parameter_tags, clusters, providers, groups, templates, firewalls, iam) =
         tokio::try_join!(
@@ -84,6 +148,7 @@ pub(crate) async fn collect(
             }
         },
         groups: BTreeMap::new(),
+        removed: Vec::new(),
     };
     let found = desired.groups.iter().zip(iam).zip(parameter_tags);
     for ((group, (role, profile)), tags) in found {
@@ -316,5 +381,60 @@ impl Names {
             security_groups: of(|group| &group.security_group.name),
             parameters,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        desired::{Cluster, Identity, Network},
+        inventory::Tags,
+    };
+
+    #[test]
+    fn only_providers_with_our_tags_and_our_name_are_groups_of_ours() {
+        let desired = Desired {
+            identity: Identity {
+                fleet: "shop".into(),
+                environment: "dev".into(),
+                owner: "f-1".into(),
+                region: "eu-central-1".into(),
+            },
+            network: Network {
+                vpc_id: "vpc-1".into(),
+                subnet_ids: Vec::new(),
+            },
+            cluster: Cluster {
+                name: "shop-dev".into(),
+                tags: Tags::new(),
+            },
+            groups: Vec::new(),
+        };
+        let provider = |owner: &str, environment: &str, group: &str| {
+            let tags = [
+                (tag::OWNER, owner),
+                (tag::ENVIRONMENT, environment),
+                (tag::GROUP, group),
+            ];
+            Standing {
+                resource: CapacityProvider {
+                    tags: tags.map(|(key, value)| (key.into(), value.into())).into(),
+                    ..CapacityProvider::default()
+                },
+                leaving: false,
+                updating: false,
+                failure: None,
+            }
+        };
+        let others = [
+            ("shop-dev-batch".into(), provider("f-1", "dev", "batch")),
+            ("shop-dev-a".into(), provider("f-2", "dev", "a")),
+            ("shop-dev-b".into(), provider("f-1", "prod", "b")),
+            ("renamed".into(), provider("f-1", "dev", "c")),
+        ];
+        let removed = removed_groups(&desired, &others.into());
+        let names: Vec<&str> = removed.iter().map(|group| group.name.as_str()).collect();
+        assert_eq!(names, ["batch"]);
     }
 }

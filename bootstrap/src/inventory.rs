@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fleet_agent_config::names::tag;
 use serde::Serialize;
 
-use crate::desired::{Hook, Identity};
+use crate::desired::{self, Hook, Identity};
 
 /// Resource tags.
 pub(crate) type Tags = BTreeMap<String, String>;
@@ -22,8 +22,12 @@ pub(crate) struct Inventory {
     pub(crate) images: BTreeMap<String, String>,
     /// ECS cluster.
     pub(crate) cluster: Presence<Cluster>,
-    /// By the group's key in the file; one entry for each.
+    /// By the group's key in the file; one entry for each, and on the way down one for each of
+    /// `removed`.
     pub(crate) groups: BTreeMap<String, Group>,
+    /// Groups of ours that are attached to the cluster and not in the file any more, by their
+    /// names alone: what they were made from is not known.
+    pub(crate) removed: Vec<desired::Group>,
 }
 
 /// Whether a resource of a deterministic name is there, and whose it is.

@@ -1,7 +1,10 @@
 //! Clusters and capacity providers.
 #![allow(clippy::disallowed_methods, reason = "waits for AWS: needs the clock")]
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail};
 
@@ -48,7 +51,13 @@ impl Apply<'_> {
                 Ok(())
             }
             EcsStep::DeregisterContainerInstances { cluster } => {
-                for instance in ecs.container_instances(cluster).await? {
+                let registered = ecs.container_instances(cluster).await?;
+                let ids: Vec<String> = registered.iter().map(|i| i.instance_id.clone()).collect();
+                let members = self.cloud.autoscaling.groups_of(&ids).await?;
+                if let Some(why) = still_members(cluster, &members) {
+                    bail!(why);
+                }
+                for instance in registered {
                     ecs.deregister(cluster, &instance.arn).await?;
                 }
                 Ok(())
@@ -56,7 +65,12 @@ impl Apply<'_> {
             EcsStep::DeleteCluster { name } => {
                 let delete = || ecs.delete_cluster(name);
                 self.patiently(step.title(), ECS_LIMIT, is_settling, delete)
-                    .await
+                    .await?;
+                // A cluster with attachments is deprovisioned for a while first.
+                self.until(ECS_LIMIT, name, async || {
+                    Ok(ecs.cluster(name).await?.is_none())
+                })
+                .await
             }
             EcsStep::CreateCapacityProvider {
                 name,
@@ -144,6 +158,18 @@ impl Apply<'_> {
     }
 }
 
+/// A node whose group exists is at work for somebody, and its agent would come back: it is never
+/// deregistered.
+fn still_members(cluster: &str, members: &BTreeMap<String, String>) -> Option<String> {
+    let (instance, group) = members.first_key_value()?;
+    Some(format!(
+        "instance {instance} of auto scaling group {group}, which is not this environment's, is \
+         still in cluster {cluster} ({} such in all): take that group out of the cluster, then \
+         run `down` again",
+        members.len()
+    ))
+}
+
 /// ECS makes its service-linked role with an account's first cluster, and not at once.
 fn is_linking(error: &CallError) -> bool {
     error.says("service linked role")
@@ -157,4 +183,17 @@ fn is_settling(error: &CallError) -> bool {
         || error.says("in use")
         || error.says("UpdateInProgress")
         || error.says("update in progress")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_whose_group_exists_is_never_deregistered() {
+        assert_eq!(still_members("c", &BTreeMap::new()), None);
+        let members = [("i-1".to_owned(), "others".to_owned())].into();
+        let why = still_members("c", &members).expect("refused");
+        assert!(why.starts_with("instance i-1 of auto scaling group others"));
+    }
 }

@@ -21,6 +21,8 @@ use crate::{
 
 /// Names a DescribeAutoScalingGroups call takes.
 const DESCRIBE_BATCH: usize = 50;
+/// Instances a DescribeAutoScalingInstances call takes.
+const INSTANCE_BATCH: usize = 50;
 /// Instances a SetInstanceProtection call takes.
 const PROTECTION_BATCH: usize = 50;
 const LAUNCHING: &str = "autoscaling:EC2_INSTANCE_LAUNCHING";
@@ -85,6 +87,31 @@ impl AutoScaling {
                 let leaving = group.status.is_some();
                 groups.insert(name, (!leaving).then(|| read(group)));
             }
+        }
+        Ok(groups)
+    }
+
+    /// The groups that instances belong to, by instance; those in no group are left out.
+    pub(crate) async fn groups_of(
+        &self,
+        instances: &[String],
+    ) -> Result<BTreeMap<String, String>, CallError> {
+        let mut groups = BTreeMap::new();
+        for batch in instances.chunks(INSTANCE_BATCH) {
+            let reply = self
+                .client
+                .describe_auto_scaling_instances()
+                .set_instance_ids(Some(batch.to_vec()))
+                .send()
+                .await
+                .map_err(failed(
+                    "autoscaling:DescribeAutoScalingInstances",
+                    &batch.join(" "),
+                ))?;
+            let found = reply.auto_scaling_instances.unwrap_or_default().into_iter();
+            groups.extend(found.filter_map(|instance| {
+                Some((instance.instance_id?, instance.auto_scaling_group_name?))
+            }));
         }
         Ok(groups)
     }

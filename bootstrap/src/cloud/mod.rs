@@ -17,5 +17,5 @@ mod template;
 
 pub(crate) use autoscaling::{Activity, Pinned};
 pub(crate) use config::Cloud;
-pub(crate) use ecs::ContainerInstance;
+pub(crate) use ecs::{ContainerInstance, Standing};
 pub(crate) use error::{CallError, Kind};

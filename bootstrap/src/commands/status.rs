@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::{
     cli::StatusArgs,
     cloud::Activity,
+    collect,
     exit::Exit,
     nodes::{self, Node, Nodes},
     output::{Output, dim, green, red, yellow},
@@ -22,6 +23,8 @@ struct Status<'a> {
     /// `absent`, `active` or `deleting`.
     cluster_state: &'static str,
     groups: Vec<GroupRow>,
+    /// Groups that exist and are not in the file any more.
+    removed: Vec<String>,
     nodes: Vec<NodeRow>,
 }
 
@@ -106,6 +109,11 @@ async fn read(session: &Session) -> Result<Status<'_>> {
         Ok::<_, crate::cloud::CallError>((nodes.group.clone(), last_error(activities)))
     }))
     .await?;
+    // Another fleet's cluster of this name holds nothing of ours.
+    let removed = match &cluster {
+        Some(standing) => collect::removed(cloud, desired, &standing.resource).await?,
+        None => Vec::new(),
+    };
     let (mut groups, mut rows) = (Vec::new(), Vec::new());
     for group in &desired.groups {
         let asg = &group.auto_scaling_group.name;
@@ -131,6 +139,7 @@ async fn read(session: &Session) -> Result<Status<'_>> {
         cluster: cluster_name,
         cluster_state,
         groups,
+        removed: removed.into_iter().map(|group| group.name).collect(),
         nodes: rows,
     })
 }
@@ -194,6 +203,12 @@ fn show(status: &Status<'_>, out: &Output) {
                 "node", "group", "zone", "state", "ECS", "tasks", "health", "intent", "template",
             ],
             nodes,
+        ));
+    }
+    for group in &status.removed {
+        out.line(format!(
+            "\n{} is no longer in the file, but exists",
+            yellow(format!("group {group}"))
         ));
     }
     for group in &status.groups {

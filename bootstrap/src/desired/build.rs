@@ -58,6 +58,57 @@ pub fn build(spec: &spec::Spec) -> Result<Desired, Problems> {
     })
 }
 
+/// A group that is not in the file any more: its names, which follow from its key as those of any
+/// other group do, and no settings.
+pub(crate) fn removed(identity: &Identity, group: &str) -> Group {
+    let names = GroupNames::new(
+        &identity.fleet,
+        &identity.environment,
+        group,
+        &identity.region,
+    );
+    Group {
+        name: group.to_owned(),
+        tags: BTreeMap::new(),
+        role: Role {
+            name: names.role.clone(),
+            trust_policy: serde_json::Value::Null,
+            policy_name: policy::POLICY_NAME.to_owned(),
+            policy_template: serde_json::Value::Null,
+        },
+        instance_profile: names.role,
+        security_group: SecurityGroup {
+            name: names.long.clone(),
+            description: String::new(),
+        },
+        launch_template: LaunchTemplate {
+            name: names.launch_template,
+            image: Image::Pinned(String::new()),
+            instance_type: String::new(),
+            root_volume_gib: 0,
+            user_data: Vec::new(),
+            instance_tags: BTreeMap::new(),
+        },
+        auto_scaling_group: AutoScalingGroup {
+            name: names.long.clone(),
+            instance_types: Vec::new(),
+            min: 0,
+            max: 0,
+            desired: 0,
+            hooks: Vec::new(),
+        },
+        capacity_provider: CapacityProvider {
+            name: names.long,
+            target_capacity: 0,
+            instance_warmup_seconds: 0,
+        },
+        parameter: Parameter {
+            name: names.parameter,
+            value: String::new(),
+        },
+    }
+}
+
 /// What a group's nodes read, as people can read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Documents {
@@ -270,6 +321,25 @@ mod tests {
             group.launch_template.user_data.clear();
         }
         insta::assert_debug_snapshot!("desired", desired);
+    }
+
+    #[test]
+    fn a_removed_group_has_the_names_it_had_in_the_file() {
+        let desired = desired(FILE).expect("builds");
+        for group in &desired.groups {
+            let removed = removed(&desired.identity, &group.name);
+            assert_eq!(removed.role.name, group.role.name);
+            assert_eq!(removed.role.policy_name, group.role.policy_name);
+            assert_eq!(removed.instance_profile, group.instance_profile);
+            assert_eq!(removed.security_group.name, group.security_group.name);
+            assert_eq!(removed.launch_template.name, group.launch_template.name);
+            assert_eq!(
+                removed.auto_scaling_group.name,
+                group.auto_scaling_group.name
+            );
+            assert_eq!(removed.capacity_provider.name, group.capacity_provider.name);
+            assert_eq!(removed.parameter.name, group.parameter.name);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod user_data;
 
 use std::collections::BTreeMap;
 
+pub(crate) use build::removed;
 pub use build::{Documents, build, documents};
 
 /// Everything one environment should consist of.

@@ -30,7 +30,7 @@ pub(super) fn check(plan: &Plan, desired: &Desired, inventory: &Inventory) -> Ve
             for (other, candidate) in plan.steps.iter().enumerate() {
                 if is(&step.step, later)
                     && is(&candidate.step, earlier)
-                    && same_group(&step.step, &candidate.step, desired)
+                    && same_group(&step.step, &candidate.step, desired, inventory)
                     && !before.contains(&other)
                 {
                     wrong.push(format!(
@@ -79,12 +79,13 @@ fn is(step: &Step, beginning: &str) -> bool {
 }
 
 /// Whether both are of one group, or one of them is the cluster's.
-fn same_group(a: &Step, b: &Step, desired: &Desired) -> bool {
+fn same_group(a: &Step, b: &Step, desired: &Desired, inventory: &Inventory) -> bool {
     let group = |step: &Step| {
         let title = step.title();
         desired
             .groups
             .iter()
+            .chain(&inventory.removed)
             .position(|group| title.split(['-', '/']).any(|part| part == group.name))
     };
     match (group(a), group(b)) {
@@ -143,7 +144,7 @@ fn touched(step: &Step) -> Option<&str> {
     }
 }
 
-fn owned_names<'a>(desired: &'a Desired, inventory: &Inventory) -> BTreeSet<&'a str> {
+fn owned_names<'a>(desired: &'a Desired, inventory: &'a Inventory) -> BTreeSet<&'a str> {
     let mut names = BTreeSet::new();
     let mut add = |ours: bool, name: &'a String| {
         if ours {
@@ -151,7 +152,7 @@ fn owned_names<'a>(desired: &'a Desired, inventory: &Inventory) -> BTreeSet<&'a 
         }
     };
     add(inventory.cluster.is_ours(), &desired.cluster.name);
-    for group in &desired.groups {
+    for group in desired.groups.iter().chain(&inventory.removed) {
         let Some(found) = inventory.groups.get(&group.name) else {
             continue;
         };

@@ -32,6 +32,13 @@ pub(super) fn find(desired: &Desired, inventory: &Inventory) -> Vec<Conflict> {
     for group in &desired.groups {
         found.group(group, inventory);
     }
+    for group in &inventory.removed {
+        found.add(
+            "group",
+            &group.name,
+            "is no longer in fleet.toml, but exists: put it back, or run `down`",
+        );
+    }
     found.0
 }
 

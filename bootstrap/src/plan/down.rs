@@ -19,9 +19,7 @@ pub(super) fn plan(desired: &Desired, inventory: &Inventory) -> Plan {
         inventory,
         builder: Builder::new(Goal::Down),
     };
-    let groups: Vec<(&desired::Group, &Group)> = desired
-        .groups
-        .iter()
+    let groups: Vec<(&desired::Group, &Group)> = all(desired, inventory)
         .filter_map(|group| Some((group, inventory.groups.get(&group.name)?)))
         .collect();
 
@@ -43,6 +41,14 @@ pub(super) fn plan(desired: &Desired, inventory: &Inventory) -> Plan {
         "kept, never deleted",
     );
     down.builder.plan
+}
+
+/// The file's groups and those that left it.
+fn all<'a>(
+    desired: &'a Desired,
+    inventory: &'a Inventory,
+) -> impl Iterator<Item = &'a desired::Group> {
+    desired.groups.iter().chain(&inventory.removed)
 }
 
 struct Down<'a> {
@@ -97,7 +103,7 @@ impl Down<'_> {
             return Steps::new();
         };
         let is_ours = |name: &String| {
-            self.desired.groups.iter().any(|group| {
+            all(self.desired, self.inventory).any(|group| {
                 group.capacity_provider.name == *name
                     && self
                         .inventory

@@ -140,6 +140,7 @@ pub(super) fn empty(desired: &Desired) -> Inventory {
             .iter()
             .map(|group| (group.name.clone(), Group::default()))
             .collect(),
+        removed: Vec::new(),
     }
 }
 
@@ -585,11 +586,14 @@ impl World<'_> {
     }
 
     fn group(&mut self, is_it: impl Fn(&desired::Group) -> bool) -> Result<&mut Group, String> {
-        let group = self.desired.groups.iter().find(|group| is_it(group));
+        let removed = self.inventory.removed.iter();
+        let mut all = self.desired.groups.iter().chain(removed);
+        let group = all.find(|group| is_it(group));
         let group = group.ok_or("a name outside the plan's environment")?;
+        let name = group.name.clone();
         self.inventory
             .groups
-            .get_mut(&group.name)
+            .get_mut(&name)
             .ok_or("no such group".into())
     }
 

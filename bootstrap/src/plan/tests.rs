@@ -192,6 +192,51 @@ fn down_from_everything() {
     insta::assert_snapshot!(golden(&plan));
 }
 
+/// An environment with `web` and `batch`, of which `batch` left the file.
+fn batch_removed() -> (Desired, Inventory) {
+    let mut desired = model::desired(&["web", "batch"]);
+    let mut inventory = up(&desired);
+    inventory.removed = desired.groups.split_off(1);
+    (desired, inventory)
+}
+
+#[test]
+fn up_stops_before_a_group_that_left_the_file() {
+    let (desired, inventory) = batch_removed();
+    let conflicts = plan(&desired, &inventory, Goal::Up).expect_err("conflicts");
+    assert_eq!(
+        conflicts[0].to_string(),
+        "group batch: is no longer in fleet.toml, but exists: put it back, or run `down`"
+    );
+    assert_eq!(conflicts.len(), 1);
+}
+
+#[test]
+fn down_removes_a_group_that_left_the_file_like_any_other() {
+    let (desired, mut inventory) = batch_removed();
+    let foreign = "somebodys".to_owned();
+    if let Presence::Owned(cluster) = &mut inventory.cluster {
+        cluster.providers.push(foreign.clone());
+    }
+    let plan = planned(&desired, &inventory, Goal::Down);
+    let put = Step::Ecs(EcsStep::PutClusterCapacityProviders {
+        cluster: "shop-dev".into(),
+        providers: vec![foreign],
+        default_strategy: Vec::new(),
+    });
+    assert!(
+        plan.steps.iter().any(|planned| planned.step == put),
+        "others' providers are kept"
+    );
+    insta::assert_snapshot!(golden(&plan));
+    if let Presence::Owned(cluster) = &mut inventory.cluster {
+        cluster.providers.pop();
+    }
+    let plan = planned(&desired, &inventory, Goal::Down);
+    apply_all(&desired, &mut inventory, &plan);
+    assert!(model::is_empty(&inventory));
+}
+
 #[test]
 fn down_from_nothing_and_beside_what_is_not_ours() {
     let desired = model::desired(&["web"]);
@@ -214,6 +259,7 @@ proptest! {
         cuts in proptest::collection::vec((any::<bool>(), 0..60_usize), 0..4),
         desired_nodes in 0..4_u32,
         end_up in any::<bool>(),
+        forgets in any::<bool>(),
     ) {
         let mut desired = model::desired(&["web", "batch"][..groups]);
         for group in &mut desired.groups {
@@ -232,6 +278,9 @@ proptest! {
             }
         }
         let goal = if end_up { Goal::Up } else { Goal::Down };
+        if goal == Goal::Down && forgets {
+            inventory.removed = desired.groups.split_off(1);
+        }
         let last = planned(&desired, &inventory, goal);
         for step in &last.steps {
             model::apply(&mut inventory, &desired, &step.step).map_err(TestCaseError::fail)?;
