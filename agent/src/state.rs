@@ -29,6 +29,8 @@ struct File {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct FileLaunch {
     began: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    seen_open: bool,
     answered: bool,
 }
 
@@ -37,6 +39,8 @@ struct FileDrain {
     cause: String,
     began: Timestamp,
     set: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    seen_open: bool,
     phase: String,
 }
 
@@ -49,12 +53,14 @@ pub(crate) fn save(path: &Path, saved: &Saved, clock: &Clock) -> Result<()> {
         container_instance: saved.container_instance.clone(),
         launch: FileLaunch {
             began: saved.launch_began.map(|began| clock.wall_at(began)),
+            seen_open: saved.launch_seen_open,
             answered: saved.launch_answered,
         },
         drain: saved.drain.map(|drain| FileDrain {
             cause: drain.cause.id().to_owned(),
             began: clock.wall_at(drain.began),
             set: drain.set,
+            seen_open: drain.seen_open,
             phase: drain.phase.as_str().to_owned(),
         }),
     };
@@ -94,6 +100,7 @@ fn saved(file: File, clock: &Clock) -> Saved {
             cause: Cause::parse(&drain.cause)?,
             began: clock.moment_at(drain.began),
             set: drain.set,
+            seen_open: drain.seen_open,
             // Saved in the same breath as its cause, before the first step.
             phase: phase.max(Phase::Draining),
         })
@@ -102,6 +109,7 @@ fn saved(file: File, clock: &Clock) -> Saved {
         instance: file.instance,
         container_instance: file.container_instance,
         launch_began: file.launch.began.map(|began| clock.moment_at(began)),
+        launch_seen_open: file.launch.seen_open,
         launch_answered: file.launch.answered,
         drain,
     }
@@ -117,11 +125,13 @@ mod tests {
             instance: "i-1".into(),
             container_instance: Some("arn".into()),
             launch_began: Some(clock.now()),
+            launch_seen_open: true,
             launch_answered: true,
             drain: Some(SavedDrain {
                 cause: Cause::AutoScaling,
                 began: clock.now(),
                 set: true,
+                seen_open: true,
                 phase: Phase::Flushing,
             }),
         }

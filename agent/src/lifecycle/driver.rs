@@ -14,6 +14,7 @@ pub(crate) use super::perform::Context;
 use super::{
     event::{Action, Event, Job, Work},
     perform::{bound, late},
+    schedule::{LAST_RETRY, backoff, is_news, jitter},
 };
 use crate::{
     clients::{
@@ -25,7 +26,7 @@ use crate::{
     state,
 };
 
-/// Until the action has opened, its heartbeat is tried this often.
+/// Until the action has opened, its heartbeat is tried after this long, then later and later.
 const OPENING: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
@@ -134,7 +135,7 @@ async fn heartbeats<C: Clients>(
 ) {
     let third = Duration::from_secs(context.settings.drain_timeout_seconds.into()) / 3;
     let hook = &context.settings.drain_hook;
-    let mut opened = false;
+    let mut beats = Beats::new(third, fastrand::u64(..));
     while context.clock.now() < until {
         let Some(identity) = context.identity.get() else {
             return;
@@ -146,22 +147,71 @@ async fn heartbeats<C: Clients>(
             .await;
         let wait = match answer {
             Ok(answer) => {
-                opened |= answer == HookAnswer::Taken;
                 let _ = events.send(Event::Heartbeat(answer)).await;
-                if opened { third } else { OPENING }
+                beats.answered(answer)
             }
             Err(error) => {
-                report("send a heartbeat", Err(error));
-                OPENING
+                let (wait, is_news) = beats.failed(&format!("{error:#}"));
+                if is_news {
+                    report("send a heartbeat", Err(error));
+                }
+                wait
             }
         };
-        sleep(jittered(wait)).await;
+        sleep(wait).await;
     }
 }
 
-/// Between four fifths and the whole.
-fn jittered(wait: Duration) -> Duration {
-    wait.mul_f64(0.8 + 0.2 * fastrand::f64())
+/// How heartbeats follow one another.
+#[derive(Debug)]
+struct Beats {
+    third: Duration,
+    seed: u64,
+    opened: bool,
+    /// Attempts in a row that were not taken.
+    misses: u32,
+    failures: u32,
+    error: Option<String>,
+}
+
+impl Beats {
+    fn new(third: Duration, seed: u64) -> Self {
+        Self {
+            third,
+            seed,
+            opened: false,
+            misses: 0,
+            failures: 0,
+            error: None,
+        }
+    }
+
+    fn answered(&mut self, answer: HookAnswer) -> Duration {
+        self.failures = 0;
+        self.error = None;
+        if answer == HookAnswer::Taken {
+            self.opened = true;
+            self.misses = 0;
+        }
+        if self.opened {
+            return jitter(self.third, self.seed);
+        }
+        self.miss()
+    }
+
+    /// The wait, and whether the error is news.
+    fn failed(&mut self, error: &str) -> (Duration, bool) {
+        self.failures = self.failures.saturating_add(1);
+        let is_news = is_news(self.error.as_deref(), error, self.failures);
+        self.error = Some(error.to_owned());
+        (self.miss(), is_news)
+    }
+
+    fn miss(&mut self) -> Duration {
+        let wait = backoff(OPENING, LAST_RETRY.min(self.third), self.misses, self.seed);
+        self.misses = self.misses.saturating_add(1);
+        wait
+    }
 }
 
 fn report(call: &'static str, result: Result<()>) {
@@ -170,5 +220,28 @@ fn report(call: &'static str, result: Result<()>) {
             call,
             error: format!("{error:#}"),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeats_that_are_not_taken_come_later_and_later_and_news_is_told_once() {
+        let third = Duration::from_secs(20);
+        let mut beats = Beats::new(third, 7);
+        let first = beats.answered(HookAnswer::NotOpen);
+        assert!(first <= OPENING);
+        let mut told = 0;
+        for _ in 0..50 {
+            let (wait, is_news) = beats.failed("throttled");
+            told += u32::from(is_news);
+            assert!(wait <= third);
+        }
+        assert_eq!(told, 2, "the first and the tenth");
+        assert!(beats.answered(HookAnswer::NotOpen) >= third / 2);
+        assert!(beats.answered(HookAnswer::Taken) >= third / 2);
+        assert!(beats.failed("throttled").1, "news again");
     }
 }

@@ -388,6 +388,8 @@ pub(crate) struct Saved {
     pub(crate) container_instance: Option<String>,
     /// When Auto Scaling was first seen to want the node in service.
     pub(crate) launch_began: Option<Moment>,
+    /// Whether the launch action was ever seen open: only then can it be abandoned.
+    pub(crate) launch_seen_open: bool,
     pub(crate) launch_answered: bool,
     pub(crate) drain: Option<SavedDrain>,
 }
@@ -398,6 +400,8 @@ pub(crate) struct SavedDrain {
     pub(crate) began: Moment,
     /// Whether it was us who set DRAINING.
     pub(crate) set: bool,
+    /// Whether the terminating action was ever seen open.
+    pub(crate) seen_open: bool,
     pub(crate) phase: Phase,
 }
 

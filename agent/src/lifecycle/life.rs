@@ -302,6 +302,50 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_launch_that_auto_scaling_cannot_be_asked_about_is_neither_over_nor_abandoned() {
+        let node = Node::launching();
+        node.change(|world| world.registers = false);
+        node.fault("launch-heartbeat", Fault::Fails);
+        with(&node, async |agent, root| {
+            std::fs::create_dir_all(root.join("dev")).expect("mkdir");
+            std::fs::write(root.join("dev/console"), "").expect("console");
+            agent.pass(800).await;
+            assert_eq!(agent.phase(), Phase::Launching);
+            let console = std::fs::read_to_string(root.join("dev/console")).expect("console");
+            assert_eq!(console.lines().count(), 1, "{console}");
+            assert!(console.contains("launch overdue: after 570 s"), "{console}");
+            node.heal("launch-heartbeat");
+            agent
+                .until(40, |world, _| {
+                    world.launch == Held::Answered(Verdict::Abandon)
+                })
+                .await;
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_restart_while_abandoning_still_abandons() {
+        let node = Node::launching();
+        node.change(|world| world.registers = false);
+        with(&node, async |agent, root| {
+            node.fault("launch-complete", Fault::Fails);
+            agent
+                .until(600, |_, phase| phase == Phase::Abandoning)
+                .await;
+            node.fault("launch-heartbeat", Fault::Fails);
+            node.heal("launch-complete");
+            let mut agent = Agent::start(&node, root);
+            agent
+                .until(30, |world, _| {
+                    world.launch == Held::Answered(Verdict::Abandon)
+                })
+                .await;
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_node_that_registered_is_drained_and_stopped_before_its_launch_is_abandoned() {
         let node = Node::launching();
         node.fault("put-attributes", Fault::Fails);
@@ -480,10 +524,15 @@ mod tests {
         with(&node, async |agent, _| {
             agent.until(10, in_service).await;
             node.change(|world| world.target = Target::Terminated);
-            agent.pass(20).await;
+            // As long as a load balancer may take to let go of its targets.
+            agent.pass(300).await;
             assert_eq!(agent.phase(), Phase::Completing);
+            assert!(
+                node.count("drain-complete") < 25,
+                "asked less and less often"
+            );
             node.change(|world| world.drain = Held::Open);
-            agent.until(5, done).await;
+            agent.until(35, done).await;
             assert_eq!(node.world().drain, Held::Answered(Verdict::Continue));
         })
         .await;
@@ -506,8 +555,9 @@ mod tests {
                 agent.life.machine.view().waiting,
                 "ECS to agree: it knows of 1 more"
             );
+            assert!(node.count("ecs-tasks") <= 8, "asked less and less often");
             node.change(|world| world.late_tasks = 0);
-            agent.until(5, done).await;
+            agent.until(35, done).await;
         })
         .await;
     }

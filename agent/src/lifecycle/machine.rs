@@ -16,7 +16,7 @@ use super::{
         Action, Attributes, Cause, ConfigWritten, Event, Healed, IllegalTransition, Job, Outcome,
         Phase, Policy, Saved, SavedDrain, Tasks, Waiting, Work,
     },
-    schedule::{Schedule, jitter},
+    schedule::{LAST_RETRY, Schedule, backoff, jitter},
 };
 use crate::{
     clients::{
@@ -36,7 +36,7 @@ use crate::{
 
 /// A side that has been silent this long no longer has a say in whether tasks are gone.
 const SILENCE: Duration = Duration::from_secs(30);
-/// IMDS names the target before Auto Scaling opens the action; by then it is open, if ever.
+/// A launch action that is not open by then, counted from the first answer that says so, never was.
 const OPENS_WITHIN: Duration = Duration::from_secs(60);
 /// While IMDS is silent, Auto Scaling itself is asked this often whether the node is to go.
 const PROBE: Duration = Duration::from_secs(60);
@@ -92,8 +92,11 @@ struct World {
 struct Launch {
     began: Option<Moment>,
     seen_open: bool,
+    /// Auto Scaling's last word was that no action is open.
+    not_open: bool,
     answered: bool,
     not_open_since: Option<Moment>,
+    overdue_told: bool,
 }
 
 /// What is tried once each before a launch is abandoned.
@@ -114,10 +117,13 @@ struct Drain {
     gone: bool,
     refused: Option<String>,
     seen_open: bool,
-    not_open_since: Option<Moment>,
+    /// Answers in a row that no action is open.
+    not_open: u32,
     empty_in_a_row: u8,
     told: Option<usize>,
     confirmed: Option<usize>,
+    /// Answers of ECS in a row that it knows of more tasks.
+    disagreed: u32,
     stopped: bool,
     flushed: bool,
     answered: bool,
@@ -210,11 +216,19 @@ impl Machine {
             if self.launch.seen_open {
                 return Some(Phase::Abandoning);
             }
-            // Nothing was ever held open for us: there is nothing to abandon.
-            self.launch.answered = true;
-            actions.push(Action::Record(Entry::LaunchClosed {
-                hook: self.policy.launch_hook.clone(),
-            }));
+            if self.launch.not_open {
+                // Nothing was ever held open for us: there is nothing to abandon.
+                self.launch.answered = true;
+                actions.push(Action::Record(Entry::LaunchClosed {
+                    hook: self.policy.launch_hook.clone(),
+                }));
+            } else if !self.launch.overdue_told {
+                // Auto Scaling could not be asked: whether a launch is held open is not known, so
+                // it is neither abandoned nor over, and the asking goes on.
+                self.launch.overdue_told = true;
+                let reason = self.reason(now);
+                actions.push(Action::Console(format!("launch overdue: {reason}")));
+            }
         }
         let deadline = self.deadline();
         let is_over = deadline.is_some_and(|deadline| deadline <= now);
@@ -355,12 +369,14 @@ impl Machine {
             instance: identity.instance.clone(),
             container_instance: self.world.container_instance.clone(),
             launch_began: self.launch.began,
+            launch_seen_open: self.launch.seen_open,
             launch_answered: self.launch.answered,
             drain: self.drain.as_ref().map(|drain| SavedDrain {
                 cause: drain.cause,
                 began: drain.began,
                 // Gone is learnt again after a restart by asking for DRAINING again.
                 set: drain.set && !drain.gone,
+                seen_open: drain.seen_open,
                 phase: self.phase,
             }),
         };
@@ -396,10 +412,11 @@ impl Drain {
             gone: false,
             refused: None,
             seen_open: false,
-            not_open_since: None,
+            not_open: 0,
             empty_in_a_row: 0,
             told: None,
             confirmed: None,
+            disagreed: 0,
             stopped: false,
             flushed: false,
             answered: false,

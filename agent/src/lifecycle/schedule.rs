@@ -6,7 +6,7 @@ use super::event::Job;
 use crate::moment::Moment;
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(30);
+pub(super) const LAST_RETRY: Duration = Duration::from_secs(30);
 /// For what is asked on this node itself, costs nothing, and must not be noticed late.
 const LAST_LOCAL_RETRY: Duration = Duration::from_secs(1);
 const LAST_IMDS_RETRY: Duration = Duration::from_secs(8);
@@ -68,8 +68,7 @@ impl Schedule {
         state.under_way = false;
         state.failures = state.failures.saturating_add(1);
         state.due = now + wait;
-        let news = state.error.as_deref() != Some(error)
-            || (state.failures >= 10 && 10_u32.pow(state.failures.ilog10()) == state.failures);
+        let news = is_news(state.error.as_deref(), error, state.failures);
         state.error = Some(error.to_owned());
         news
     }
@@ -96,10 +95,12 @@ impl Schedule {
     /// Between half and the whole of a span that doubles with each failure.
     fn retry(&self, job: Job) -> Duration {
         let failures = self.jobs.get(&job).map_or(0, |state| state.failures);
-        let span = FIRST_RETRY
-            .saturating_mul(1 << failures.min(5))
-            .min(last_retry(job));
-        jitter(span, self.seed ^ (u64::from(failures) << 32) ^ job as u64)
+        backoff(
+            FIRST_RETRY,
+            last_retry(job),
+            failures,
+            self.seed ^ job as u64,
+        )
     }
 }
 
@@ -124,6 +125,18 @@ const fn last_retry(job: Job) -> Duration {
         | Job::CompleteDrain
         | Job::ProbeDrain => LAST_RETRY,
     }
+}
+
+/// Whether a failure is worth a record: another error than before, or the same for the 10th, 100th...
+/// time in a row.
+pub(super) fn is_news(before: Option<&str>, error: &str, failures: u32) -> bool {
+    before != Some(error) || (failures >= 10 && 10_u32.pow(failures.ilog10()) == failures)
+}
+
+/// A jittered wait that doubles with each round, from `first` to `last`.
+pub(super) fn backoff(first: Duration, last: Duration, round: u32, seed: u64) -> Duration {
+    let span = first.saturating_mul(1 << round.min(5)).min(last);
+    jitter(span, seed ^ (u64::from(round) << 32))
 }
 
 /// Between half and the whole of `span`, drawn from `seed` (splitmix64's finalizer).

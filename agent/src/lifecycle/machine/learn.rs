@@ -23,7 +23,11 @@ impl Machine {
             }
             Event::Heartbeat(answer) => match &mut self.drain {
                 Some(drain) => {
-                    drain.seen_open |= answer == HookAnswer::Taken;
+                    if answer == HookAnswer::Taken && !drain.seen_open {
+                        drain.seen_open = true;
+                        drain.not_open = 0;
+                        self.schedule.hurry_one(Job::CompleteDrain);
+                    }
                     Ok(())
                 }
                 None => Err(self.illegal(&Event::Heartbeat(answer))),
@@ -174,6 +178,7 @@ impl Machine {
                     && drain.set
                 {
                     drain.confirmed = Some(tasks);
+                    drain.disagreed = drain.disagreed.saturating_add(1);
                 }
             }
             Outcome::GateShut => {
@@ -199,10 +204,12 @@ impl Machine {
     pub(super) fn restore(&mut self, saved: Saved) {
         self.world.container_instance = saved.container_instance.clone();
         self.launch.began = saved.launch_began;
+        self.launch.seen_open = saved.launch_seen_open;
         self.launch.answered = saved.launch_answered;
         self.drain = saved.drain.map(|drain| Drain {
             resume: drain.phase,
             set: drain.set,
+            seen_open: drain.seen_open,
             ..Drain::new(drain.cause, drain.began)
         });
         self.saved = Some(saved);
@@ -274,9 +281,13 @@ impl Machine {
         let taken = answer == HookAnswer::Taken;
         let launch = &mut self.launch;
         match job {
-            Job::OpenLaunch => launch.seen_open |= taken,
+            Job::OpenLaunch => {
+                launch.seen_open |= taken;
+                launch.not_open = !taken;
+            }
             Job::AbandonLaunch => launch.answered = true,
             Job::CompleteLaunch => {
+                launch.not_open = !taken;
                 let since = *launch.not_open_since.get_or_insert(now);
                 let hook = self.policy.launch_hook.clone();
                 if taken {
@@ -294,14 +305,18 @@ impl Machine {
             }
             Job::CompleteDrain => {
                 let Some(drain) = &mut self.drain else { return };
-                let since = *drain.not_open_since.get_or_insert(now);
+                // Behind a load balancer the action opens only when the targets have left it, minutes
+                // after IMDS named the target.
+                let end = drain.cause.deadline(drain.began, &self.policy);
                 let hook = self.policy.drain_hook.clone();
                 if taken {
                     drain.answered = true;
                     actions.push(Action::Record(Entry::DrainCompleted { hook }));
-                } else if drain.seen_open || now.since(since) >= OPENS_WITHIN {
+                } else if drain.seen_open || end <= now {
                     drain.answered = true;
                     actions.push(Action::Record(Entry::DrainClosed { hook }));
+                } else {
+                    drain.not_open = drain.not_open.saturating_add(1);
                 }
             }
             Job::Identify
@@ -360,6 +375,7 @@ impl Machine {
             Local::Left(tasks) => {
                 drain.empty_in_a_row = 0;
                 drain.confirmed = None;
+                drain.disagreed = 0;
                 if drain.set && drain.told.replace(tasks) != Some(tasks) {
                     actions.push(Action::Record(Entry::TasksLeft { tasks }));
                 }

@@ -2,6 +2,10 @@
 
 use super::*;
 
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
 impl Machine {
     /// Everything wanted in this phase, whether or not it is under way already.
     pub(super) fn wanted(&self, now: Moment) -> Vec<Work> {
@@ -176,13 +180,19 @@ impl Machine {
         (1..AGREE).contains(&empty)
     }
 
+    /// The wait after so many answers in a row that were not the one hoped for.
+    fn again(&self, answers: u32) -> Duration {
+        let round = answers.saturating_sub(1);
+        backoff(seconds(2), LAST_RETRY, round, self.policy.seed)
+    }
+
     /// How long after it went well a job is done again, if it is still wanted.
     pub(super) fn cadence(&self, job: Job) -> Duration {
         let brisk = matches!(self.phase, Phase::Launching | Phase::Draining);
-        let seconds = Duration::from_secs;
         match job {
             Job::ReadTarget | Job::HealEcs | Job::SetDraining => seconds(2),
-            Job::ConfirmEmpty | Job::CompleteDrain => seconds(2),
+            Job::ConfirmEmpty => self.again(self.drain.as_ref().map_or(0, |drain| drain.disagreed)),
+            Job::CompleteDrain => self.again(self.drain.as_ref().map_or(0, |drain| drain.not_open)),
             Job::ConvergeSidecars if self.are_sidecars_up(self.scope()) => seconds(30),
             Job::ConvergeSidecars => Duration::from_millis(500),
             Job::CountTasks if self.is_nearly_empty() => Duration::from_millis(250),
