@@ -15,6 +15,7 @@ use fleet_agent_config::{Settings, names};
 
 use crate::{
     clock::Clock,
+    console::say,
     daemon,
     ecs_config::render::{layers, merge},
     journal::{event::Entry, sink},
@@ -108,7 +109,7 @@ fn execute(arguments: Arguments) -> Result<()> {
 fn run(config: &Path, paths: Paths) -> Result<()> {
     sink::install()?;
     let result = read(config)
-        .map_err(|error| refuse(&error))
+        .map_err(|error| refuse(&error, &paths))
         .and_then(|(settings, revision)| {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -121,13 +122,35 @@ fn run(config: &Path, paths: Paths) -> Result<()> {
 }
 
 /// Each problem is a record of its own, so that the journal shows them one a line.
-fn refuse(error: &anyhow::Error) -> anyhow::Error {
+fn refuse(error: &anyhow::Error, paths: &Paths) -> anyhow::Error {
+    if let Err(error) = tell_console(error, paths) {
+        sink::write(&Entry::CallFailed {
+            call: "speak on the console",
+            error: format!("{error:#}"),
+        });
+    }
     for problem in format!("{error:#}").lines() {
         sink::write(&Entry::SettingsRefused {
             problem: problem.to_owned(),
         });
     }
     anyhow::anyhow!("settings refused; ecs.service is held back:\n{error:#}")
+}
+
+/// The console is all that can be read of a node that never joins. Once per boot: systemd starts the
+/// agent again and again.
+fn tell_console(error: &anyhow::Error, paths: &Paths) -> Result<()> {
+    if paths.refused.exists() {
+        return Ok(());
+    }
+    for problem in format!("{error:#}").lines() {
+        say(&paths.console, &format!("settings refused: {problem}"))?;
+    }
+    let name = || format!("create {}", paths.refused.display());
+    if let Some(directory) = paths.refused.parent() {
+        fs::create_dir_all(directory).with_context(name)?;
+    }
+    fs::write(&paths.refused, "").with_context(name)
 }
 
 fn show_status(paths: &Paths, json: bool) -> Result<()> {

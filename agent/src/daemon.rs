@@ -28,7 +28,10 @@ use crate::{
         systemd::Systemctl,
     },
     clock::Clock,
-    ecs_config::render::{STOP_TIMEOUT_DEFAULT, layers},
+    ecs_config::{
+        apply::effective,
+        render::{STOP_TIMEOUT_DEFAULT, layers},
+    },
     journal::{event::Entry, sink},
     lifecycle::{
         driver::Context,
@@ -65,13 +68,14 @@ pub(crate) async fn run(settings: Settings, revision: String, paths: Paths) -> R
         settings: revision.clone(),
     });
     let context = Rc::new(Context {
-        container_stop: container_stop(&settings),
+        container_stop: container_stop(&settings, &paths),
         clients,
         settings,
         revision,
         paths,
         clock: Clock::system(),
         identity: OnceCell::new(),
+        restart_owed: std::cell::Cell::new(false),
     });
     LocalSet::new()
         .run_until(Daemon::new(context).serve(socket))
@@ -197,13 +201,15 @@ async fn watch_docker<C: Clients>(context: Rc<Context<C>>, events: mpsc::Sender<
     }
 }
 
-/// What ECS gives a task's container to end, from the variable this agent sets.
-fn container_stop(settings: &Settings) -> Duration {
-    let layers = layers(settings);
-    let name = "ECS_CONTAINER_STOP_TIMEOUT";
-    let value = layers.managed.get(name).or(layers.defaults.get(name));
-    let text = value.map_or(STOP_TIMEOUT_DEFAULT, String::as_str);
-    fleet_agent_config::ecs::duration(text).unwrap_or(Duration::from_secs(30))
+/// What ECS gives a task's container to end: a wrong one only makes the drain's reserve too short or
+/// too long, so what cannot be read or understood is the default.
+fn container_stop(settings: &Settings, paths: &Paths) -> Duration {
+    effective(&layers(settings), paths, "ECS_CONTAINER_STOP_TIMEOUT")
+        .ok()
+        .flatten()
+        .and_then(|text| fleet_agent_config::ecs::duration(&text))
+        .or_else(|| fleet_agent_config::ecs::duration(STOP_TIMEOUT_DEFAULT))
+        .unwrap_or(Duration::from_secs(30))
 }
 
 async fn beat(watchdog: Option<&mut tokio::time::Interval>) {

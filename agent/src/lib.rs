@@ -9,6 +9,7 @@ mod atomic;
 pub mod cli;
 mod clients;
 mod clock;
+mod console;
 mod daemon;
 mod ecs_config;
 mod health;

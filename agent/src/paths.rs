@@ -12,6 +12,8 @@ pub(crate) struct Paths {
     pub(crate) ours: PathBuf,
     pub(crate) state: PathBuf,
     pub(crate) released: PathBuf,
+    /// There once the console has been told in this boot that the settings are refused.
+    pub(crate) refused: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) docker: PathBuf,
     pub(crate) console: PathBuf,
@@ -28,6 +30,7 @@ impl Paths {
             ours: state.join("ecs-config.json"),
             state: state.join("state.json"),
             released: at(names::RELEASED),
+            refused: at(names::RELEASED).with_file_name("refused"),
             socket: at(names::SOCKET),
             docker: at("/var/run/docker.sock"),
             console: at("/dev/console"),

@@ -63,13 +63,26 @@ fn render_prints_both_layers() {
 fn run_without_settings_says_what_writes_them() {
     let root = tempfile::tempdir().expect("tempdir");
     let file = root.path().join("agent.toml");
-    let (code, _, err) = said(
-        agent()
-            .args(["run", "--config"])
-            .arg(&file)
-            .arg("--root")
-            .arg(root.path()),
+    let console = root.path().join("dev/console");
+    std::fs::create_dir_all(root.path().join("dev")).expect("mkdir");
+    std::fs::write(&console, "").expect("console");
+    let run = || {
+        said(
+            agent()
+                .args(["run", "--config"])
+                .arg(&file)
+                .arg("--root")
+                .arg(root.path()),
+        )
+    };
+    let (code, _, err) = run();
+    run();
+    let told = std::fs::read_to_string(&console).expect("console");
+    assert!(
+        told.starts_with("fleet-agent: settings refused: read "),
+        "{told}"
     );
+    assert_eq!(told.matches("settings refused").count(), 1, "once per boot");
     assert_eq!(code, Some(1));
     assert!(err.contains(&file.display().to_string()), "{err}");
     assert!(err.contains("user data writes it"), "{err}");

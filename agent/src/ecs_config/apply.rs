@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::render::{Layers, merge};
+use super::render::{Layers, merge, value};
 use crate::{atomic, paths::Paths};
 
 /// Which variables were ours in each file the last time, so that one dropped from agent.toml is
@@ -41,6 +41,20 @@ pub(crate) fn apply(layers: &Layers, paths: &Paths) -> Result<bool> {
         keys(&layers.managed).into_iter(),
     )?;
     Ok(changed)
+}
+
+/// What `name` is for the ECS agent once `layers` are applied; the agent reads the operator's own
+/// lines too, and `/etc` wins.
+///
+/// # Errors
+/// Naming the file that cannot be read.
+pub(crate) fn effective(layers: &Layers, paths: &Paths, name: &str) -> Result<Option<String>> {
+    let before = remembered(&paths.ours)?;
+    let managed = read(&paths.ecs_config)?.unwrap_or_default();
+    let managed = merge(&managed, &layers.managed, &before.managed);
+    let defaults = read(&paths.ecs_defaults)?.unwrap_or_default();
+    let defaults = merge(&defaults, &layers.defaults, &before.defaults);
+    Ok(value(&managed, name).or_else(|| value(&defaults, name)))
 }
 
 fn write(
@@ -132,6 +146,23 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn an_operators_own_line_is_what_the_ecs_agent_reads() {
+        const NAME: &str = "ECS_CONTAINER_STOP_TIMEOUT";
+        let root = tempfile::tempdir().expect("tempdir");
+        let paths = Paths::under(root.path());
+        let ours = Layers {
+            defaults: BTreeMap::from([(NAME.to_owned(), "30s".to_owned())]),
+            ..Layers::default()
+        };
+        let read = |layers: &Layers| effective(layers, &paths, NAME).expect("readable");
+        assert_eq!(read(&ours).as_deref(), Some("30s"));
+        fs::create_dir_all(paths.ecs_config.parent().expect("parent")).expect("mkdir");
+        fs::write(&paths.ecs_config, format!("#{NAME}=1m\n{NAME} = 10m\n")).expect("write");
+        assert_eq!(read(&ours).as_deref(), Some("10m"));
+        assert_eq!(read(&layers(&[(NAME, "2m")])).as_deref(), Some("2m"));
     }
 
     #[test]

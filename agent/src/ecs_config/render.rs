@@ -88,6 +88,13 @@ pub(crate) fn merge(
     text
 }
 
+/// What `text` sets `name` to: the last line wins.
+pub(super) fn value(text: &str, name: &str) -> Option<String> {
+    let line = text.lines().rfind(|line| variable(line) == Some(name))?;
+    let (_, value) = line.split_once('=')?;
+    Some(value.trim().to_owned())
+}
+
 /// The variable a line sets, as ecs-init splits it; comments and blank lines set none.
 fn variable(line: &str) -> Option<&str> {
     let (name, _) = line.trim().split_once('=')?;

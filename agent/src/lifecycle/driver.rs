@@ -1,9 +1,9 @@
 //! Does what the machine says. Every job runs as a task of its own, so that a remote that hangs
 //! holds up nothing else; what comes of it returns as an event.
 
-use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinHandle, spawn_local},
@@ -21,6 +21,7 @@ use crate::{
         Clients,
         autoscaling::{AutoScaling, HookAnswer, Verb},
     },
+    console::say,
     journal::{self, event::Entry},
     moment::Moment,
     state,
@@ -65,7 +66,12 @@ impl<C: Clients + 'static> Driver<C> {
                 }
                 Action::StopHeartbeats => self.stop_heartbeats(),
                 Action::Record(entry) => journal::sink::write(&entry),
-                Action::Console(text) => report("speak on the console", self.console(&text)),
+                Action::Console(text) => {
+                    report(
+                        "speak on the console",
+                        say(&self.context.paths.console, &text),
+                    );
+                }
             }
         }
     }
@@ -104,17 +110,6 @@ impl<C: Clients + 'static> Driver<C> {
         if let Some(task) = self.heartbeats.take() {
             task.abort();
         }
-    }
-
-    /// Never waits: a console that nobody reads must not hold up a node.
-    fn console(&self, text: &str) -> Result<()> {
-        let path = &self.context.paths.console;
-        OpenOptions::new()
-            .write(true)
-            .custom_flags(nix::fcntl::OFlag::O_NOCTTY.bits() | nix::fcntl::OFlag::O_NONBLOCK.bits())
-            .open(path)
-            .and_then(|mut console| writeln!(console, "fleet-agent: {text}\r"))
-            .with_context(|| format!("write to {}", path.display()))
     }
 }
 

@@ -117,6 +117,7 @@ mod tests {
                 paths: Paths::under(root),
                 clock: node.clock.clone(),
                 identity: OnceCell::new(),
+                restart_owed: std::cell::Cell::new(false),
             });
             let began = context.clock.now();
             let machine = Machine::new(policy, began);
@@ -386,6 +387,41 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_restart_of_ecs_that_fails_is_still_owed() {
+        let node = Node::launching();
+        with(&node, async |agent, root| {
+            agent.until(10, in_service).await;
+            std::fs::write(root.join("etc/ecs/ecs.config"), "").expect("write");
+            node.fault("restart-ecs", Fault::Fails);
+            let mut agent = Agent::start(&node, root);
+            agent.pass(5).await;
+            assert_eq!(agent.phase(), Phase::Starting);
+            node.heal("restart-ecs");
+            let before = node.count("restart-ecs");
+            agent.until(30, in_service).await;
+            assert_eq!(node.count("restart-ecs"), before + 1);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gate_is_shut_only_when_ecs_has_stopped() {
+        let node = Node::launching();
+        node.change(|world| world.registers = false);
+        with(&node, async |agent, _| {
+            agent.pass(30).await;
+            node.fault("stop-ecs", Fault::Fails);
+            node.change(terminate);
+            agent.pass(20).await;
+            assert_eq!(agent.phase(), Phase::Draining);
+            node.heal("stop-ecs");
+            agent.until(35, done).await;
+            assert!(!node.world().ecs_runs);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_restart_in_the_middle_of_a_drain_goes_on_where_it_was() {
         let node = Node::launching();
         with(&node, async |agent, root| {
@@ -576,6 +612,25 @@ mod tests {
             })
             .await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_the_ecs_agent_and_docker_dead_ecs_decides() {
+        let node = Node::launching();
+        with(&node, async |agent, _| {
+            agent.until(10, in_service).await;
+            node.change(|world| {
+                world.late_tasks = 1;
+                terminate(world);
+            });
+            node.fault("introspection", Fault::Fails);
+            node.fault("docker", Fault::Fails);
+            agent.pass(120).await;
+            assert_eq!(agent.phase(), Phase::Draining);
+            node.change(|world| world.late_tasks = 0);
+            agent.until(100, done).await;
+        })
+        .await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -124,6 +124,8 @@ struct Drain {
     confirmed: Option<usize>,
     /// Answers of ECS in a row that it knows of more tasks.
     disagreed: u32,
+    /// Answers of ECS in a row that it knows of none.
+    agreed: u8,
     stopped: bool,
     flushed: bool,
     answered: bool,
@@ -343,10 +345,19 @@ impl Machine {
         if self.world.container_instance.is_none() {
             return self.world.gate_shut;
         }
+        if self.is_node_silent(now) {
+            return drain.set && drain.agreed >= AGREE;
+        }
         let confirmed = drain.gone
             || drain.confirmed == Some(0)
             || self.world.conditions.ecs.is_faulty_for(SILENCE, now);
         drain.set && drain.empty_in_a_row >= AGREE && confirmed
+    }
+
+    /// Neither the ECS agent nor Docker can say what runs here: only ECS is left to ask.
+    fn is_node_silent(&self, now: Moment) -> bool {
+        let conditions = &self.world.conditions;
+        conditions.ecs.is_faulty_for(SILENCE, now) && conditions.docker.is_faulty_for(SILENCE, now)
     }
 
     /// The node has not joined ECS, and nothing runs on it that ECS could know of.
@@ -417,6 +428,7 @@ impl Drain {
             told: None,
             confirmed: None,
             disagreed: 0,
+            agreed: 0,
             stopped: false,
             flushed: false,
             answered: false,

@@ -1,6 +1,6 @@
 //! Does one piece of work through the clients. Decides nothing.
 
-use std::{fs, io, time::Duration};
+use std::{cell::Cell, fs, io, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
 use fleet_agent_config::{Settings, names::attribute};
@@ -37,6 +37,8 @@ pub(crate) struct Context<C> {
     pub(crate) paths: Paths,
     pub(crate) clock: Clock,
     pub(crate) identity: OnceCell<Identity>,
+    /// ecs.config has changed, and whoever runs with the old one has not been restarted yet.
+    pub(crate) restart_owed: Cell<bool>,
 }
 
 impl<C: Clients> Context<C> {
@@ -107,8 +109,11 @@ impl<C: Clients> Context<C> {
     }
 
     async fn write_ecs_config(&self) -> Result<Outcome> {
-        let changed = apply(&layers(&self.settings), &self.paths)?;
-        if !changed {
+        // Owed until it is done: a retry finds the files as they must be.
+        if apply(&layers(&self.settings), &self.paths)? {
+            self.restart_owed.set(true);
+        }
+        if !self.restart_owed.get() {
             return Ok(Outcome::EcsConfig(ConfigWritten::Unchanged));
         }
         let runs = self.paths.released.exists() && {
@@ -117,8 +122,10 @@ impl<C: Clients> Context<C> {
         };
         if runs {
             self.clients.systemd().restart_ecs().await?;
+            self.restart_owed.set(false);
             return Ok(Outcome::EcsConfig(ConfigWritten::Restarted));
         }
+        self.restart_owed.set(false);
         Ok(Outcome::EcsConfig(ConfigWritten::Changed))
     }
 
@@ -194,9 +201,8 @@ impl<C: Clients> Context<C> {
     async fn shut_gate(&self) -> Result<Outcome> {
         let path = &self.paths.released;
         match fs::remove_file(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Outcome::GateShut);
-            }
+            // ECS may run all the same: the try that removed it may not have come further.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other.with_context(|| format!("remove {}", path.display()))?,
         }
         self.clients.systemd().stop_ecs().await?;

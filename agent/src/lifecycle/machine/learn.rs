@@ -178,7 +178,13 @@ impl Machine {
                     && drain.set
                 {
                     drain.confirmed = Some(tasks);
-                    drain.disagreed = drain.disagreed.saturating_add(1);
+                    if tasks == 0 {
+                        drain.agreed = drain.agreed.saturating_add(1);
+                        drain.disagreed = 0;
+                    } else {
+                        drain.agreed = 0;
+                        drain.disagreed = drain.disagreed.saturating_add(1);
+                    }
                 }
             }
             Outcome::GateShut => {
@@ -353,6 +359,7 @@ impl Machine {
                     // Until now tasks could still be placed: what was seen before proves nothing.
                     drain.empty_in_a_row = 0;
                     drain.confirmed = None;
+                    drain.agreed = 0;
                 }
                 SetDraining::Gone => {
                     drain.set = true;
@@ -376,6 +383,7 @@ impl Machine {
                 drain.empty_in_a_row = 0;
                 drain.confirmed = None;
                 drain.disagreed = 0;
+                drain.agreed = 0;
                 if drain.set && drain.told.replace(tasks) != Some(tasks) {
                     actions.push(Action::Record(Entry::TasksLeft { tasks }));
                 }

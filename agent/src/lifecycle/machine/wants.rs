@@ -97,7 +97,8 @@ impl Machine {
         } else {
             wanted.push(Work::Release);
         }
-        let is_empty_here = |drain: &Drain| drain.empty_in_a_row >= AGREE;
+        let is_silent = self.is_node_silent(now);
+        let is_empty_here = |drain: &Drain| is_silent || drain.empty_in_a_row >= AGREE;
         if drain.is_some_and(|drain| drain.set && !drain.gone && is_empty_here(drain)) {
             wanted.push(Work::ConfirmEmpty(arn.clone()));
         }
