@@ -54,7 +54,11 @@ impl Apply<'_> {
                 Ok(auto_scaling.update(group, &change, None).await?)
             }
             AutoScalingStep::AwaitFirstNode { group } => self.watch.ready(group, Some(1)).await,
-            AutoScalingStep::Empty { group, cluster } => self.empty_group(group, cluster).await,
+            AutoScalingStep::Empty {
+                group,
+                cluster,
+                drain,
+            } => self.empty_group(group, cluster, *drain).await,
             AutoScalingStep::Delete { name } => {
                 let delete = || auto_scaling.delete(name);
                 self.patiently(step.title(), RELEASE_LIMIT, is_in_use, delete)

@@ -6,7 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "waits for AWS: needs the clock")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -15,8 +15,8 @@ use fleet_agent_config::names::{DRAIN_HOOK, LAUNCH_HOOK};
 
 use super::{Apply, RELEASE_LIMIT, is_in_use};
 use crate::{
-    cloud::Kind,
-    desired::{Hook, Transition},
+    cloud::{CallError, Kind},
+    desired::{Drain, Hook, Transition},
     inventory::{AutoScalingGroup, Instance},
     plan::GroupChange,
     watch::POLL,
@@ -24,56 +24,75 @@ use crate::{
 
 /// ECS's own hook: it holds an instance for an hour when ECS has lost sight of it.
 const ECS_HOOK: &str = "ecs-managed-draining-termination-hook";
-/// What the agent gets for answering its hooks itself once the last task is gone.
+/// What the agent gets for answering its hooks itself once the last task is gone, beyond the time
+/// in which it stops its sidecars.
 const AGENT_GRACE: Duration = Duration::from_secs(20);
-/// The agent's longest drain by default, and a quarter of an hour for instances to go.
-const EMPTY_LIMIT: Duration = Duration::from_secs(75 * 60);
+/// What instances get to go, beyond the drain's deadline.
+const GONE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 impl Apply<'_> {
     /// Sets every size to zero and waits until no instance is left.
-    pub(super) async fn empty_group(&self, group: &str, cluster: &str) -> Result<()> {
+    pub(super) async fn empty_group(&self, group: &str, cluster: &str, drain: Drain) -> Result<()> {
+        let (grace, limit) = (grace(drain), limit(drain));
         self.shrink(group).await?;
         let mut hooks: Option<Vec<Hook>> = None;
         let mut idle_since: BTreeMap<String, Instant> = BTreeMap::new();
         let began = Instant::now();
         loop {
-            let found = self.cloud.autoscaling.groups(&[group.to_owned()]).await?;
+            let found = match self.cloud.autoscaling.groups(&[group.to_owned()]).await {
+                Err(error) if error.kind == Kind::Throttled => {
+                    self.progress.live(group, "AWS asks for fewer calls");
+                    self.watch.pause(POLL).await?;
+                    continue;
+                }
+                other => other?,
+            };
             let Some(Some(found)) = found.into_values().next() else {
                 break;
             };
             if found.instances.is_empty() {
                 break;
             }
-            if began.elapsed() >= EMPTY_LIMIT {
+            if began.elapsed() >= limit {
                 bail!(
                     "{} instances are still there after {} minutes: see which tasks do not stop, \
                      then run `down` again",
                     found.instances.len(),
-                    EMPTY_LIMIT.as_secs() / 60
+                    limit.as_secs() / 60
                 );
             }
-            self.unprotect(group, &found).await?;
+            if let Some(standby) = standby(&found) {
+                bail!(
+                    "instance {standby} is in Standby, where Auto Scaling does not terminate it: \
+                     put it in service again, or terminate it, then run `down` again"
+                );
+            }
+            unless_throttled(self.unprotect(group, &found).await)?;
             let hooks = match &mut hooks {
                 Some(hooks) => hooks,
                 none => none.insert(self.cloud.autoscaling.hooks(group).await?),
             };
-            for instance in found
+            let waiting: Vec<&Instance> = found
                 .instances
                 .iter()
                 .filter(|i| i.state.ends_with(":Wait"))
-            {
-                let since = idle_since.get(&instance.id).copied();
-                match self.idle_since(cluster, instance, since).await? {
-                    Some(since) if since.elapsed() >= AGENT_GRACE => {
-                        self.answer(group, hooks, instance).await?;
+                .collect();
+            match self.idle(cluster, &waiting).await {
+                Ok(idle) => {
+                    idle_since.retain(|id, _| idle.contains(id));
+                    for id in idle {
+                        idle_since.entry(id).or_insert_with(Instant::now);
                     }
-                    Some(since) => {
-                        idle_since.insert(instance.id.clone(), since);
-                    }
-                    None => {
-                        idle_since.remove(&instance.id);
+                    for instance in waiting {
+                        let since = idle_since.get(&instance.id);
+                        if since.is_some_and(|since| since.elapsed() >= grace) {
+                            unless_throttled(self.answer(group, hooks, instance).await)?;
+                        }
                     }
                 }
+                // What is idle is told on the next look.
+                Err(error) if error.kind == Kind::Throttled => {}
+                Err(error) => return Err(error.into()),
             }
             self.progress.live(group, &story(&found));
             self.watch.pause(POLL).await?;
@@ -106,25 +125,34 @@ impl Apply<'_> {
         Ok(self.cloud.autoscaling.unprotect(group, &protected).await?)
     }
 
-    /// Since when a waiting instance has had no live task; `None` while it has one.
-    async fn idle_since(
+    /// Those waiting instances that have no live task. Container instances are read once for all.
+    async fn idle(
         &self,
         cluster: &str,
-        instance: &Instance,
-        since: Option<Instant>,
-    ) -> Result<Option<Instant>> {
+        waiting: &[&Instance],
+    ) -> Result<BTreeSet<String>, CallError> {
+        let mut idle = BTreeSet::new();
+        if waiting.is_empty() {
+            return Ok(idle);
+        }
         let ecs = &self.cloud.ecs;
         let registered = match ecs.container_instances(cluster).await {
-            Ok(all) => all.into_iter().find(|c| c.instance_id == instance.id),
             // Without a cluster there are no tasks.
-            Err(error) if error.kind == Kind::NotFound => None,
-            Err(error) => return Err(error.into()),
+            Err(error) if error.kind == Kind::NotFound => Vec::new(),
+            other => other?,
         };
-        let is_idle = match registered {
-            Some(registered) => ecs.tasks(cluster, Some(&registered.arn)).await?.is_empty(),
-            None => true,
-        };
-        Ok(is_idle.then(|| since.unwrap_or_else(Instant::now)))
+        for instance in waiting {
+            let is_idle = match registered.iter().find(|c| c.instance_id == instance.id) {
+                // The counts leave out tasks that are stopping, so only a busy one needs no list.
+                Some(found) if found.running_tasks + found.pending_tasks > 0 => false,
+                Some(found) => ecs.tasks(cluster, Some(&found.arn)).await?.is_empty(),
+                None => true,
+            };
+            if is_idle {
+                idle.insert(instance.id.clone());
+            }
+        }
+        Ok(idle)
     }
 
     /// Answers those hooks that may be holding the instance.
@@ -154,6 +182,31 @@ impl Apply<'_> {
     }
 }
 
+/// The agent stops its sidecars one after another before it answers.
+fn grace(drain: Drain) -> Duration {
+    AGENT_GRACE + Duration::from_secs(drain.sidecars_seconds.into())
+}
+
+fn limit(drain: Drain) -> Duration {
+    GONE_LIMIT + Duration::from_secs(drain.deadline_seconds.into())
+}
+
+/// A throttled call is made again on the next look.
+fn unless_throttled(result: Result<()>) -> Result<()> {
+    let is_throttled = |error: &CallError| error.kind == Kind::Throttled;
+    match result {
+        Err(error) if error.downcast_ref().is_some_and(is_throttled) => Ok(()),
+        other => other,
+    }
+}
+
+/// An instance that no size of the group takes away.
+fn standby(group: &AutoScalingGroup) -> Option<&str> {
+    let mut instances = group.instances.iter();
+    let found = instances.find(|instance| instance.state == "Standby")?;
+    Some(&found.id)
+}
+
 /// `2 instances left . i-0ab Terminating:Wait . i-0cd InService`
 fn story(group: &AutoScalingGroup) -> String {
     let states: Vec<String> = group
@@ -167,6 +220,42 @@ fn story(group: &AutoScalingGroup) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sidecars_and_the_deadline_are_waited_for() {
+        let drain = Drain {
+            deadline_seconds: 7_200,
+            sidecars_seconds: 90,
+        };
+        assert_eq!(grace(drain), Duration::from_secs(110));
+        assert_eq!(limit(drain), Duration::from_secs(8_100));
+    }
+
+    #[test]
+    fn only_a_throttled_call_is_left_for_the_next_look() {
+        let failed = |kind| {
+            let mut error = CallError::malformed("autoscaling:Any", "g", "answer");
+            error.kind = kind;
+            Err(error.into())
+        };
+        assert!(unless_throttled(failed(Kind::Throttled)).is_ok());
+        assert!(unless_throttled(failed(Kind::Denied)).is_err());
+    }
+
+    #[test]
+    fn standby_is_found() {
+        let mut group = AutoScalingGroup::default();
+        for (id, state) in [("i-1", "InService"), ("i-2", "Standby")] {
+            group.instances.push(Instance {
+                id: id.into(),
+                state: state.into(),
+                ..Instance::default()
+            });
+        }
+        assert_eq!(standby(&group), Some("i-2"));
+        group.instances.pop();
+        assert_eq!(standby(&group), None);
+    }
 
     #[test]
     fn the_story_names_every_instance() {

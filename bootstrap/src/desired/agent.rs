@@ -9,7 +9,7 @@ use fleet_agent_config::{
 };
 use serde::Serialize;
 
-use super::names::GroupNames;
+use super::{Drain, names::GroupNames};
 use crate::spec;
 
 /// A group's settings for the agent, with every number that the agent would default filled in: what
@@ -19,6 +19,7 @@ pub(super) struct AgentSettings {
     config: Config,
     pub(super) launch_timeout_seconds: u32,
     pub(super) drain_timeout_seconds: u32,
+    pub(super) drain: Drain,
 }
 
 impl AgentSettings {
@@ -43,6 +44,14 @@ impl AgentSettings {
             config,
             launch_timeout_seconds: settings.launch_timeout_seconds,
             drain_timeout_seconds: settings.drain_timeout_seconds,
+            drain: Drain {
+                deadline_seconds: settings.drain_deadline_seconds,
+                sidecars_seconds: settings
+                    .sidecars
+                    .iter()
+                    .map(|sidecar| sidecar.stop_timeout_seconds)
+                    .sum(),
+            },
         })
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fleet_agent_config::{Problem, Problems, names as fixed, names::tag};
 
 use super::{
-    AutoScalingGroup, CapacityProvider, Cluster, Desired, Group, Hook, Identity, Image,
+    AutoScalingGroup, CapacityProvider, Cluster, Desired, Drain, Group, Hook, Identity, Image,
     LaunchTemplate, Network, Parameter, Role, SecurityGroup, Transition,
     agent::AgentSettings,
     names::{self, GroupNames},
@@ -16,6 +16,10 @@ use crate::spec;
 /// The ECS-optimized image of the day (ECS guide, "Retrieving ECS-optimized AMI metadata").
 const IMAGE_PARAMETER: &str =
     "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id";
+/// A group that left the file leaves no deadline behind: the longest that the file takes.
+const REMOVED_DEADLINE_SECONDS: u32 = 30_000;
+/// Nor its sidecars: five at the longest stop time-out.
+const REMOVED_SIDECARS_SECONDS: u32 = 5 * 60;
 /// A standard parameter holds 4 KB (PutParameter); a larger tier could never be left again.
 const PARAMETER_MAX: usize = 4 * 1024;
 
@@ -105,6 +109,10 @@ pub(crate) fn removed(identity: &Identity, group: &str) -> Group {
         parameter: Parameter {
             name: names.parameter,
             value: String::new(),
+        },
+        drain: Drain {
+            deadline_seconds: REMOVED_DEADLINE_SECONDS,
+            sidecars_seconds: REMOVED_SIDECARS_SECONDS,
         },
     }
 }
@@ -202,6 +210,7 @@ impl<'a> Builder<'a> {
                 instance_warmup_seconds: self.agent.launch_timeout_seconds,
             },
             parameter,
+            drain: self.agent.drain,
         })
     }
 

@@ -76,6 +76,17 @@ pub struct Group {
     pub capacity_provider: CapacityProvider,
     /// Live settings.
     pub parameter: Parameter,
+    /// How long its nodes may take to go.
+    pub drain: Drain,
+}
+
+/// How long a node may take to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Drain {
+    /// Bound of the wait for tasks, seconds.
+    pub deadline_seconds: u32,
+    /// What the sidecars may take to stop, one after another, once the last task is gone, seconds.
+    pub sidecars_seconds: u32,
 }
 
 /// An IAM role.

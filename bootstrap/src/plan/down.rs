@@ -94,6 +94,7 @@ impl Down<'_> {
         let empty = AutoScalingStep::Empty {
             group: group.auto_scaling_group.name.clone(),
             cluster: self.desired.cluster.name.clone(),
+            drain: group.drain,
         };
         Some(self.builder.step(empty, after.iter().copied()))
     }

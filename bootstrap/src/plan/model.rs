@@ -109,6 +109,10 @@ pub(super) fn desired(groups: &[&str]) -> Desired {
                         name: format!("/fleet/shop/dev/{group}/agent"),
                         value: "{}".into(),
                     },
+                    drain: desired::Drain {
+                        deadline_seconds: 1_800,
+                        sidecars_seconds: 40,
+                    },
                 }
             })
             .collect(),

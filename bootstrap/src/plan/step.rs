@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    desired::Hook,
+    desired::{Drain, Hook},
     inventory::{GroupTag, Ingress, ProviderSettings, StrategyItem, Tags, Template},
 };
 
@@ -131,6 +131,7 @@ pub(crate) enum AutoScalingStep {
     Empty {
         group: String,
         cluster: String,
+        drain: Drain,
     },
     Delete {
         name: String,
