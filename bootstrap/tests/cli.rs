@@ -175,6 +175,7 @@ fn validate_reports_errors_of_syntax_and_missing_files() {
         "{}",
         ended.stderr
     );
+    assert_eq!(ended.stderr.matches("os error").count(), 1);
 }
 
 #[test]

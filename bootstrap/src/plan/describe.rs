@@ -224,7 +224,10 @@ pub(super) fn group_changes(found: &AutoScalingGroup, change: &GroupChange) -> V
         }
         changes.push(text);
         if template.instance_types != found.instance_types {
-            changes.push(format!("types {}", template.instance_types.join(" ")));
+            changes.push(match template.instance_types.as_slice() {
+                [] => "one type, the template's".to_owned(),
+                types => format!("types {}", types.join(" ")),
+            });
         }
     }
     if let Some(subnets) = &change.subnets {

@@ -165,6 +165,45 @@ fn a_first_node_that_failed_is_tried_again() {
 }
 
 #[test]
+fn a_resumed_start_keeps_what_ecs_asked_for() {
+    let desired = model::desired(&["web"]);
+    let mut inventory = model::empty(&desired);
+    let plan = planned(&desired, &inventory, Goal::Up);
+    let wait = plan.steps.iter().position(|p| p.step.awaited().is_some());
+    for planned in &plan.steps[..wait.expect("waits")] {
+        model::apply(&mut inventory, &desired, &planned.step).expect("applies");
+    }
+    let group = inventory.groups.get_mut("web").expect("web");
+    if let Presence::Owned(asg) = &mut group.auto_scaling_group {
+        asg.desired = 3;
+    }
+    let resumed = planned(&desired, &inventory, Goal::Up);
+    let open = Step::AutoScaling(AutoScalingStep::Update {
+        name: "shop-dev-web-asg".into(),
+        change: GroupChange {
+            min: Some(1),
+            desired: Some(3),
+            ..GroupChange::default()
+        },
+    });
+    assert!(resumed.steps.iter().any(|planned| planned.step == open));
+}
+
+#[test]
+fn no_nodes_and_one_type_are_said_plainly() {
+    let mut desired = model::desired(&["web"]);
+    let wanted = &mut desired.groups[0].auto_scaling_group;
+    (wanted.min, wanted.desired) = (0, 0);
+    wanted.instance_types.push("m6i.xlarge".into());
+    let plan = planned(&desired, &model::empty(&desired), Goal::Up);
+    assert!(golden(&plan).contains("none yet"));
+    let inventory = up(&desired);
+    desired.groups[0].auto_scaling_group.instance_types.pop();
+    let plan = planned(&desired, &inventory, Goal::Up);
+    assert!(golden(&plan).contains("one type, the template's"));
+}
+
+#[test]
 fn all_conflicts_at_once() {
     let desired = model::desired(&["web", "batch"]);
     let mut inventory = up(&desired);

@@ -549,6 +549,9 @@ impl<'a> Up<'a> {
             return;
         }
         let wanted = &group.auto_scaling_group;
+        // ECS may have asked for more since an earlier run was stopped: tasks wait for those nodes.
+        let found = existing.map_or(0, |asg| asg.desired);
+        let wanted_nodes = wanted.desired.max(found).min(wanted.max);
         let mut after: Steps = [&ready, &provider, attached].concat();
         if wanted.desired > 0 {
             if existing.is_none_or(|asg| asg.desired == 0) {
@@ -566,13 +569,16 @@ impl<'a> Up<'a> {
             Mark::Create,
             "nodes",
             &wanted.name,
-            format!("{}, one first", wanted.desired),
+            match wanted_nodes {
+                0 => "none yet".to_owned(),
+                nodes => format!("{nodes}, one first"),
+            },
         );
         let open = AutoScalingStep::Update {
             name: wanted.name.clone(),
             change: GroupChange {
                 min: Some(wanted.min),
-                desired: Some(wanted.desired),
+                desired: Some(wanted_nodes),
                 ..GroupChange::default()
             },
         };

@@ -110,13 +110,13 @@ pub struct Group {
 pub enum LoadError {
     /// The file could not be read at all.
     #[error(
-        "{file}: cannot be read: {source}; `fleet-bootstrap init` writes a new one, --file names another"
+        "{file}: cannot be read: {why}; `fleet-bootstrap init` writes a new one, --file names another"
     )]
     Unreadable {
         /// The file.
         file: String,
-        /// What the system said.
-        source: io::Error,
+        /// What the system said; part of the text, and so no source that is printed again.
+        why: io::Error,
     },
     /// The file has no such environment.
     #[error(
@@ -168,7 +168,7 @@ impl FleetFile {
         let name = path.display().to_string();
         match fs::read_to_string(path) {
             Ok(text) => Ok(Self { name, text }),
-            Err(source) => Err(LoadError::Unreadable { file: name, source }),
+            Err(why) => Err(LoadError::Unreadable { file: name, why }),
         }
     }
 
