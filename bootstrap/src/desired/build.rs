@@ -16,7 +16,7 @@ use crate::spec;
 /// The ECS-optimized image of the day (ECS guide, "Retrieving ECS-optimized AMI metadata").
 const IMAGE_PARAMETER: &str =
     "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id";
-/// A group that left the file leaves no deadline behind: the longest that the file takes.
+/// A group that left the file leaves no deadline behind: as long as Auto Scaling holds a hook of 300 s.
 const REMOVED_DEADLINE_SECONDS: u32 = 30_000;
 /// Nor its sidecars: five at the longest stop time-out.
 const REMOVED_SIDECARS_SECONDS: u32 = 5 * 60;
