@@ -12,6 +12,9 @@ use super::{
 };
 use crate::api_error::ApiError;
 
+/// Capacity providers on a page when the caller does not say.
+const PROVIDER_PAGE: usize = 10;
+
 /// CreateCapacityProvider.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -206,7 +209,8 @@ impl Model {
                 )),
             }
         }
-        let page = super::paged(found, request.next_token.as_deref(), request.max_results)?;
+        let size = request.max_results.or(Some(PROVIDER_PAGE));
+        let page = super::paged(found, request.next_token.as_deref(), size)?;
         Ok(json!({
             "capacityProviders": page.items,
             "failures": failures,

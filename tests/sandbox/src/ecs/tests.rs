@@ -565,6 +565,34 @@ fn capacity_providers_are_attached_in_time_and_deleted_when_unused() {
 }
 
 #[test]
+fn capacity_providers_come_ten_at_a_time() {
+    let mut bench = Bench::new();
+    let names: Vec<String> = (0..11).map(|n| format!("p{n}")).collect();
+    for name in &names {
+        let group = GroupFacts {
+            name: name.clone(),
+            arn: format!("arn:{name}"),
+            protects_new_instances: true,
+        };
+        let request = read::<CreateCapacityProvider>(json!({
+            "name": name,
+            "autoScalingGroupProvider": { "autoScalingGroupArn": name },
+        }));
+        let made = bench.model.create_capacity_provider(request, Some(&group));
+        made.unwrap();
+    }
+    let page = |token: Option<&Value>| {
+        let request = read(json!({ "capacityProviders": names, "nextToken": token }));
+        bench.model.describe_capacity_providers(&request).unwrap()
+    };
+    let first = page(None);
+    assert_eq!(first["capacityProviders"].as_array().unwrap().len(), 10);
+    let second = page(Some(&first["nextToken"]));
+    assert_eq!(second["capacityProviders"].as_array().unwrap().len(), 1);
+    assert_eq!(second["nextToken"], Value::Null);
+}
+
+#[test]
 fn a_cluster_says_what_it_still_holds() {
     let mut bench = Bench::new();
     let a = bench.node("i-a");
