@@ -14,12 +14,12 @@ pub enum MachineCommand {
         /// EC2 instance id.
         instance_id: String,
     },
-    /// The text on the machine's console so far.
+    /// The text on the machine's console so far, or in the end; `None` for a machine that never was.
     Console {
         /// EC2 instance id.
         instance_id: String,
         /// Where to send it.
-        reply: oneshot::Sender<String>,
+        reply: oneshot::Sender<Option<String>>,
     },
 }
 

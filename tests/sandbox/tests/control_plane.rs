@@ -58,7 +58,7 @@ impl Sandbox {
                         room.machine_event(MachineEvent::Gone { instance_id });
                     }
                     MachineCommand::Console { reply, .. } => {
-                        reply.send("fleet-agent: hello\n".into()).unwrap();
+                        reply.send(Some("fleet-agent: hello\n".into())).unwrap();
                     }
                 }
                 done.send_modify(|count| *count += 1);

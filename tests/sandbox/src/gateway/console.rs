@@ -24,10 +24,6 @@ pub(super) async fn serve(
     request_id: &str,
 ) -> Result<Reply, ApiError> {
     let instance_id = form::parameter(&call.body, "InstanceId").unwrap_or_default();
-    if !world.look(|state| state.machines.knows(&instance_id)) {
-        let message = format!("The instance ID '{instance_id}' does not exist");
-        return Err(ApiError::new("InvalidInstanceID.NotFound", message));
-    }
     let (sender, receiver) = oneshot::channel();
     world.command(MachineCommand::Console {
         instance_id: instance_id.clone(),
@@ -36,6 +32,10 @@ pub(super) async fn serve(
     let Ok(Ok(text)) = timeout(PATIENCE, receiver).await else {
         let message = format!("the machine room does not answer for {instance_id}");
         return Err(ApiError::new("InternalError", message).with_status(500));
+    };
+    let Some(text) = text else {
+        let message = format!("The instance ID '{instance_id}' does not exist");
+        return Err(ApiError::new("InvalidInstanceID.NotFound", message));
     };
     let bytes = text.as_bytes();
     let tail = &bytes[bytes.len().saturating_sub(OUTPUT_MAX_BYTES)..];

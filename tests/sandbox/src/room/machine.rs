@@ -13,7 +13,7 @@ use fleet_sandbox::machines::MachineEvent;
 use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
 
-use super::node::Node;
+use super::{LastWords, node::Node};
 use crate::{
     docker::{is_absent, is_in_progress},
     image,
@@ -34,25 +34,25 @@ const REBOOTED: i64 = 128 + 1;
 const SHUT_DOWN_SECONDS: i32 = 20;
 
 /// Powers the machine on, keeps it through reboots, and removes it when it is terminated or has
-/// powered itself off. Returns what was on its console in the end.
+/// powered itself off.
 pub(super) async fn live(
     docker: &Docker,
     node: &Node,
+    last_words: &LastWords,
     mut terminated: oneshot::Receiver<()>,
     report: impl Fn(MachineEvent),
-) -> String {
+) {
     let container = node.container_name();
     let instance_id = node.instance_id.clone();
     if let Err(error) = power_on(docker, node).await {
         log::error!("launch {instance_id}: {error:#}");
-        let last_words = console(docker, &container).await;
         remove(docker, node).await;
         let reason = format!("{error:#}");
         report(MachineEvent::Failed {
             instance_id,
             reason,
         });
-        return last_words;
+        return;
     }
     log::info!("{instance_id} is on at {}", node.address);
     report(MachineEvent::Started {
@@ -78,11 +78,12 @@ pub(super) async fn live(
             break;
         }
     }
-    let last_words = console(docker, &container).await;
+    if let Some(text) = console(docker, &container).await {
+        last_words.keep(&instance_id, text);
+    }
     remove(docker, node).await;
     log::info!("{instance_id} is gone");
     report(MachineEvent::Gone { instance_id });
-    last_words
 }
 
 async fn power_on(docker: &Docker, node: &Node) -> anyhow::Result<()> {
@@ -148,8 +149,9 @@ async fn remove(docker: &Docker, node: &Node) {
     }
 }
 
-/// The end of the machine's console; what went wrong, if it cannot be read.
-pub(super) async fn console(docker: &Docker, container: &str) -> String {
+/// The end of the machine's console; what went wrong, if it cannot be read; `None` if there is no
+/// such machine.
+pub(super) async fn console(docker: &Docker, container: &str) -> Option<String> {
     let options = LogsOptionsBuilder::new()
         .stdout(true)
         .stderr(true)
@@ -160,9 +162,14 @@ pub(super) async fn console(docker: &Docker, container: &str) -> String {
     while let Some(piece) = logs.next().await {
         match piece {
             Ok(piece) => text.extend_from_slice(&piece.into_bytes()),
-            Err(error) => return format!("fleet-sandbox: no console of {container}: {error}\n"),
+            Err(error) if is_absent(&error) => return None,
+            Err(error) => {
+                return Some(format!(
+                    "fleet-sandbox: no console of {container}: {error}\n"
+                ));
+            }
         }
     }
     let begin = text.len().saturating_sub(CONSOLE_BYTES);
-    String::from_utf8_lossy(&text[begin..]).into_owned()
+    Some(String::from_utf8_lossy(&text[begin..]).into_owned())
 }

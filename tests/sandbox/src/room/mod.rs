@@ -12,7 +12,12 @@ mod network;
 mod node;
 mod sweep;
 
-use std::{collections::HashMap, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use anyhow::Context as _;
 use bollard::Docker;
@@ -41,6 +46,7 @@ pub(crate) struct Room {
     network: Network,
     /// This program, mounted into the nodes as their ECS agent.
     program: PathBuf,
+    last_words: LastWords,
 }
 
 impl Room {
@@ -56,6 +62,7 @@ impl Room {
             sandbox: sandbox.to_owned(),
             network,
             program,
+            last_words: LastWords::default(),
         })
     }
 
@@ -92,11 +99,11 @@ impl Room {
                         }
                     }
                     Some(MachineCommand::Console { instance_id, reply }) => {
-                        self.console(&instance_id, &machines, reply);
+                        self.console(&instance_id, reply);
                     }
                 },
                 Some(ended) = machines.lives.join_next() => match ended {
-                    Ok((node, last_words)) => machines.forget(&node, last_words),
+                    Ok(node) => machines.forget(&node),
                     Err(error) => log::error!("machine room: {error}"),
                 },
             }
@@ -127,24 +134,43 @@ impl Room {
         };
         let (terminate, terminated) = oneshot::channel();
         machines.running.insert(launch.instance_id, Some(terminate));
-        let docker = self.docker.clone();
+        let (docker, last_words) = (self.docker.clone(), self.last_words.clone());
         machines.lives.spawn(async move {
-            let last_words = machine::live(&docker, &node, terminated, report).await;
-            (node, last_words)
+            machine::live(&docker, &node, &last_words, terminated, report).await;
+            node
         });
     }
 
-    fn console(&self, instance_id: &str, machines: &Machines, reply: oneshot::Sender<String>) {
-        if let Some(last_words) = machines.last_words.get(instance_id) {
-            // Nobody listening any more is no reason to fail; here as below.
-            let _ = reply.send(last_words.clone());
-            return;
-        }
+    fn console(&self, instance_id: &str, reply: oneshot::Sender<Option<String>>) {
         let docker = self.docker.clone();
         let name = container_name(&self.sandbox, instance_id);
+        let last_words = self.last_words.clone();
+        let instance_id = instance_id.to_owned();
         tokio::spawn(async move {
-            let _ = reply.send(machine::console(&docker, &name).await);
+            // In this order: last words are kept before the container goes.
+            let text = machine::console(&docker, &name)
+                .await
+                .or_else(|| last_words.of(&instance_id));
+            // Nobody listening any more is no reason to fail.
+            let _ = reply.send(text);
         });
+    }
+}
+
+/// Consoles of machines that are gone, by instance id: EC2 keeps them for a while, and they say why
+/// a machine did not make it.
+#[derive(Debug, Clone, Default)]
+struct LastWords(Arc<Mutex<HashMap<String, String>>>);
+
+impl LastWords {
+    fn keep(&self, instance_id: &str, text: String) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.insert(instance_id.to_owned(), text);
+    }
+
+    fn of(&self, instance_id: &str) -> Option<String> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get(instance_id).cloned()
     }
 }
 
@@ -153,10 +179,7 @@ struct Machines {
     addresses: Addresses,
     /// How to terminate each, by instance id; empty once it has been told.
     running: HashMap<String, Option<oneshot::Sender<()>>>,
-    lives: JoinSet<(Node, String)>,
-    /// Consoles of machines that are gone, by instance id: EC2 keeps them for a while, and they say
-    /// why a machine did not make it.
-    last_words: HashMap<String, String>,
+    lives: JoinSet<Node>,
 }
 
 impl Machines {
@@ -165,7 +188,6 @@ impl Machines {
             addresses: Addresses::of(network.third_octet()),
             running: HashMap::new(),
             lives: JoinSet::new(),
-            last_words: HashMap::new(),
         }
     }
 
@@ -181,8 +203,7 @@ impl Machines {
         true
     }
 
-    fn forget(&mut self, node: &Node, last_words: String) {
-        self.last_words.insert(node.instance_id.clone(), last_words);
+    fn forget(&mut self, node: &Node) {
         self.running.remove(&node.instance_id);
         self.addresses.give_back(node.address);
     }

@@ -52,10 +52,6 @@ impl Machines {
         }
     }
 
-    pub(crate) fn knows(&self, instance_id: &str) -> bool {
-        self.0.contains_key(instance_id)
-    }
-
     pub(crate) fn get(&self, instance_id: &str) -> Option<&Machine> {
         self.0.get(instance_id)
     }
