@@ -124,14 +124,16 @@ impl Case {
         Ok(())
     }
 
-    /// The group, its agent broken in this case's way. The launch hook gives up after a minute.
+    /// The group, its agent broken in this case's way. The launch hook
+    /// gives up after 90 seconds: the installer tries a dead source for half a minute, after a boot
+    /// beside five others.
     fn settings(&self, sandbox: &Sandbox) -> Result<String> {
         const CAPACITY: &str = "min = 0\nmax = 1\ndesired = 1\n";
         let file = target().join("dist").join(self.name);
         if let Some(script) = self.agent {
             write_program(&file, script)?;
         }
-        let hook = "[environments.dev.agent]\nlaunch_timeout_seconds = 60\n";
+        let hook = "[environments.dev.agent]\nlaunch_timeout_seconds = 90\n";
         if self.baked {
             let mut bake = vec!["bake"];
             let agent = file.to_string_lossy();
