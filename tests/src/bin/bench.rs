@@ -45,7 +45,7 @@ fn main() -> Result<()> {
         });
     };
     let size = fs::metadata(program("fleet-agent"))?.len();
-    note("agent: static binary", mb(size), "MB", "<= 9");
+    note("agent: static binary", float(size) / 1e6, "MB", "<= 9");
 
     let sandbox = Sandbox::up("bench")?;
     let fleet = fleet(&sandbox)?;
@@ -145,7 +145,7 @@ fn main() -> Result<()> {
 
     for figure in &figures {
         println!(
-            "{:44} {:>9.2} {:6} {}",
+            "{:48} {:>7.2} {:6} {}",
             figure.name, figure.value, figure.unit, figure.goal
         );
     }
@@ -199,10 +199,10 @@ fn idle(sandbox: &Sandbox, node: &Node) -> Result<Idle> {
     // A tick is 10 ms on every Linux that this runs on.
     Ok(Idle {
         resident_mb: field("VmRSS:")? / 1024.0,
-        cpu_ms_per_minute: (after - before) * 10.0 * 60.0 / seconds(IDLE_SECONDS),
+        cpu_ms_per_minute: (after - before) * 10.0 * 60.0 / float(IDLE_SECONDS),
         threads: field("Threads:")?,
         calls_per_hour: calls(sandbox, |call| call["caller"] == node.key)? * 3600.0
-            / seconds(IDLE_SECONDS),
+            / float(IDLE_SECONDS),
     })
 }
 
@@ -332,19 +332,15 @@ fn writes_of_bootstrap(sandbox: &Sandbox) -> Result<f64> {
 fn calls(sandbox: &Sandbox, counts: impl Fn(&Value) -> bool) -> Result<f64> {
     let calls = sandbox.cli(&["calls", "--json"])?.exits(0).json()?;
     let calls = calls.as_array().context("a list of calls")?;
-    Ok(calls
+    let counted: u64 = calls
         .iter()
         .filter(|call| counts(call))
-        .filter_map(|call| call["calls"].as_f64())
-        .sum())
+        .filter_map(|call| call["calls"].as_u64())
+        .sum();
+    Ok(float(counted))
 }
 
-#[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
-fn mb(bytes: u64) -> f64 {
-    bytes as f64 / 1e6
-}
-
-#[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
-fn seconds(whole: u64) -> f64 {
-    whole as f64
+#[allow(clippy::cast_precision_loss, reason = "all are far below 2^52")]
+fn float(number: u64) -> f64 {
+    number as f64
 }
