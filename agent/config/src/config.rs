@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Document, Problem, Problems, Sidecar, SidecarConfig, ecs, names, secrets};
+use crate::{
+    Document, Drain, DrainConfig, Problem, Problems, Sidecar, SidecarConfig, drain, ecs, names,
+    secrets,
+};
 
 /// The version of the contract this crate reads and writes.
 pub const VERSION: u32 = 1;
@@ -14,8 +17,6 @@ pub const VERSION: u32 = 1;
 pub const LAUNCH_TIMEOUT_DEFAULT: u32 = 600;
 /// Hook time-out of `fleet-drain`, seconds: short, since a node that was powered off cannot answer.
 const DRAIN_TIMEOUT_DEFAULT: u32 = 300;
-/// Default bound of a drain, seconds.
-const DRAIN_DEADLINE_DEFAULT: u32 = 3_600;
 /// Auto Scaling's limits of a hook's heartbeat time-out, seconds (PutLifecycleHook).
 const HOOK_TIMEOUT: std::ops::RangeInclusive<u32> = 30..=7_200;
 
@@ -40,7 +41,7 @@ pub struct Config {
     pub region: String,
     /// The group as Auto Scaling knows it.
     pub auto_scaling: AutoScalingConfig,
-    /// Bounds of a drain.
+    /// How the node leaves.
     pub drain: DrainConfig,
     /// Where newer live settings may stand.
     pub parameter: ParameterConfig,
@@ -70,15 +71,6 @@ pub struct AutoScalingConfig {
     /// The terminating hook's heartbeat time-out, seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_timeout_seconds: Option<u32>,
-}
-
-/// `[drain]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DrainConfig {
-    /// A drain ends after this many seconds even if tasks are left.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub deadline_seconds: Option<u32>,
 }
 
 /// `[parameter]`.
@@ -114,8 +106,8 @@ pub struct Settings {
     pub drain_hook: String,
     /// The terminating hook's heartbeat time-out, seconds.
     pub drain_timeout_seconds: u32,
-    /// A drain ends after this many seconds even if tasks are left.
-    pub drain_deadline_seconds: u32,
+    /// How the node leaves.
+    pub drain: Drain,
     /// SSM parameter with newer live settings.
     pub parameter: String,
     /// Checked `ECS_*` settings.
@@ -198,17 +190,7 @@ impl Config {
             "auto_scaling.drain_timeout_seconds",
             problems,
         );
-        let drain_deadline_seconds = self
-            .drain
-            .deadline_seconds
-            .unwrap_or(DRAIN_DEADLINE_DEFAULT);
-        let longest = longest_drain_seconds(drain_timeout_seconds);
-        if !(1..=longest).contains(&drain_deadline_seconds) {
-            problems.push(Problem::new(
-                "drain.deadline_seconds",
-                format!("must be 1 to {longest}: Auto Scaling holds a hook of {drain_timeout_seconds} s no longer"),
-            ));
-        }
+        let drain = self.drain.validate(drain_timeout_seconds, problems);
         for (name, value) in &self.ecs {
             // First, since the other rules quote the value.
             if let Some(why) = secrets::literal(name, value) {
@@ -226,6 +208,7 @@ impl Config {
             .filter_map(|(name, sidecar)| sidecar.validate(&name, problems))
             .collect();
         sidecars.sort_by_key(|sidecar| !sidecar.before_tasks);
+        drain::check_sidecars(&sidecars, problems);
         (problems.len() == before).then(|| Settings {
             fleet: self.fleet,
             environment: self.environment,
@@ -242,18 +225,12 @@ impl Config {
                 .drain_hook
                 .unwrap_or_else(|| names::DRAIN_HOOK.to_owned()),
             drain_timeout_seconds,
-            drain_deadline_seconds,
+            drain,
             parameter: self.parameter.name,
             ecs: self.ecs,
             sidecars,
         })
     }
-}
-
-/// Auto Scaling keeps a hook open for at most 48 hours or 100 heartbeat time-outs, whichever is
-/// less (lifecycle-hooks, "Considerations").
-fn longest_drain_seconds(hook_timeout_seconds: u32) -> u32 {
-    (hook_timeout_seconds.saturating_mul(100)).min(48 * 3_600)
 }
 
 /// The text of an `agent.toml`.
@@ -323,7 +300,13 @@ mod tests {
         let source = GOLDEN_V1.replace("deadline_seconds = 1800", "deadline_seconds = 30001");
         let problems = Settings::read("agent.toml", &source).expect_err("must be refused");
         assert_eq!(problems.problems[0].key, "drain.deadline_seconds");
-        assert_eq!(longest_drain_seconds(7_200), 172_800);
+    }
+
+    #[test]
+    fn sidecars_that_do_not_fit_into_a_spot_notice_are_refused() {
+        let source = GOLDEN_V1.replace("stop_timeout_seconds = 20", "stop_timeout_seconds = 51");
+        let problems = Settings::read("agent.toml", &source).expect_err("must be refused");
+        assert_eq!(problems.problems[0].key, "sidecars");
     }
 
     #[test]

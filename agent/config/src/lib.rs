@@ -11,14 +11,18 @@
 
 mod config;
 mod document;
+mod drain;
 pub mod ecs;
 pub mod names;
 pub mod secrets;
 mod sidecar;
 
 pub use config::{
-    AutoScalingConfig, Config, DrainConfig, LAUNCH_TIMEOUT_DEFAULT, ParameterConfig, Settings,
-    VERSION, render,
+    AutoScalingConfig, Config, LAUNCH_TIMEOUT_DEFAULT, ParameterConfig, Settings, VERSION, render,
 };
 pub use document::{Document, Problem, Problems};
-pub use sidecar::{Network, Sidecar, SidecarConfig};
+pub use drain::{
+    Drain, DrainConfig, Reaction, SIDECARS_MAX, SPOT_NOTICE, StandaloneConfig, StandalonePolicy,
+    sidecars_seconds,
+};
+pub use sidecar::{Flush, Network, Sidecar, SidecarConfig};

@@ -50,4 +50,7 @@ pub mod tag {
     pub const OWNER: &str = "fleet:owner";
     /// A hash of what the resource was made from.
     pub const SPEC: &str = "fleet:spec";
+    /// On an instance: an operator wants it drained. The value is `ID REASON`, the id unlike any
+    /// before; the instance reads it in its metadata.
+    pub const DRAIN: &str = "fleet:drain";
 }

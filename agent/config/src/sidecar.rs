@@ -4,12 +4,18 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Problem, secrets};
+use crate::{Problem, drain::SIDECARS_MAX, secrets};
 
 /// How long a sidecar has to end after its stop signal, seconds.
 const STOP_TIMEOUT_DEFAULT: u32 = 10;
 /// Longer stops would not fit in a spot notice of two minutes.
-const STOP_TIMEOUT_MAX: u32 = 60;
+const STOP_TIMEOUT_MAX: u32 = SIDECARS_MAX;
+/// How long a sidecar may write out what it holds, seconds.
+const FLUSH_TIMEOUT_DEFAULT: u32 = 10;
+/// Signals that a program can catch and that mean nothing else to Docker.
+const FLUSH_SIGNALS: [&str; 6] = [
+    "SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH",
+];
 
 /// `[sidecars.NAME]`, as it stands in both files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +42,12 @@ pub struct SidecarConfig {
     /// Hard memory limit, MiB; also taken off what ECS may place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
+    /// Signal that makes it write out what it holds, once the last task is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flush_signal: Option<String>,
+    /// How long it is left to that, seconds; one that exits by itself is done sooner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flush_timeout_seconds: Option<u32>,
     /// Between stop signal and kill, seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_timeout_seconds: Option<u32>,
@@ -71,8 +83,20 @@ pub struct Sidecar {
     pub volumes: Vec<String>,
     /// Hard memory limit, MiB.
     pub memory_mib: Option<u32>,
+    /// What it does once the last task is gone, before it is stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flush: Option<Flush>,
     /// Between stop signal and kill, seconds.
     pub stop_timeout_seconds: u32,
+}
+
+/// A signal, and the time left to what it sets off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Flush {
+    /// A signal's name, with `SIG`.
+    pub signal: String,
+    /// Seconds.
+    pub timeout_seconds: u32,
 }
 
 impl SidecarConfig {
@@ -153,6 +177,7 @@ impl SidecarConfig {
                 ),
             );
         }
+        let flush = flush(self.flush_signal, self.flush_timeout_seconds, &mut problem);
         (problems.len() == before).then(|| Sidecar {
             name: name.to_owned(),
             image,
@@ -162,9 +187,41 @@ impl SidecarConfig {
             network: self.network.unwrap_or_default(),
             volumes: self.volumes,
             memory_mib: self.memory_mib,
+            flush,
             stop_timeout_seconds,
         })
     }
+}
+
+fn flush(
+    signal: Option<String>,
+    timeout_seconds: Option<u32>,
+    problem: &mut impl FnMut(&str, String),
+) -> Option<Flush> {
+    let Some(signal) = signal else {
+        if timeout_seconds.is_some() {
+            problem(
+                "flush_timeout_seconds",
+                "has no effect without flush_signal".into(),
+            );
+        }
+        return None;
+    };
+    if !FLUSH_SIGNALS.contains(&signal.as_str()) {
+        let known = FLUSH_SIGNALS.join(", ");
+        problem("flush_signal", format!("`{signal}` is none of {known}"));
+    }
+    let timeout_seconds = timeout_seconds.unwrap_or(FLUSH_TIMEOUT_DEFAULT);
+    if !(1..=SIDECARS_MAX).contains(&timeout_seconds) {
+        problem(
+            "flush_timeout_seconds",
+            format!("must be 1 to {SIDECARS_MAX}: sidecars flush within a spot notice"),
+        );
+    }
+    Some(Flush {
+        signal,
+        timeout_seconds,
+    })
 }
 
 fn is_name(name: &str) -> bool {
@@ -227,6 +284,21 @@ mod tests {
         assert_eq!(
             problems(|c| c.stop_timeout_seconds = Some(61)),
             ["sidecars.logs.stop_timeout_seconds"]
+        );
+        assert_eq!(
+            problems(|c| c.flush_signal = Some("SIGKILL".into())),
+            ["sidecars.logs.flush_signal"]
+        );
+        assert_eq!(
+            problems(|c| c.flush_timeout_seconds = Some(5)),
+            ["sidecars.logs.flush_timeout_seconds"]
+        );
+        assert_eq!(
+            problems(|c| {
+                c.flush_signal = Some("SIGUSR1".into());
+                c.flush_timeout_seconds = Some(0);
+            }),
+            ["sidecars.logs.flush_timeout_seconds"]
         );
         assert_eq!(
             problems(|c| c.env = [("API_KEY".into(), "x".into())].into()),
