@@ -19,9 +19,10 @@ use crate::{
     daemon,
     ecs_config::render::{layers, merge},
     journal::{event::Entry, sink},
+    leave,
     paths::Paths,
     sidecars::plan::short_hash,
-    status,
+    status::{self, Request},
 };
 
 /// Readiness, draining and sidecars of an ECS container instance.
@@ -52,12 +53,31 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Drain this node until `undrain`: ECS moves its tasks elsewhere and places no more.
+    ///
+    /// Returns when the tasks are gone. Interrupting it does not interrupt the drain.
+    Drain {
+        /// Why, for whoever reads the journal.
+        #[arg(long, default_value = "no reason given")]
+        reason: String,
+        /// Return at once.
+        #[arg(long)]
+        no_wait: bool,
+        /// The machine is shutting down: fleet-drain.service says this, and nobody else should.
+        #[arg(long, hide = true, conflicts_with_all = ["reason", "no_wait"])]
+        shutdown: bool,
+    },
+    /// Withdraw a `drain`: the node takes tasks again, unless something else wants it gone.
+    Undrain,
     /// Check settings without any effect: prints every problem, or `ok`.
     Check {
         /// The settings to check.
         #[arg(value_name = "FILE", default_value = names::AGENT_TOML)]
         file: PathBuf,
     },
+    /// Print the journal's catalogue, which explains each event: `journalctl -x`.
+    #[command(hide = true)]
+    Catalog,
     /// Print the variables that `run` would set in the two ecs.config files.
     Render {
         /// The settings to render.
@@ -95,6 +115,12 @@ fn execute(arguments: Arguments) -> Result<()> {
     match arguments.command {
         Command::Run { config } => run(&config, paths),
         Command::Status { json } => show_status(&paths, json),
+        Command::Drain { shutdown: true, .. } => leave::shut_down(&paths.socket, &print),
+        Command::Drain {
+            reason, no_wait, ..
+        } => leave::drain(&paths.socket, reason, no_wait, &print),
+        Command::Undrain => leave::undrain(&paths.socket, &print),
+        Command::Catalog => print(include_str!("../../systemd/fleet.catalog")),
         Command::Check { file } => {
             read(&file)?;
             print("ok\n")
@@ -154,7 +180,7 @@ fn tell_console(error: &anyhow::Error, paths: &Paths) -> Result<()> {
 }
 
 fn show_status(paths: &Paths, json: bool) -> Result<()> {
-    let status = status::fetch(&paths.socket)?;
+    let status = status::ask(&paths.socket, &Request::Status)?;
     if json {
         return print(&format!("{}\n", serde_json::to_string_pretty(&status)?));
     }

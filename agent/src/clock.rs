@@ -77,6 +77,26 @@ impl Clock {
         let ago = Duration::try_from(self.wall().duration_since(wall)).unwrap_or_default();
         self.now().before(ago)
     }
+
+    /// The moment of a wall time, past or to come.
+    pub(crate) fn moment_of(&self, wall: Timestamp) -> Moment {
+        match Duration::try_from(wall.duration_since(self.wall())) {
+            Ok(ahead) => self.now() + ahead,
+            Err(_) => self.moment_at(wall),
+        }
+    }
+
+    /// A moment, past or to come, in the wall's time.
+    pub(crate) fn wall_of(&self, moment: Moment) -> Timestamp {
+        let ahead = moment.since(self.now());
+        if ahead.is_zero() {
+            return self.wall_at(moment);
+        }
+        jiff::SignedDuration::try_from(ahead)
+            .ok()
+            .and_then(|ahead| self.wall().checked_add(ahead).ok())
+            .unwrap_or(Timestamp::MAX)
+    }
 }
 
 /// Where the agent's time begins at boot. Moments cannot be negative, and one restored from disk may

@@ -4,7 +4,7 @@
     reason = "the edge where the daemon's own random seed is drawn"
 )]
 
-use std::{future::pending, rc::Rc, time::Duration};
+use std::{collections::BTreeMap, future::pending, rc::Rc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use fleet_agent_config::Settings;
@@ -22,6 +22,7 @@ use crate::{
     clients::{
         Clients, Remotes,
         aws::Aws,
+        disk::NodeDisk,
         docker::{Docker, Dockerd},
         imds::Metadata,
         introspection::EcsAgent,
@@ -35,12 +36,12 @@ use crate::{
     journal::{event::Entry, sink},
     lifecycle::{
         driver::Context,
-        event::{Event, Policy},
+        event::{Event, Order, Policy, Tasks},
         life::Life,
         machine::Machine,
     },
     paths::Paths,
-    status::{self, DrainStatus, SidecarStatus, Status},
+    status::{self, Asked, CauseStatus, DrainStatus, Request, SidecarStatus, Status, TaskStatus},
 };
 
 /// Between attempts to follow Docker's events; the polls go on meanwhile.
@@ -52,6 +53,7 @@ const WATCH_AGAIN: Duration = Duration::from_secs(10);
 /// Only for what no retry can cure: the socket cannot be bound, no HTTP client can be made.
 pub(crate) async fn run(settings: Settings, revision: String, paths: Paths) -> Result<()> {
     let socket = status::bind(&paths.socket)?;
+    let clock = Clock::system();
     let clients = Remotes {
         imds: Metadata::from_environment()?,
         aws: Aws::new(
@@ -62,6 +64,7 @@ pub(crate) async fn run(settings: Settings, revision: String, paths: Paths) -> R
         introspection: EcsAgent::new()?,
         docker: Dockerd::new(paths.docker.clone()),
         systemd: Systemctl,
+        disk: NodeDisk::new(paths.clone(), clock.clone()),
     };
     sink::write(&Entry::Started {
         version: VERSION,
@@ -72,10 +75,8 @@ pub(crate) async fn run(settings: Settings, revision: String, paths: Paths) -> R
         clients,
         settings,
         revision,
-        paths,
-        clock: Clock::system(),
+        clock,
         identity: OnceCell::new(),
-        restart_owed: std::cell::Cell::new(false),
     });
     LocalSet::new()
         .run_until(Daemon::new(context).serve(socket))
@@ -106,6 +107,7 @@ impl<C: Clients + 'static> Daemon<C> {
         let mut watchdog = sd_notify::watchdog_enabled()
             .map(|limit| tokio::time::interval((limit / 2).max(Duration::from_millis(1))));
         spawn_local(watch_docker(self.context.clone(), self.life.sender()));
+        let (requests, mut asked) = mpsc::channel(status::REQUESTS);
         notify(&[NotifyState::Ready]);
         self.life.handle(Event::Tick);
         loop {
@@ -116,7 +118,13 @@ impl<C: Clients + 'static> Daemon<C> {
                 event = self.life.next() => self.life.handle(event),
                 () = beat(watchdog.as_mut()) => notify(&[NotifyState::Watchdog]),
                 Ok((stream, _)) = socket.accept() => {
-                    spawn_local(status::serve(stream, self.status()));
+                    spawn_local(status::serve(stream, requests.clone()));
+                }
+                // Ours is one of the senders, so the channel never closes.
+                Some(Asked { request, reply }) = asked.recv() => {
+                    self.obey(request);
+                    // Whoever asked may be gone.
+                    let _ = reply.send(self.status());
                 }
                 _ = stop.recv() => break,
                 _ = interrupt.recv() => break,
@@ -125,6 +133,19 @@ impl<C: Clients + 'static> Daemon<C> {
         notify(&[NotifyState::Stopping]);
         sink::write(&Entry::Stopping);
         Ok(())
+    }
+
+    fn obey(&mut self, request: Request) {
+        let order = match request {
+            Request::Status => return,
+            Request::Drain { reason } => Order::Drain {
+                request: format!("{:016x}", fastrand::u64(..)),
+                reason,
+            },
+            Request::Undrain => Order::Undrain,
+            Request::Shutdown => Order::Shutdown,
+        };
+        self.life.handle(Event::Order(order));
     }
 
     fn tell_systemd(&mut self) {
@@ -166,7 +187,10 @@ impl<C: Clients + 'static> Daemon<C> {
             target: view.target.map(ToString::to_string),
             container_instance: view.container_instance.map(str::to_owned),
             ecs,
-            tasks: view.tasks,
+            tasks: view.tasks.and_then(|tasks| {
+                let groups = view.leaving.as_ref().map(|leaving| leaving.groups);
+                task_statuses(tasks, groups)
+            }),
             sidecars: view
                 .sidecars
                 .iter()
@@ -178,14 +202,55 @@ impl<C: Clients + 'static> Daemon<C> {
             health: view.health.verdict.as_str().to_owned(),
             reason: view.health.reason.to_owned(),
             health_since: clock.wall_at(view.health_since),
-            drain: view.drain.map(|(cause, began, deadline)| DrainStatus {
-                cause: cause.text().to_owned(),
-                began: clock.wall_at(began),
-                deadline: clock.wall_at(began)
-                    + jiff::SignedDuration::try_from(deadline.since(began)).unwrap_or_default(),
+            drain: view.leaving.map(|leaving| DrainStatus {
+                causes: leaving
+                    .causes
+                    .into_iter()
+                    .map(|cause| CauseStatus {
+                        kind: cause.kind.as_str().to_owned(),
+                        cause: cause.to_string(),
+                        since: clock.wall_at(cause.began),
+                    })
+                    .collect(),
+                began: clock.wall_at(leaving.began),
+                stops_tasks: clock.wall_of(leaving.bounds.tasks),
+                deadline: clock.wall_of(leaving.bounds.end),
             }),
         }
     }
+}
+
+/// What both sides know of each task; nothing if neither can be asked.
+fn task_statuses(
+    tasks: &Tasks,
+    groups: Option<&BTreeMap<String, String>>,
+) -> Option<Vec<TaskStatus>> {
+    let by_agent = tasks.by_agent.as_deref().ok();
+    let by_docker = tasks.by_docker.as_ref().ok();
+    by_agent.map(<[_]>::len).or(by_docker.map(BTreeMap::len))?;
+    let known = by_agent.unwrap_or_default();
+    let containers = |task: &str| by_docker.map(|tasks| tasks.get(task).copied().unwrap_or(0));
+    let of_agent = known.iter().map(|task| TaskStatus {
+        family: Some(task.family.clone()),
+        known: Some(task.known.clone()),
+        desired: Some(task.desired.clone()),
+        started_by: groups.and_then(|groups| groups.get(&task.arn)).cloned(),
+        containers: containers(&task.arn),
+        task: task.arn.clone(),
+    });
+    let only_docker = by_docker
+        .into_iter()
+        .flatten()
+        .filter(|(arn, _)| !known.iter().any(|task| task.arn == **arn))
+        .map(|(arn, containers)| TaskStatus {
+            task: arn.clone(),
+            family: None,
+            known: None,
+            desired: None,
+            started_by: None,
+            containers: Some(*containers),
+        });
+    Some(of_agent.chain(only_docker).collect())
 }
 
 /// Docker's events only make prompt what polls find anyway, so a broken stream is no fault.

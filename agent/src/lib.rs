@@ -14,6 +14,7 @@ mod daemon;
 mod ecs_config;
 mod health;
 mod journal;
+mod leave;
 mod lifecycle;
 mod moment;
 mod paths;

@@ -17,6 +17,10 @@ pub(crate) struct Paths {
     pub(crate) socket: PathBuf,
     pub(crate) docker: PathBuf,
     pub(crate) console: PathBuf,
+    /// Holds an id that the kernel draws at each boot.
+    pub(crate) boot_id: PathBuf,
+    /// Where the ECS agent keeps its registration: the database, and the JSON of agents before 1.44.
+    pub(crate) checkpoint: [PathBuf; 2],
 }
 
 impl Paths {
@@ -34,6 +38,11 @@ impl Paths {
             socket: at(names::SOCKET),
             docker: at("/var/run/docker.sock"),
             console: at("/dev/console"),
+            boot_id: at("/proc/sys/kernel/random/boot_id"),
+            checkpoint: [
+                at("/var/lib/ecs/data/agent.db"),
+                at("/var/lib/ecs/data/ecs_agent_data.json"),
+            ],
         }
     }
 }

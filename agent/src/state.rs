@@ -11,7 +11,11 @@ use crate::{
     atomic,
     clock::Clock,
     journal::{event::Entry, sink},
-    lifecycle::event::{Cause, Phase, Saved, SavedDrain},
+    lifecycle::{
+        cause::{Cause, Kind},
+        event::Phase,
+        saved::{Saved, SavedDrain, SavedLaunch},
+    },
 };
 
 const VERSION: u32 = 1;
@@ -21,7 +25,10 @@ const VERSION: u32 = 1;
 struct File {
     version: u32,
     instance: String,
+    boot: String,
     container_instance: Option<String>,
+    /// It was us who set DRAINING.
+    ours: bool,
     launch: FileLaunch,
     drain: Option<FileDrain>,
 }
@@ -29,19 +36,28 @@ struct File {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct FileLaunch {
     began: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    warm: bool,
     seen_open: bool,
     answered: bool,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct FileDrain {
-    cause: String,
+    causes: Vec<FileCause>,
     began: Timestamp,
     set: bool,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     seen_open: bool,
+    answered: bool,
     phase: String,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct FileCause {
+    id: String,
+    kind: String,
+    detail: String,
+    began: Timestamp,
+    end: Option<Timestamp>,
 }
 
 /// # Errors
@@ -50,17 +66,31 @@ pub(crate) fn save(path: &Path, saved: &Saved, clock: &Clock) -> Result<()> {
     let file = File {
         version: VERSION,
         instance: saved.instance.clone(),
+        boot: saved.boot.clone(),
         container_instance: saved.container_instance.clone(),
+        ours: saved.ours,
         launch: FileLaunch {
-            began: saved.launch_began.map(|began| clock.wall_at(began)),
-            seen_open: saved.launch_seen_open,
-            answered: saved.launch_answered,
+            began: saved.launch.began.map(|began| clock.wall_at(began)),
+            warm: saved.launch.warm,
+            seen_open: saved.launch.seen_open,
+            answered: saved.launch.answered,
         },
-        drain: saved.drain.map(|drain| FileDrain {
-            cause: drain.cause.id().to_owned(),
+        drain: saved.drain.as_ref().map(|drain| FileDrain {
+            causes: drain
+                .causes
+                .iter()
+                .map(|cause| FileCause {
+                    id: cause.id.clone(),
+                    kind: cause.kind.as_str().to_owned(),
+                    detail: cause.detail.clone(),
+                    began: clock.wall_at(cause.began),
+                    end: cause.end.map(|end| clock.wall_of(end)),
+                })
+                .collect(),
             began: clock.wall_at(drain.began),
             set: drain.set,
             seen_open: drain.seen_open,
+            answered: drain.answered,
             phase: drain.phase.as_str().to_owned(),
         }),
     };
@@ -96,21 +126,40 @@ pub(crate) fn load(path: &Path, instance: &str, clock: &Clock) -> Result<Option<
 fn saved(file: File, clock: &Clock) -> Saved {
     let drain = file.drain.and_then(|drain| {
         let phase = Phase::parse(&drain.phase).unwrap_or(Phase::Draining);
-        Some(SavedDrain {
-            cause: Cause::parse(&drain.cause)?,
+        let causes: Vec<Cause> = drain
+            .causes
+            .into_iter()
+            .filter_map(|cause| {
+                Some(Cause {
+                    kind: Kind::parse(&cause.kind)?,
+                    id: cause.id,
+                    detail: cause.detail,
+                    began: clock.moment_at(cause.began),
+                    end: cause.end.map(|end| clock.moment_of(end)),
+                })
+            })
+            .collect();
+        (!causes.is_empty()).then_some(SavedDrain {
+            causes,
             began: clock.moment_at(drain.began),
             set: drain.set,
             seen_open: drain.seen_open,
+            answered: drain.answered,
             // Saved in the same breath as its cause, before the first step.
             phase: phase.max(Phase::Draining),
         })
     });
     Saved {
         instance: file.instance,
+        boot: file.boot,
         container_instance: file.container_instance,
-        launch_began: file.launch.began.map(|began| clock.moment_at(began)),
-        launch_seen_open: file.launch.seen_open,
-        launch_answered: file.launch.answered,
+        ours: file.ours,
+        launch: SavedLaunch {
+            began: file.launch.began.map(|began| clock.moment_at(began)),
+            warm: file.launch.warm,
+            seen_open: file.launch.seen_open,
+            answered: file.launch.answered,
+        },
         drain,
     }
 }
@@ -121,17 +170,25 @@ mod tests {
     use std::time::Duration;
 
     fn sample(clock: &Clock) -> Saved {
+        let tag = Cause::tag("a1 by anna", clock.now());
+        let shutdown = Cause::shutdown("b1", clock.now());
         Saved {
             instance: "i-1".into(),
+            boot: "b1".into(),
             container_instance: Some("arn".into()),
-            launch_began: Some(clock.now()),
-            launch_seen_open: true,
-            launch_answered: true,
+            ours: true,
+            launch: SavedLaunch {
+                began: Some(clock.now()),
+                warm: true,
+                seen_open: true,
+                answered: true,
+            },
             drain: Some(SavedDrain {
-                cause: Cause::AutoScaling,
+                causes: vec![shutdown, tag],
                 began: clock.now(),
                 set: true,
                 seen_open: true,
+                answered: false,
                 phase: Phase::Flushing,
             }),
         }
@@ -169,7 +226,7 @@ mod tests {
     /// The first version ever shipped: it must stay readable for good.
     #[test]
     fn the_golden_file_is_read() {
-        let golden = r#"{"version":1,"instance":"i-1","container_instance":"arn","launch":{"began":"2026-11-21T10:00:00Z","answered":true},"drain":{"cause":"auto-scaling-termination","began":"2026-11-21T11:00:00Z","set":true,"phase":"draining"}}"#;
+        let golden = r#"{"version":1,"instance":"i-1","boot":"b1","container_instance":"arn","ours":true,"launch":{"began":"2026-11-21T10:00:00Z","warm":false,"seen_open":true,"answered":true},"drain":{"causes":[{"id":"auto-scaling-termination","kind":"auto-scaling","detail":"","began":"2026-11-21T11:00:00Z","end":null}],"began":"2026-11-21T11:00:00Z","set":true,"seen_open":false,"answered":false,"phase":"draining"}}"#;
         let file: File = serde_json::from_str(golden).expect("golden");
         assert_eq!(serde_json::to_string(&file).expect("writes"), golden);
     }

@@ -1,5 +1,5 @@
-//! What `fleet-agent status` shows, and the socket it comes through: root's alone, one request
-//! line, one line of JSON in reply.
+//! What the running agent is asked and told through its socket, root's alone: one line of JSON, one
+//! line of JSON in reply. And how `fleet-agent status` shows the answer.
 
 use std::{
     fmt::Write as _,
@@ -16,12 +16,36 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
+    sync::{mpsc, oneshot},
 };
 
 /// The longest a request may be, and may take.
-const REQUEST_BYTES: u64 = 1_024;
+const REQUEST_BYTES: u64 = 4_096;
 const REQUEST_TIME: Duration = Duration::from_secs(2);
-const STATUS_REQUEST: &str = "status";
+/// Requests that may wait; more are turned away.
+pub(crate) const REQUESTS: usize = 8;
+
+/// What the running agent can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "lowercase", deny_unknown_fields)]
+pub(crate) enum Request {
+    Status,
+    /// Drain until told otherwise.
+    Drain {
+        reason: String,
+    },
+    /// Withdraw that.
+    Undrain,
+    /// The machine is shutting down: drain for good.
+    Shutdown,
+}
+
+/// A request, and where its answer is awaited: the node once the request has been taken.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) request: Request,
+    pub(crate) reply: oneshot::Sender<Status>,
+}
 
 /// The node at a glance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,12 +64,30 @@ pub(crate) struct Status {
     pub(crate) target: Option<String>,
     pub(crate) container_instance: Option<String>,
     pub(crate) ecs: String,
-    pub(crate) tasks: Option<usize>,
+    /// None if they have not been counted, or nobody can be asked.
+    pub(crate) tasks: Option<Vec<TaskStatus>>,
     pub(crate) sidecars: Vec<SidecarStatus>,
     pub(crate) health: String,
     pub(crate) reason: String,
     pub(crate) health_since: Timestamp,
     pub(crate) drain: Option<DrainStatus>,
+}
+
+/// A task that is not known to be STOPPED, or has live containers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TaskStatus {
+    /// Its ARN.
+    pub(crate) task: String,
+    /// Unknown while the ECS agent does not answer.
+    pub(crate) family: Option<String>,
+    /// `RUNNING`, `STOPPED`...
+    pub(crate) known: Option<String>,
+    /// What ECS wants it to be.
+    pub(crate) desired: Option<String>,
+    /// `service:NAME`, or another for a standalone task; only asked for when it matters.
+    pub(crate) started_by: Option<String>,
+    /// Live ones; unknown while Docker does not answer.
+    pub(crate) containers: Option<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,9 +98,19 @@ pub(crate) struct SidecarStatus {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DrainStatus {
-    pub(crate) cause: String,
+    /// The one that ends first, first.
+    pub(crate) causes: Vec<CauseStatus>,
     pub(crate) began: Timestamp,
+    /// When tasks that are left are stopped.
+    pub(crate) stops_tasks: Timestamp,
     pub(crate) deadline: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CauseStatus {
+    pub(crate) kind: String,
+    pub(crate) cause: String,
+    pub(crate) since: Timestamp,
 }
 
 /// One screen.
@@ -93,7 +145,10 @@ pub(crate) fn render(status: &Status, now: Timestamp) -> String {
         ("ecs", status.ecs.clone()),
         (
             "tasks",
-            status.tasks.map_or_else(unknown, |tasks| tasks.to_string()),
+            status
+                .tasks
+                .as_ref()
+                .map_or_else(unknown, |tasks| tasks.len().to_string()),
         ),
         ("sidecars", sidecars(&status.sidecars)),
         (
@@ -107,20 +162,65 @@ pub(crate) fn render(status: &Status, now: Timestamp) -> String {
         ),
     ];
     if let Some(drain) = &status.drain {
+        let causes = drain.causes.iter().map(|cause| cause.cause.as_str());
+        lines.push(("leaving", causes.collect::<Vec<_>>().join("; ")));
         lines.push((
             "drain",
             format!(
-                "{}, began {} ago, ends in {} at the latest",
-                drain.cause,
+                "began {} ago, stops what is left in {}, ends in {} at the latest",
                 age(drain.began, now),
+                age(now, drain.stops_tasks),
                 age(now, drain.deadline)
             ),
         ));
     }
-    lines.iter().fold(String::new(), |mut text, (name, value)| {
+    let mut text = String::new();
+    for (name, value) in lines {
         let _ = writeln!(text, "{name:<9} {value}");
-        text
-    })
+        if name == "tasks" {
+            tasks(&mut text, status.tasks.as_deref().unwrap_or_default());
+        }
+    }
+    text
+}
+
+/// One line for each task, its columns as wide as they need to be.
+fn tasks(text: &mut String, tasks: &[TaskStatus]) {
+    let rows: Vec<[String; 4]> = tasks.iter().map(columns).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    for row in &rows {
+        let mut line = format!("{:9}", "");
+        for (column, value) in row.iter().enumerate() {
+            let _ = write!(line, " {value:<width$} ", width = width(column));
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+}
+
+fn columns(task: &TaskStatus) -> [String; 4] {
+    let known = task.known.as_deref().unwrap_or("unknown to the ECS agent");
+    let state = match task.desired.as_deref() {
+        Some(desired) if desired != known => format!("{known}, to be {desired}"),
+        Some(_) | None => known.to_owned(),
+    };
+    let short = task.task.rsplit('/').next().unwrap_or(&task.task);
+    let short: String = short.chars().take(12).collect();
+    let family = task.family.as_deref().unwrap_or("");
+    let group = task.started_by.as_deref().unwrap_or("");
+    [
+        short,
+        if group.is_empty() {
+            family.to_owned()
+        } else {
+            format!("{family} ({group})")
+        },
+        state,
+        match task.containers {
+            Some(1) => "1 container".to_owned(),
+            Some(number) => format!("{number} containers"),
+            None => "containers unknown".to_owned(),
+        },
+    ]
 }
 
 fn sidecars(sidecars: &[SidecarStatus]) -> String {
@@ -174,21 +274,26 @@ fn bind_at(path: &Path) -> Result<UnixListener> {
 }
 
 /// Answers one request. A client that does not speak is left after a while.
-pub(crate) async fn serve(stream: UnixStream, status: Status) {
+pub(crate) async fn serve(stream: UnixStream, requests: mpsc::Sender<Asked>) {
     // A client that has gone away needs no answer.
-    let _ = tokio::time::timeout(REQUEST_TIME, answer(stream, status)).await;
+    let _ = tokio::time::timeout(REQUEST_TIME, answer(stream, requests)).await;
 }
 
-async fn answer(mut stream: UnixStream, status: Status) -> Result<()> {
-    let mut request = String::new();
+async fn answer(mut stream: UnixStream, requests: mpsc::Sender<Asked>) -> Result<()> {
+    let mut line = String::new();
     let (reader, mut writer) = stream.split();
     BufReader::new(reader.take(REQUEST_BYTES))
-        .read_line(&mut request)
+        .read_line(&mut line)
         .await?;
-    let reply = if request.trim() == STATUS_REQUEST {
-        serde_json::to_string(&status)?
-    } else {
-        r#"{"error":"unknown request"}"#.to_owned()
+    let reply = match serde_json::from_str(&line) {
+        Ok(request) => {
+            let (reply, answered) = oneshot::channel();
+            requests.send(Asked { request, reply }).await?;
+            serde_json::to_string(&answered.await?)?
+        }
+        Err(error) => {
+            serde_json::json!({ "error": format!("unknown request: {error}") }).to_string()
+        }
     };
     writer.write_all(reply.as_bytes()).await?;
     writer.write_all(b"\n").await?;
@@ -199,18 +304,24 @@ async fn answer(mut stream: UnixStream, status: Status) -> Result<()> {
 ///
 /// # Errors
 /// If none answers, or not in this form.
-pub(crate) fn fetch(path: &Path) -> Result<Status> {
+pub(crate) fn ask(path: &Path, request: &Request) -> Result<Status> {
     let name = || format!("ask fleet-agent at {}", path.display());
     let mut stream = std::os::unix::net::UnixStream::connect(path)
         .with_context(|| format!("{}: is it running, and are you root?", name()))?;
     stream
         .set_read_timeout(Some(REQUEST_TIME * 2))
         .with_context(name)?;
-    stream
-        .write_all(format!("{STATUS_REQUEST}\n").as_bytes())
-        .with_context(name)?;
+    let line = format!("{}\n", serde_json::to_string(request)?);
+    stream.write_all(line.as_bytes()).with_context(name)?;
     let mut reply = String::new();
     stream.read_to_string(&mut reply).with_context(name)?;
+    #[derive(Deserialize)]
+    struct Refusal {
+        error: String,
+    }
+    if let Ok(refusal) = serde_json::from_str::<Refusal>(&reply) {
+        bail!("{}: {}", name(), refusal.error);
+    }
     serde_json::from_str(&reply).with_context(name)
 }
 
@@ -235,7 +346,24 @@ mod tests {
             target: Some("Terminated".into()),
             container_instance: Some("arn".into()),
             ecs: "connected, DRAINING".into(),
-            tasks: Some(2),
+            tasks: Some(vec![
+                TaskStatus {
+                    task: "arn:aws:ecs:eu-central-1:1:task/shop-dev/4f3a9d0c2b1e4f6d".into(),
+                    family: Some("web".into()),
+                    known: Some("RUNNING".into()),
+                    desired: Some("STOPPED".into()),
+                    started_by: None,
+                    containers: Some(2),
+                },
+                TaskStatus {
+                    task: "arn:aws:ecs:eu-central-1:1:task/shop-dev/77aa".into(),
+                    family: Some("nightly".into()),
+                    known: Some("RUNNING".into()),
+                    desired: Some("RUNNING".into()),
+                    started_by: Some("family:nightly".into()),
+                    containers: Some(1),
+                },
+            ]),
             sidecars: vec![SidecarStatus {
                 name: "node-logs".into(),
                 state: "up".into(),
@@ -244,8 +372,13 @@ mod tests {
             reason: "none".into(),
             health_since: at(0),
             drain: Some(DrainStatus {
-                cause: "Auto Scaling".into(),
+                causes: vec![CauseStatus {
+                    kind: "auto-scaling".into(),
+                    cause: "Auto Scaling terminates this instance".into(),
+                    since: at(1_000),
+                }],
                 began: at(1_000),
+                stops_tasks: at(2_700),
                 deadline: at(2_800),
             }),
         }
@@ -277,9 +410,37 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).expect("stat").permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(path.parent().expect("parent")), 0o700);
-        let asked = tokio::task::spawn_blocking(move || fetch(&path));
+        let (requests, mut asked) = mpsc::channel(REQUESTS);
+        let drain = Request::Drain {
+            reason: "a \"look\"".into(),
+        };
+        let sent = drain.clone();
+        let asking = tokio::task::spawn_blocking(move || ask(&path, &sent));
         let (stream, _) = listener.accept().await.expect("accept");
-        serve(stream, sample()).await;
-        assert_eq!(asked.await.expect("joins").expect("fetch"), sample());
+        let serving = tokio::spawn(serve(stream, requests));
+        let Asked { request, reply } = asked.recv().await.expect("a request");
+        assert_eq!(request, drain);
+        reply.send(sample()).expect("awaited");
+        serving.await.expect("served");
+        assert_eq!(asking.await.expect("joins").expect("answer"), sample());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_is_refused_in_words() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let listener = bind(&directory.path().join("agent.sock")).expect("bind");
+        let path = directory.path().join("agent.sock");
+        let (requests, _asked) = mpsc::channel(REQUESTS);
+        let mut client = UnixStream::connect(path).await.expect("connect");
+        let (stream, _) = listener.accept().await.expect("accept");
+        let serving = tokio::spawn(serve(stream, requests));
+        client
+            .write_all(b"{\"request\":\"explode\"}\n")
+            .await
+            .expect("write");
+        let mut reply = String::new();
+        client.read_to_string(&mut reply).await.expect("read");
+        serving.await.expect("served");
+        assert!(reply.contains("unknown request"), "{reply}");
     }
 }

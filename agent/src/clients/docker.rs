@@ -18,7 +18,8 @@ use bollard::{
     },
     query_parameters::{
         CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder,
-        ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+        KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+        StopContainerOptionsBuilder,
     },
 };
 use fleet_agent_config::{Network, Sidecar, names};
@@ -70,6 +71,10 @@ pub(crate) trait Docker {
     /// Creates and starts a sidecar's container; its image is pulled if it is not there.
     async fn create(&self, sidecar: &Sidecar, spec: &str) -> Result<()>;
     async fn start(&self, id: &str) -> Result<()>;
+    /// Sends a signal, as `SIGUSR1`. One that is gone or does not run is no error.
+    async fn signal(&self, id: &str, signal: &str) -> Result<()>;
+    /// Waits until it has ended, at most for `limit`; whether it has.
+    async fn ends_within(&self, id: &str, limit: Duration) -> Result<bool>;
     /// Stops within `grace`, then kills. One that is gone already is no error.
     async fn stop(&self, id: &str, grace: Duration) -> Result<()>;
     async fn remove(&self, id: &str) -> Result<()>;
@@ -184,6 +189,26 @@ impl Docker for Dockerd {
         bounded(CALL, docker.start_container(id, None))
             .await
             .with_context(|| format!("docker: start {id}"))
+    }
+
+    async fn signal(&self, id: &str, signal: &str) -> Result<()> {
+        let docker = self.handle().await?;
+        let options = KillContainerOptionsBuilder::new().signal(signal).build();
+        let sent = bounded(CALL, docker.kill_container(id, Some(options))).await;
+        unless_ended(sent).with_context(|| format!("docker: send {signal} to {id}"))
+    }
+
+    async fn ends_within(&self, id: &str, limit: Duration) -> Result<bool> {
+        let docker = patient(self.handle().await?, limit);
+        let mut end = std::pin::pin!(docker.wait_container(id, None));
+        match tokio::time::timeout(limit, end.next()).await {
+            Err(_) => Ok(false),
+            // An exit code other than 0 is an error to bollard.
+            Ok(Some(Ok(_) | Err(DockerError::DockerContainerWaitError { .. })) | None) => Ok(true),
+            Ok(Some(Err(error))) => unless_missing(Err(error.into()))
+                .map(|()| true)
+                .with_context(|| format!("docker: wait for {id}")),
+        }
     }
 
     async fn stop(&self, id: &str, grace: Duration) -> Result<()> {
@@ -382,6 +407,17 @@ async fn bounded<T>(
 fn unless_missing(answer: Result<(), DockerFault>) -> Result<(), DockerFault> {
     match answer {
         Err(error) if error.is_missing() => Ok(()),
+        other => other,
+    }
+}
+
+/// 409 says that it does not run.
+fn unless_ended(answer: Result<(), DockerFault>) -> Result<(), DockerFault> {
+    match answer {
+        Err(DockerFault::Docker(DockerError::DockerResponseServerError {
+            status_code: 404 | 409,
+            ..
+        })) => Ok(()),
         other => other,
     }
 }

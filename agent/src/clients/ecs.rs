@@ -1,8 +1,14 @@
 //! The container instance as the ECS control plane knows it.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, anyhow};
-use aws_sdk_ecs::types::{
-    Attribute, ContainerInstance, ContainerInstanceStatus, DesiredStatus, Failure, TargetType,
+use aws_sdk_ecs::{
+    operation::update_container_instances_state::UpdateContainerInstancesStateOutput,
+    types::{
+        Attribute, ContainerInstance, ContainerInstanceStatus, DesiredStatus, Failure, TargetType,
+        Task,
+    },
 };
 
 use super::aws::{Aws, explain};
@@ -21,7 +27,12 @@ pub(crate) struct Registration {
 impl Registration {
     /// Ready for tasks.
     pub(crate) fn is_ready(&self) -> bool {
-        self.connected && self.status == "ACTIVE"
+        self.connected && self.is_active()
+    }
+
+    /// Not DRAINING, for one.
+    pub(crate) fn is_active(&self) -> bool {
+        self.status == "ACTIVE"
     }
 }
 
@@ -43,8 +54,12 @@ pub(crate) trait Ecs {
     async fn set_draining(&self, arn: &str) -> Result<SetDraining>;
     /// Sets custom attributes: at most ten.
     async fn put_attributes(&self, arn: &str, attributes: &[(String, String)]) -> Result<()>;
+    /// Back to work: ECS may place tasks here again. False if ECS knows no such instance.
+    async fn set_active(&self, arn: &str) -> Result<bool>;
     /// Tasks of the instance that are not STOPPED, whatever is wanted of them.
     async fn live_tasks(&self, arn: &str) -> Result<usize>;
+    /// Who started each task that is to run here: `service:NAME`, or else it is no service's.
+    async fn task_groups(&self, arn: &str) -> Result<BTreeMap<String, String>>;
 }
 
 impl Ecs for Aws {
@@ -69,19 +84,22 @@ impl Ecs for Aws {
     }
 
     async fn set_draining(&self, arn: &str) -> Result<SetDraining> {
-        const CALL: &str = "ecs:UpdateContainerInstancesState";
         let reply = self
-            .ecs()
-            .await
-            .update_container_instances_state()
-            .cluster(self.cluster())
-            .container_instances(arn)
-            .status(ContainerInstanceStatus::Draining)
-            .send()
-            .await
-            .map_err(|error| explain(CALL, arn, &error))?;
+            .set_status(arn, ContainerInstanceStatus::Draining)
+            .await?;
         draining(reply.container_instances(), reply.failures())
-            .ok_or_else(|| refused(CALL, arn, reply.failures()))
+            .ok_or_else(|| refused(SET_STATUS, arn, reply.failures()))
+    }
+
+    async fn set_active(&self, arn: &str) -> Result<bool> {
+        let reply = self
+            .set_status(arn, ContainerInstanceStatus::Active)
+            .await?;
+        match draining(reply.container_instances(), reply.failures()) {
+            Some(SetDraining::Set { .. }) => Ok(true),
+            Some(SetDraining::Gone) => Ok(false),
+            Some(SetDraining::NotYet(_)) | None => Err(refused(SET_STATUS, arn, reply.failures())),
+        }
     }
 
     async fn put_attributes(&self, arn: &str, attributes: &[(String, String)]) -> Result<()> {
@@ -112,7 +130,42 @@ impl Ecs for Aws {
         // A task on its way out has desired status STOPPED long before it has stopped.
         let mut tasks = self.list_tasks(arn, DesiredStatus::Running).await?;
         tasks.extend(self.list_tasks(arn, DesiredStatus::Stopped).await?);
-        let mut live = 0;
+        let tasks = self.describe_tasks(arn, &tasks).await?;
+        let live = |task: &&Task| task.last_status() != Some("STOPPED");
+        Ok(tasks.iter().filter(live).count())
+    }
+
+    async fn task_groups(&self, arn: &str) -> Result<BTreeMap<String, String>> {
+        let tasks = self.list_tasks(arn, DesiredStatus::Running).await?;
+        let tasks = self.describe_tasks(arn, &tasks).await?;
+        Ok(tasks
+            .into_iter()
+            .filter_map(|task| Some((task.task_arn?, task.group.unwrap_or_default())))
+            .collect())
+    }
+}
+
+const SET_STATUS: &str = "ecs:UpdateContainerInstancesState";
+
+impl Aws {
+    async fn set_status(
+        &self,
+        arn: &str,
+        status: ContainerInstanceStatus,
+    ) -> Result<UpdateContainerInstancesStateOutput> {
+        self.ecs()
+            .await
+            .update_container_instances_state()
+            .cluster(self.cluster())
+            .container_instances(arn)
+            .status(status)
+            .send()
+            .await
+            .map_err(|error| explain(SET_STATUS, arn, &error))
+    }
+
+    async fn describe_tasks(&self, arn: &str, tasks: &[String]) -> Result<Vec<Task>> {
+        let mut described = Vec::new();
         for chunk in tasks.chunks(TASKS_PER_CALL) {
             let reply = self
                 .ecs()
@@ -123,17 +176,11 @@ impl Ecs for Aws {
                 .send()
                 .await
                 .map_err(|error| explain("ecs:DescribeTasks", arn, &error))?;
-            live += reply
-                .tasks()
-                .iter()
-                .filter(|task| task.last_status() != Some("STOPPED"))
-                .count();
+            described.extend(reply.tasks.unwrap_or_default());
         }
-        Ok(live)
+        Ok(described)
     }
-}
 
-impl Aws {
     async fn list_tasks(&self, arn: &str, desired: DesiredStatus) -> Result<Vec<String>> {
         let mut pages = self
             .ecs()

@@ -12,7 +12,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use jiff::{Timestamp, tz::TimeZone};
 use reqwest::{StatusCode, header::HeaderValue};
+use serde::Deserialize;
 
 const ENDPOINT: &str = "http://169.254.169.254";
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -26,6 +28,8 @@ pub(crate) struct Identity {
     pub(crate) instance: String,
     pub(crate) region: String,
     pub(crate) zone: String,
+    /// Whether EC2 may take it back.
+    pub(crate) spot: bool,
 }
 
 /// Where Auto Scaling wants the instance to be; where it is now, IMDS does not say.
@@ -35,7 +39,9 @@ pub(crate) enum Target {
     InService,
     /// Gone: this node is to leave.
     Terminated,
-    /// A warm pool's states, Standby, Detached, and whatever comes.
+    /// In a warm pool, in this state.
+    Warmed(String),
+    /// Standby, Detached, and whatever comes.
     Other(String),
     /// Not populated: not in a group, or not yet.
     NoGroup,
@@ -46,15 +52,53 @@ impl fmt::Display for Target {
         f.write_str(match self {
             Self::InService => "InService",
             Self::Terminated => "Terminated",
-            Self::Other(state) => state,
+            Self::Warmed(state) | Self::Other(state) => state,
             Self::NoGroup => "not in a group yet",
         })
     }
 }
 
+/// EC2 is about to take a spot instance back.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct SpotNotice {
+    pub(crate) action: SpotAction,
+    pub(crate) time: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SpotAction {
+    Terminate,
+    Stop,
+    Hibernate,
+}
+
+/// What EC2 says of a spot instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Spot {
+    pub(crate) notice: Option<SpotNotice>,
+    /// When a rebalance was recommended, as EC2 writes it.
+    pub(crate) rebalance: Option<String>,
+}
+
+/// A maintenance that EC2 has scheduled and neither completed nor cancelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Maintenance {
+    pub(crate) id: String,
+    /// `instance-stop`, `system-reboot`...
+    pub(crate) code: String,
+    pub(crate) starts: Timestamp,
+    /// Not of every event.
+    pub(crate) ends: Option<Timestamp>,
+}
+
 pub(crate) trait Imds {
     async fn identity(&self) -> Result<Identity>;
     async fn target(&self) -> Result<Target>;
+    async fn spot(&self) -> Result<Spot>;
+    async fn maintenance(&self) -> Result<Vec<Maintenance>>;
+    /// The value of one of this instance's tags, which may be empty.
+    async fn tag(&self, key: &str) -> Result<Option<String>>;
 }
 
 #[derive(Debug)]
@@ -170,6 +214,7 @@ impl Imds for Metadata {
             zone: self
                 .required("meta-data/placement/availability-zone")
                 .await?,
+            spot: self.get("meta-data/instance-life-cycle").await?.as_deref() == Some("spot"),
         })
     }
 
@@ -179,6 +224,80 @@ impl Imds for Metadata {
             .await?;
         Ok(parse_target(state.as_deref()))
     }
+
+    async fn spot(&self) -> Result<Spot> {
+        let notice = self.get("meta-data/spot/instance-action").await?;
+        let recommended = self
+            .get("meta-data/events/recommendations/rebalance")
+            .await?;
+        Ok(Spot {
+            notice: notice.as_deref().map(parse_notice).transpose()?,
+            rebalance: recommended.as_deref().map(parse_rebalance).transpose()?,
+        })
+    }
+
+    async fn maintenance(&self) -> Result<Vec<Maintenance>> {
+        let events = self.get("meta-data/events/maintenance/scheduled").await?;
+        events.as_deref().map_or(Ok(Vec::new()), parse_maintenance)
+    }
+
+    async fn tag(&self, key: &str) -> Result<Option<String>> {
+        self.get(&format!("meta-data/tags/instance/{key}")).await
+    }
+}
+
+const SPOT: &str = "instance metadata service: spot/instance-action";
+const REBALANCE: &str = "instance metadata service: events/recommendations/rebalance";
+const MAINTENANCE: &str = "instance metadata service: events/maintenance/scheduled";
+
+fn parse_notice(text: &str) -> Result<SpotNotice> {
+    serde_json::from_str(text).context(SPOT)
+}
+
+fn parse_rebalance(text: &str) -> Result<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Recommendation {
+        notice_time: String,
+    }
+    let recommendation: Recommendation = serde_json::from_str(text).context(REBALANCE)?;
+    Ok(recommendation.notice_time)
+}
+
+/// An array, empty when there is none (EC2 user guide, "viewing_scheduled_events"). Those that are
+/// over, or were called off, are left out.
+fn parse_maintenance(text: &str) -> Result<Vec<Maintenance>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Scheduled {
+        event_id: String,
+        code: String,
+        not_before: String,
+        #[serde(default)]
+        not_after: Option<String>,
+        state: String,
+    }
+    let scheduled: Vec<Scheduled> = serde_json::from_str(text).context(MAINTENANCE)?;
+    scheduled
+        .into_iter()
+        .filter(|event| event.state == "active")
+        .map(|event| {
+            let time = |text: &str| parse_time(text).context(MAINTENANCE);
+            Ok(Maintenance {
+                starts: time(&event.not_before)?,
+                ends: event.not_after.as_deref().map(time).transpose()?,
+                id: event.event_id,
+                code: event.code,
+            })
+        })
+        .collect()
+}
+
+/// `21 Nov 2026 15:04:05 GMT`.
+fn parse_time(text: &str) -> Result<Timestamp> {
+    let civil = jiff::civil::DateTime::strptime("%d %b %Y %H:%M:%S GMT", text)
+        .with_context(|| format!("`{text}` is no time"))?;
+    Ok(civil.to_zoned(TimeZone::UTC)?.timestamp())
 }
 
 fn parse_target(state: Option<&str>) -> Target {
@@ -186,6 +305,7 @@ fn parse_target(state: Option<&str>) -> Target {
         None | Some("") => Target::NoGroup,
         Some("InService") => Target::InService,
         Some("Terminated" | "Warmed:Terminated") => Target::Terminated,
+        Some(warm) if warm.starts_with("Warmed:") => Target::Warmed(warm.to_owned()),
         Some(other) => Target::Other(other.to_owned()),
     }
 }
@@ -201,7 +321,44 @@ mod tests {
         assert_eq!(parse_target(Some("Terminated")), Target::Terminated);
         assert_eq!(parse_target(Some("Warmed:Terminated")), Target::Terminated);
         let other = parse_target(Some("Warmed:Running"));
-        assert_eq!(other, Target::Other("Warmed:Running".into()));
+        assert_eq!(other, Target::Warmed("Warmed:Running".into()));
+        let other = parse_target(Some("Standby"));
+        assert_eq!(other, Target::Other("Standby".into()));
+    }
+
+    /// The examples of the EC2 user guide.
+    #[test]
+    fn reads_notices_as_ec2_writes_them() {
+        let notice = parse_notice(r#"{"action": "terminate", "time": "2017-09-18T08:22:00Z"}"#)
+            .expect("a notice");
+        assert_eq!(notice.action, SpotAction::Terminate);
+        assert_eq!(notice.time.as_second(), 1_505_722_920);
+        assert!(parse_notice(r#"{"action": "explode", "time": "2017-09-18T08:22:00Z"}"#).is_err());
+        let recommended = parse_rebalance(r#"{"noticeTime": "2020-10-27T08:22:00Z"}"#);
+        assert_eq!(recommended.expect("one"), "2020-10-27T08:22:00Z");
+    }
+
+    #[test]
+    fn maintenance_that_is_over_or_called_off_is_none() {
+        assert_eq!(parse_maintenance("[]").expect("none"), []);
+        let event = |state: &str| {
+            format!(
+                r#"[{{"NotBefore": "21 Jan 2019 09:00:43 GMT", "Code": "system-reboot",
+                "Description": "scheduled reboot", "EventId": "instance-event-0d59937288b749b32",
+                "NotAfter": "21 Jan 2019 09:17:23 GMT", "State": "{state}"}}]"#
+            )
+        };
+        let active = parse_maintenance(&event("active")).expect("one");
+        assert_eq!(active[0].starts.as_second(), 1_548_061_243);
+        assert_eq!(
+            active[0].ends.map(Timestamp::as_second),
+            Some(1_548_062_243)
+        );
+        assert_eq!(active[0].code, "system-reboot");
+        for over in ["completed", "canceled"] {
+            assert_eq!(parse_maintenance(&event(over)).expect("over"), []);
+        }
+        assert!(parse_maintenance("{}").is_err());
     }
 
     #[test]

@@ -12,9 +12,28 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) trait Introspection {
     /// The container instance's ARN, `None` until the ECS agent has registered.
     async fn container_instance(&self) -> Result<Option<String>>;
-    /// ARNs of the tasks that are not known to be STOPPED. (The agent goes on listing stopped
-    /// tasks for three hours.)
-    async fn live_tasks(&self) -> Result<Vec<String>>;
+    /// The tasks that are not known to be STOPPED. (The agent goes on listing stopped tasks for three
+    /// hours.)
+    async fn live_tasks(&self) -> Result<Vec<AgentTask>>;
+}
+
+/// A task as the ECS agent knows it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AgentTask {
+    pub(crate) arn: String,
+    /// Of its task definition.
+    pub(crate) family: String,
+    /// What it is: `RUNNING`, `PENDING`...
+    pub(crate) known: String,
+    /// What it is to be: `RUNNING` or `STOPPED`.
+    pub(crate) desired: String,
+}
+
+impl AgentTask {
+    /// Whether ECS wants it gone.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.desired == "STOPPED"
+    }
 }
 
 #[derive(Debug)]
@@ -60,7 +79,7 @@ impl Introspection for EcsAgent {
             .filter(|arn| !arn.is_empty()))
     }
 
-    async fn live_tasks(&self) -> Result<Vec<String>> {
+    async fn live_tasks(&self) -> Result<Vec<AgentTask>> {
         self.get("tasks").await.map(live)
     }
 }
@@ -81,14 +100,23 @@ struct Tasks {
 #[serde(rename_all = "PascalCase")]
 struct Task {
     arn: String,
+    #[serde(default)]
+    family: String,
+    #[serde(default)]
+    desired_status: String,
     known_status: String,
 }
 
-fn live(tasks: Tasks) -> Vec<String> {
+fn live(tasks: Tasks) -> Vec<AgentTask> {
     let tasks = tasks.tasks.unwrap_or_default().into_iter();
     tasks
         .filter(|task| task.known_status != "STOPPED")
-        .map(|task| task.arn)
+        .map(|task| AgentTask {
+            arn: task.arn,
+            family: task.family,
+            known: task.known_status,
+            desired: task.desired_status,
+        })
         .collect()
 }
 
@@ -109,6 +137,12 @@ mod tests {
         assert!(tasks(r#"{"Tasks":null}"#).is_empty());
         let text = r#"{"Tasks":[{"Arn":"a","DesiredStatus":"STOPPED","KnownStatus":"RUNNING","Family":"web","Version":"1","Containers":[]},
             {"Arn":"b","DesiredStatus":"STOPPED","KnownStatus":"STOPPED","Family":"web","Version":"1","Containers":null}]}"#;
-        assert_eq!(tasks(text), ["a"]);
+        let live = tasks(text);
+        assert_eq!(live.len(), 1);
+        assert_eq!(
+            (live[0].arn.as_str(), live[0].family.as_str()),
+            ("a", "web")
+        );
+        assert!(live[0].is_leaving());
     }
 }

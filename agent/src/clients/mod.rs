@@ -3,6 +3,7 @@
 
 pub(crate) mod autoscaling;
 pub(crate) mod aws;
+pub(crate) mod disk;
 pub(crate) mod docker;
 pub(crate) mod ecs;
 pub(crate) mod imds;
@@ -10,8 +11,8 @@ pub(crate) mod introspection;
 pub(crate) mod systemd;
 
 use self::{
-    autoscaling::AutoScaling, docker::Docker, ecs::Ecs, imds::Imds, introspection::Introspection,
-    systemd::Systemd,
+    autoscaling::AutoScaling, disk::Disk, docker::Docker, ecs::Ecs, imds::Imds,
+    introspection::Introspection, systemd::Systemd,
 };
 
 /// Every remote of a node.
@@ -22,6 +23,7 @@ pub(crate) trait Clients {
     fn introspection(&self) -> &impl Introspection;
     fn docker(&self) -> &impl Docker;
     fn systemd(&self) -> &impl Systemd;
+    fn disk(&self) -> &impl Disk;
 }
 
 /// The real ones.
@@ -32,6 +34,7 @@ pub(crate) struct Remotes {
     pub(crate) introspection: introspection::EcsAgent,
     pub(crate) docker: docker::Dockerd,
     pub(crate) systemd: systemd::Systemctl,
+    pub(crate) disk: disk::NodeDisk,
 }
 
 impl Clients for Remotes {
@@ -57,5 +60,9 @@ impl Clients for Remotes {
 
     fn systemd(&self) -> &impl Systemd {
         &self.systemd
+    }
+
+    fn disk(&self) -> &impl Disk {
+        &self.disk
     }
 }

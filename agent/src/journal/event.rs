@@ -40,8 +40,18 @@ pub(crate) enum Entry {
     LaunchAbandoned {
         reason: String,
     },
+    /// EC2 has announced something that does not make the node leave, or not yet.
+    Announced {
+        what: String,
+    },
     Noticed {
-        cause: &'static str,
+        kind: &'static str,
+        cause: String,
+        seconds: u64,
+    },
+    Withdrawn {
+        kind: &'static str,
+        cause: String,
     },
     Draining {
         tasks: u32,
@@ -51,6 +61,19 @@ pub(crate) enum Entry {
         tasks: usize,
     },
     TasksGone,
+    Stalled {
+        what: String,
+        seconds: u64,
+    },
+    StandaloneStopped {
+        stopped: usize,
+        left: usize,
+    },
+    Drained,
+    Activated,
+    WarmReady {
+        hook: String,
+    },
     DeadlineReached {
         tasks: usize,
     },
@@ -144,7 +167,18 @@ impl Entry {
                 "launch-abandoned",
                 Error,
             ),
+            Self::Announced { .. } => kind("2cc9cdeb02274abb89fcb100fbd84de1", "announced", Info),
             Self::Noticed { .. } => kind("e94953e832ff4f2ea1d88a56b3d84b03", "noticed", Info),
+            Self::Withdrawn { .. } => kind("d255aeb322454a91b2f955fac9522799", "withdrawn", Info),
+            Self::Stalled { .. } => kind("f9966a29a2bc48e5aceb63b26008435a", "stalled", Warn),
+            Self::StandaloneStopped { .. } => kind(
+                "59835894868141c1822173d87d039e17",
+                "standalone-stopped",
+                Info,
+            ),
+            Self::Drained => kind("b27005b287064a3e86ab4d0b22bb623a", "drained", Info),
+            Self::Activated => kind("d41822b7aae24afeb30abd38cb8f3cd5", "activated", Info),
+            Self::WarmReady { .. } => kind("ceff99c321034b809d053594683c4d2f", "warm-ready", Info),
             Self::Draining { .. } => kind("653297e0ff944ddda7356e38f901d643", "draining", Info),
             Self::DrainingUnneeded => kind(
                 "df0a84c805f14e82b69105efe6a035a2",
@@ -217,7 +251,25 @@ impl Entry {
                 format!("{hook} holds this instance no longer: in service")
             }
             Self::LaunchAbandoned { reason } => format!("abandoning launch: {reason}"),
-            Self::Noticed { cause } => format!("notice: terminating ({cause})"),
+            Self::Announced { what } => format!("announced: {what}"),
+            Self::Noticed { cause, seconds, .. } => {
+                format!("notice: {cause}; this node has {seconds} s to leave")
+            }
+            Self::Withdrawn { cause, .. } => format!("no longer a reason to leave: {cause}"),
+            Self::Stalled { what, seconds } => {
+                format!("tasks do not leave: {what}; they are stopped in {seconds} s")
+            }
+            Self::StandaloneStopped { stopped, left } => format!(
+                "{} of standalone tasks stopped, {left} left",
+                count(*stopped, "container")
+            ),
+            Self::Drained => "drained: sidecars stay up until the reason is gone".to_owned(),
+            Self::Activated => {
+                "container instance set back to ACTIVE: it takes tasks again".to_owned()
+            }
+            Self::WarmReady { hook } => {
+                format!("completed {hook}: ready in the warm pool, ecs.service held back")
+            }
             Self::Draining { tasks } => {
                 format!(
                     "container instance set to DRAINING: {}",
@@ -285,17 +337,35 @@ impl Entry {
                 field("FLEET_CONTAINER_INSTANCE", container_instance);
             }
             Self::LaunchCompleted { hook }
+            | Self::WarmReady { hook }
             | Self::LaunchClosed { hook }
             | Self::DrainCompleted { hook }
             | Self::DrainClosed { hook } => field("FLEET_HOOK", hook),
             Self::LaunchAbandoned { reason } => field("FLEET_REASON", reason),
-            Self::Noticed { cause } => field("FLEET_CAUSE", cause),
+            Self::Noticed {
+                kind,
+                cause,
+                seconds,
+            } => {
+                field("FLEET_CAUSE", kind);
+                field("FLEET_REASON", cause);
+                field("FLEET_SECONDS", seconds);
+            }
+            Self::Withdrawn { kind, cause } => {
+                field("FLEET_CAUSE", kind);
+                field("FLEET_REASON", cause);
+            }
+            Self::Stalled { what, seconds } => {
+                field("FLEET_WAITING", what);
+                field("FLEET_SECONDS", seconds);
+            }
             Self::Draining { tasks } => field("FLEET_TASKS", tasks),
             Self::TasksLeft { tasks } | Self::DeadlineReached { tasks } => {
                 field("FLEET_TASKS", tasks);
             }
             Self::TasksGone => field("FLEET_TASKS", &0),
-            Self::LeftoversStopped { stopped, left } => {
+            Self::LeftoversStopped { stopped, left }
+            | Self::StandaloneStopped { stopped, left } => {
                 field("FLEET_STOPPED", stopped);
                 field("FLEET_LEFT", left);
             }
@@ -313,6 +383,9 @@ impl Entry {
             Self::RecordsLost { count } => field("FLEET_RECORDS", count),
             Self::EcsStarted { why } => field("FLEET_REASON", why),
             Self::SettingsRefused { .. }
+            | Self::Announced { .. }
+            | Self::Drained
+            | Self::Activated
             | Self::EcsConfigWritten { .. }
             | Self::SidecarChanged { .. }
             | Self::Released
@@ -359,7 +432,27 @@ mod tests {
             Entry::LaunchCompleted { hook: text() },
             Entry::LaunchClosed { hook: text() },
             Entry::LaunchAbandoned { reason: text() },
-            Entry::Noticed { cause: "x" },
+            Entry::Announced { what: text() },
+            Entry::Noticed {
+                kind: "x",
+                cause: text(),
+                seconds: 1,
+            },
+            Entry::Withdrawn {
+                kind: "x",
+                cause: text(),
+            },
+            Entry::Stalled {
+                what: text(),
+                seconds: 1,
+            },
+            Entry::StandaloneStopped {
+                stopped: 1,
+                left: 0,
+            },
+            Entry::Drained,
+            Entry::Activated,
+            Entry::WarmReady { hook: text() },
             Entry::Draining { tasks: 1 },
             Entry::DrainingUnneeded,
             Entry::TasksLeft { tasks: 1 },

@@ -20,11 +20,10 @@ use crate::{
     clients::{
         Clients,
         autoscaling::{AutoScaling, HookAnswer, Verb},
+        disk::Disk,
     },
-    console::say,
     journal::{self, event::Entry},
     moment::Moment,
-    state,
 };
 
 /// Until the action has opened, its heartbeat is tried after this long, then later and later.
@@ -54,7 +53,7 @@ impl<C: Clients + 'static> Driver<C> {
         for action in actions {
             match action {
                 Action::Save(saved) => {
-                    let saved = state::save(&self.context.paths.state, &saved, &self.context.clock);
+                    let saved = self.context.clients.disk().save(&saved);
                     // A full disk must not keep a node from draining: only a restart would miss it.
                     report("keep the state", saved);
                 }
@@ -67,10 +66,8 @@ impl<C: Clients + 'static> Driver<C> {
                 Action::StopHeartbeats => self.stop_heartbeats(),
                 Action::Record(entry) => journal::sink::write(&entry),
                 Action::Console(text) => {
-                    report(
-                        "speak on the console",
-                        say(&self.context.paths.console, &text),
-                    );
+                    let said = self.context.clients.disk().say(&text);
+                    report("speak on the console", said);
                 }
             }
         }
@@ -81,8 +78,17 @@ impl<C: Clients + 'static> Driver<C> {
         if job == Job::StopSidecars
             && let Some(converging) = self.converging.take()
         {
-            // A pull that goes on would start a sidecar after the last was stopped.
-            converging.abort();
+            // A pull that goes on would start a sidecar after the last was stopped. It is told as
+            // ended: a node that comes back from a stop converges again.
+            if !converging.is_finished() {
+                converging.abort();
+                let events = self.events.clone();
+                spawn_local(async move {
+                    let error = "given up: sidecars are to stop".to_owned();
+                    let ended = Event::Finished(Job::ConvergeSidecars, Err(error));
+                    let _ = events.send(ended).await;
+                });
+            }
         }
         let task = self.spawn(work);
         if job == Job::ConvergeSidecars {
@@ -95,7 +101,7 @@ impl<C: Clients + 'static> Driver<C> {
         let events = self.events.clone();
         spawn_local(async move {
             let job = work.job();
-            let limit = bound(&work, &context.settings, context.container_stop);
+            let limit = bound(&work, context.container_stop);
             let result = match tokio::time::timeout(limit, context.perform(work)).await {
                 Ok(result) => result,
                 Err(_) => Err(late(limit)),

@@ -1,23 +1,22 @@
 //! The words between machine and driver.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use fleet_agent_config::Settings;
+use fleet_agent_config::{Drain, Settings, sidecars_seconds};
 
+use super::{cause::Spans, saved::Saved};
 use crate::{
     clients::{
         autoscaling::HookAnswer,
         docker::Whose,
         ecs::{Registration, SetDraining},
-        imds::{Identity, Target},
+        imds::{Identity, Maintenance, SpotNotice, Target},
+        introspection::AgentTask,
     },
     health::Health,
     journal::event::Entry,
     moment::Moment,
-    sidecars::{
-        execute::{Round, stop_bound},
-        plan::Scope,
-    },
+    sidecars::{execute::Round, plan::Scope},
 };
 
 /// Where a node is in its life. Each phase knows what it is waiting for; see `docs/lifecycle.md`.
@@ -36,7 +35,9 @@ pub(crate) enum Phase {
     Draining,
     /// The drain's time is up: what is left is stopped.
     Stopping,
-    /// Sidecars stop.
+    /// Tasks are gone; the machine stays, and so do its sidecars, until the cause is withdrawn.
+    Drained,
+    /// Sidecars flush and stop.
     Flushing,
     /// The terminating action is answered.
     Completing,
@@ -44,7 +45,7 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Starting,
         Self::Gated,
         Self::Launching,
@@ -52,6 +53,7 @@ impl Phase {
         Self::InService,
         Self::Draining,
         Self::Stopping,
+        Self::Drained,
         Self::Flushing,
         Self::Completing,
         Self::Done,
@@ -67,6 +69,7 @@ impl Phase {
             Self::InService => "in-service",
             Self::Draining => "draining",
             Self::Stopping => "stopping",
+            Self::Drained => "drained",
             Self::Flushing => "flushing",
             Self::Completing => "completing",
             Self::Done => "done",
@@ -82,81 +85,32 @@ impl Phase {
     }
 }
 
-/// Why a node has to go. A drain has one; each has an id that stays the same over restarts, so
-/// that no cause is ever met twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
-    /// Auto Scaling terminates the instance.
-    AutoScaling,
-}
-
-impl Cause {
-    /// Stable for one instance: an instance is terminated once.
-    pub(crate) const fn id(self) -> &'static str {
-        match self {
-            Self::AutoScaling => "auto-scaling-termination",
-        }
-    }
-
-    pub(crate) fn parse(id: &str) -> Option<Self> {
-        (id == Self::AutoScaling.id()).then_some(Self::AutoScaling)
-    }
-
-    /// For people.
-    pub(crate) const fn text(self) -> &'static str {
-        match self {
-            Self::AutoScaling => "Auto Scaling",
-        }
-    }
-
-    /// `fleet.intent`: a termination cannot be called off.
-    pub(crate) const fn intent(self) -> &'static str {
-        match self {
-            Self::AutoScaling => "leave",
-        }
-    }
-
-    /// When a drain for this cause that began at `began` must end.
-    pub(crate) fn deadline(self, began: Moment, policy: &Policy) -> Moment {
-        match self {
-            Self::AutoScaling => began + policy.drain,
-        }
-    }
-}
-
 /// The bounds of a life, from the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Policy {
     /// From first seeing the launch to giving up.
     pub(crate) launch: Duration,
-    /// From a cause to the answer.
-    pub(crate) drain: Duration,
-    /// Taken off the drain's end: what stopping leftovers and sidecars may take.
-    pub(crate) drain_reserve: Duration,
-    /// The last part of that reserve: for the sidecars and the answer.
-    pub(crate) flush: Duration,
+    pub(crate) spans: Spans,
+    pub(crate) drain: Drain,
     pub(crate) launch_hook: String,
     pub(crate) drain_hook: String,
     /// Spreads this node's retries and refreshes: any number of its own.
     pub(crate) seed: u64,
 }
 
-/// What answering the hook and the last records take.
-const ANSWER: Duration = Duration::from_secs(15);
-
 impl Policy {
     /// `container_stop` is what ECS gives a task's container to end.
     pub(crate) fn new(settings: &Settings, container_stop: Duration, seed: u64) -> Self {
         let launch = Duration::from_secs(settings.launch_timeout_seconds.into());
-        let drain = Duration::from_secs(settings.drain_deadline_seconds.into());
-        let flush = stop_bound(&settings.sidecars) + ANSWER;
-        let drain_reserve = (container_stop + flush).min(drain / 2);
         Self {
             // The hook's own time-out began earlier, with the instance.
             launch: launch - (launch / 4).min(Duration::from_secs(30)),
-            drain,
-            drain_reserve,
-            flush: flush.min(drain_reserve / 2),
+            spans: Spans {
+                drain: Duration::from_secs(settings.drain.deadline_seconds.into()),
+                container_stop,
+                sidecars: Duration::from_secs(sidecars_seconds(&settings.sidecars).into()),
+            },
+            drain: settings.drain.clone(),
             launch_hook: settings.launch_hook.clone(),
             drain_hook: settings.drain_hook.clone(),
             seed,
@@ -170,7 +124,11 @@ pub(crate) enum Job {
     Identify,
     WriteEcsConfig,
     ReadTarget,
+    ReadSpot,
+    ReadMaintenance,
+    ReadTag,
     ConvergeSidecars,
+    ClearCheckpoint,
     Release,
     ReadEcsAgent,
     HealEcs,
@@ -180,7 +138,10 @@ pub(crate) enum Job {
     CompleteLaunch,
     AbandonLaunch,
     SetDraining,
+    SetActive,
     CountTasks,
+    ReadGroups,
+    StopStandalone,
     ConfirmEmpty,
     ShutGate,
     StopLeftovers,
@@ -196,6 +157,10 @@ impl Job {
             Self::Identify => "read the instance's identity",
             Self::WriteEcsConfig => "write ecs.config",
             Self::ReadTarget => "read the target lifecycle state",
+            Self::ReadSpot => "read spot notices",
+            Self::ReadMaintenance => "read scheduled maintenance",
+            Self::ReadTag => "read the instance's tags",
+            Self::ClearCheckpoint => "clear the ECS agent's checkpoint",
             Self::ConvergeSidecars => "bring the sidecars up",
             Self::Release => "release ecs.service",
             Self::ReadEcsAgent => "ask the ECS agent",
@@ -206,7 +171,10 @@ impl Job {
             Self::CompleteLaunch => "complete the launch",
             Self::AbandonLaunch => "abandon the launch",
             Self::SetDraining => "set the container instance to DRAINING",
+            Self::SetActive => "set the container instance back to ACTIVE",
             Self::CountTasks => "count tasks",
+            Self::ReadGroups => "ask ECS whose the tasks are",
+            Self::StopStandalone => "stop standalone tasks",
             Self::ConfirmEmpty => "confirm with ECS that no task is left",
             Self::ShutGate => "hold ecs.service back for good",
             Self::StopLeftovers => "stop leftover tasks",
@@ -223,7 +191,11 @@ pub(crate) enum Work {
     Identify,
     WriteEcsConfig,
     ReadTarget,
+    ReadSpot,
+    ReadMaintenance,
+    ReadTag,
     ConvergeSidecars(Scope),
+    ClearCheckpoint,
     Release,
     ReadEcsAgent,
     HealEcs,
@@ -233,11 +205,17 @@ pub(crate) enum Work {
     CompleteLaunch,
     AbandonLaunch,
     SetDraining(String),
+    SetActive(String),
     CountTasks,
+    ReadGroups(String),
+    /// These tasks.
+    StopStandalone(Vec<String>),
     ConfirmEmpty(String),
     ShutGate,
-    StopLeftovers,
-    StopSidecars,
+    /// Each gets so long to end.
+    StopLeftovers(Duration),
+    /// All of it within so long.
+    StopSidecars(Duration),
     CompleteDrain,
     ProbeDrain,
 }
@@ -248,6 +226,10 @@ impl Work {
             Self::Identify => Job::Identify,
             Self::WriteEcsConfig => Job::WriteEcsConfig,
             Self::ReadTarget => Job::ReadTarget,
+            Self::ReadSpot => Job::ReadSpot,
+            Self::ReadMaintenance => Job::ReadMaintenance,
+            Self::ReadTag => Job::ReadTag,
+            Self::ClearCheckpoint => Job::ClearCheckpoint,
             Self::ConvergeSidecars(_) => Job::ConvergeSidecars,
             Self::Release => Job::Release,
             Self::ReadEcsAgent => Job::ReadEcsAgent,
@@ -258,11 +240,14 @@ impl Work {
             Self::CompleteLaunch => Job::CompleteLaunch,
             Self::AbandonLaunch => Job::AbandonLaunch,
             Self::SetDraining(_) => Job::SetDraining,
+            Self::SetActive(_) => Job::SetActive,
             Self::CountTasks => Job::CountTasks,
+            Self::ReadGroups(_) => Job::ReadGroups,
+            Self::StopStandalone(_) => Job::StopStandalone,
             Self::ConfirmEmpty(_) => Job::ConfirmEmpty,
             Self::ShutGate => Job::ShutGate,
-            Self::StopLeftovers => Job::StopLeftovers,
-            Self::StopSidecars => Job::StopSidecars,
+            Self::StopLeftovers(_) => Job::StopLeftovers,
+            Self::StopSidecars(_) => Job::StopSidecars,
             Self::CompleteDrain => Job::CompleteDrain,
             Self::ProbeDrain => Job::ProbeDrain,
         }
@@ -282,6 +267,8 @@ pub(crate) struct Attributes {
 pub(crate) enum Outcome {
     Identified {
         identity: Identity,
+        /// Differs from boot to boot.
+        boot: String,
         /// The gate has been opened in this boot already.
         released: bool,
         saved: Option<Saved>,
@@ -289,7 +276,12 @@ pub(crate) enum Outcome {
     /// ecs.config is as it must be.
     EcsConfig(ConfigWritten),
     Target(Target),
+    Spot(SpotNews),
+    Maintenance(Vec<Scheduled>),
+    /// `fleet:drain` of this instance.
+    Tag(Option<String>),
     Sidecars(Round),
+    CheckpointCleared,
     /// The gate is open; whether it was us, now.
     Released {
         now: bool,
@@ -301,7 +293,15 @@ pub(crate) enum Outcome {
     Published(Attributes),
     Hook(HookAnswer),
     Draining(SetDraining),
+    /// The container instance is ACTIVE again; false if ECS knows it no longer.
+    Active(bool),
     Tasks(Tasks),
+    /// Task to group: `service:NAME`, or another for a standalone task.
+    Groups(BTreeMap<String, String>),
+    StandaloneStopped {
+        stopped: usize,
+        left: usize,
+    },
     /// Tasks that ECS does not know to be STOPPED.
     Confirmed(usize),
     GateShut,
@@ -318,6 +318,9 @@ impl Outcome {
         if let Self::Sidecars(round) = self {
             round.problem.clone()
         } else if let Self::Leftovers {
+            left: left @ 1.., ..
+        }
+        | Self::StandaloneStopped {
             left: left @ 1.., ..
         } = self
         {
@@ -347,8 +350,36 @@ pub(crate) enum Healed {
 /// Tasks as this node sees them; a side that cannot be asked says why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tasks {
-    pub(crate) by_agent: Result<usize, String>,
-    pub(crate) by_docker: Result<usize, String>,
+    pub(crate) by_agent: Result<Vec<AgentTask>, String>,
+    /// Task to its live containers.
+    pub(crate) by_docker: Result<BTreeMap<String, usize>, String>,
+}
+
+/// What EC2 says of a spot instance, in the agent's own time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SpotNews {
+    pub(crate) notice: Option<(SpotNotice, Moment)>,
+    pub(crate) rebalance: Option<String>,
+}
+
+/// A maintenance, in the agent's own time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Scheduled {
+    pub(crate) event: Maintenance,
+    pub(crate) starts: Moment,
+    pub(crate) ends: Option<Moment>,
+}
+
+/// What somebody on this node wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Order {
+    Drain {
+        request: String,
+        reason: String,
+    },
+    Undrain,
+    /// The machine is shutting down.
+    Shutdown,
 }
 
 /// Everything that can happen.
@@ -362,6 +393,7 @@ pub(crate) enum Event {
     Heartbeat(HookAnswer),
     /// A container was started, or ended.
     Container(Whose),
+    Order(Order),
 }
 
 /// Everything the machine can ask for.
@@ -381,128 +413,10 @@ pub(crate) enum Action {
     Console(String),
 }
 
-/// What the world cannot tell after a restart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Saved {
-    pub(crate) instance: String,
-    pub(crate) container_instance: Option<String>,
-    /// When Auto Scaling was first seen to want the node in service.
-    pub(crate) launch_began: Option<Moment>,
-    /// Whether the launch action was ever seen open: only then can it be abandoned.
-    pub(crate) launch_seen_open: bool,
-    pub(crate) launch_answered: bool,
-    pub(crate) drain: Option<SavedDrain>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SavedDrain {
-    pub(crate) cause: Cause,
-    pub(crate) began: Moment,
-    /// Whether it was us who set DRAINING.
-    pub(crate) set: bool,
-    /// Whether the terminating action was ever seen open.
-    pub(crate) seen_open: bool,
-    pub(crate) phase: Phase,
-}
-
 /// An event that cannot come in this phase: a fault of ours, ignored and told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{event} while {}", phase.as_str())]
 pub(crate) struct IllegalTransition {
     pub(crate) phase: Phase,
     pub(crate) event: String,
-}
-
-/// What a node waits on; shown in the unit's status line, in `status` and in the journal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Waiting {
-    Nothing,
-    Identity,
-    EcsConfig,
-    Sidecars(String),
-    Target(Option<Target>),
-    Release,
-    EcsService(Option<String>),
-    Registration,
-    Connection(Option<String>),
-    Permission,
-    LaunchHook(String),
-    Termination,
-    SetDraining(Option<String>),
-    Tasks(Option<usize>),
-    Docker,
-    EcsAgree(usize),
-    Gate,
-    Leftovers,
-    SidecarsStopping,
-    DrainHook(String),
-}
-
-impl fmt::Display for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nothing => f.write_str("nothing"),
-            Self::Identity => f.write_str("the instance metadata service"),
-            Self::EcsConfig => f.write_str("ecs.config to be written"),
-            Self::Sidecars(which) => write!(f, "sidecars: {which}"),
-            Self::Target(Some(target)) => {
-                write!(f, "Auto Scaling: target lifecycle state is {target}")
-            }
-            Self::Target(None) => f.write_str("the target lifecycle state"),
-            Self::Release => f.write_str("ecs.service to be released"),
-            Self::EcsService(Some(unit)) => write!(f, "the ECS agent: {unit}"),
-            Self::EcsService(None) => f.write_str("the ECS agent to answer"),
-            Self::Registration => f.write_str("the ECS agent to register"),
-            Self::Connection(Some(status)) => write!(f, "ECS: the container instance is {status}"),
-            Self::Connection(None) => f.write_str("ECS: the container instance's state"),
-            Self::Permission => f.write_str("proof of this node's permissions (ecs:PutAttributes)"),
-            Self::LaunchHook(hook) => write!(f, "{hook} to be answered"),
-            Self::Termination => f.write_str("Auto Scaling to replace this node"),
-            Self::SetDraining(Some(why)) => write!(f, "DRAINING to be set: refused while {why}"),
-            Self::SetDraining(None) => f.write_str("DRAINING to be set"),
-            Self::Tasks(Some(1)) => f.write_str("1 task to leave"),
-            Self::Tasks(Some(tasks)) => write!(f, "{tasks} tasks to leave"),
-            Self::Tasks(None) => f.write_str("tasks to be counted"),
-            Self::Docker => f.write_str("Docker to answer"),
-            Self::EcsAgree(tasks) => write!(f, "ECS to agree: it knows of {tasks} more"),
-            Self::Gate => f.write_str("ecs.service to be held back"),
-            Self::Leftovers => f.write_str("leftover tasks to stop"),
-            Self::SidecarsStopping => f.write_str("sidecars to stop"),
-            Self::DrainHook(hook) => write!(f, "{hook} to be answered"),
-        }
-    }
-}
-
-impl Waiting {
-    /// The job whose end is waited for.
-    pub(crate) const fn job(&self) -> Option<Job> {
-        Some(match self {
-            Self::Identity => Job::Identify,
-            Self::EcsConfig => Job::WriteEcsConfig,
-            Self::Sidecars(_) => Job::ConvergeSidecars,
-            Self::Target(_) => Job::ReadTarget,
-            Self::Release => Job::Release,
-            Self::EcsService(_) => Job::HealEcs,
-            Self::Registration => Job::ReadEcsAgent,
-            Self::Connection(_) => Job::Describe,
-            Self::Permission => Job::Publish,
-            Self::LaunchHook(_) => Job::CompleteLaunch,
-            Self::SetDraining(_) => Job::SetDraining,
-            Self::Tasks(_) => Job::CountTasks,
-            Self::EcsAgree(_) => Job::ConfirmEmpty,
-            Self::Gate => Job::ShutGate,
-            Self::Leftovers => Job::StopLeftovers,
-            Self::SidecarsStopping => Job::StopSidecars,
-            Self::DrainHook(_) => Job::CompleteDrain,
-            Self::Nothing | Self::Termination | Self::Docker => return None,
-        })
-    }
-
-    /// Whether two waits are the same but for a number, which is not news.
-    pub(crate) fn is_like(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Tasks(_), Self::Tasks(_)) | (Self::EcsAgree(_), Self::EcsAgree(_)) => true,
-            _ => self == other,
-        }
-    }
 }

@@ -5,18 +5,28 @@
 //! the next. The only things remembered over a restart are those the world cannot tell
 //! ([`Saved`]).
 
+mod causes;
 mod learn;
+mod tasks;
 mod tells;
 mod wants;
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use fleet_agent_config::Reaction;
 
 use super::{
+    cause::{Bounds, Cause, Kind, shutdown_id},
     event::{
-        Action, Attributes, Cause, ConfigWritten, Event, Healed, IllegalTransition, Job, Outcome,
-        Phase, Policy, Saved, SavedDrain, Tasks, Waiting, Work,
+        Action, Attributes, ConfigWritten, Event, Healed, IllegalTransition, Job, Order, Outcome,
+        Phase, Policy, Scheduled, SpotNews, Tasks, Work,
     },
+    saved::{Saved, SavedDrain, SavedLaunch},
     schedule::{LAST_RETRY, Schedule, backoff, jitter},
+    waiting::Waiting,
 };
 use crate::{
     clients::{
@@ -24,6 +34,7 @@ use crate::{
         docker::Whose,
         ecs::{Registration, SetDraining},
         imds::{Identity, Target},
+        introspection::AgentTask,
     },
     health::{Conditions, Health, assess},
     journal::event::Entry,
@@ -46,6 +57,16 @@ const REFRESH: Duration = Duration::from_secs(3_600);
 const TELL_AFTER: Duration = Duration::from_secs(5);
 /// Observations of an empty node that must agree, one after the other.
 const AGREE: u8 = 2;
+/// Where the end is EC2's, ECS is not waited for longer than this once the node itself is empty: with
+/// a thousand nodes interrupted at once its 20 reads a second do not come round in two minutes.
+const CONFIRMS_WITHIN: Duration = Duration::from_secs(10);
+/// A node's status before its drain is asked for this long; then it is set to DRAINING all the same,
+/// and stays so when the drain is called off.
+const ASKS_FOR: Duration = Duration::from_secs(60);
+/// Tasks that do not change for this long are told of.
+const STALL: Duration = Duration::from_secs(120);
+/// A node that has been impaired for this long drains, if it is to.
+const IMPAIRED_AFTER: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
@@ -72,6 +93,7 @@ pub(crate) struct Machine {
 #[derive(Debug, Clone, Default)]
 struct World {
     identity: Option<Identity>,
+    boot: String,
     ecs_config: bool,
     target: Option<Target>,
     sidecars: Option<Vec<Report>>,
@@ -85,12 +107,21 @@ struct World {
     registration: Option<Registration>,
     published: Option<(Attributes, Moment)>,
     tasks: Option<Tasks>,
+    /// It was us who set DRAINING on an instance that was ACTIVE, or are about to: only then is it
+    /// ours to set back.
+    ours: bool,
+    checkpoint_cleared: bool,
+    maintenance: Vec<Scheduled>,
+    /// What has been told of once.
+    announced: BTreeSet<String>,
     conditions: Conditions,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Launch {
     began: Option<Moment>,
+    /// Into a warm pool, not into service.
+    warm: bool,
     seen_open: bool,
     /// Auto Scaling's last word was that no action is open.
     not_open: bool,
@@ -108,10 +139,15 @@ struct Abandon {
 
 #[derive(Debug, Clone)]
 struct Drain {
-    cause: Cause,
+    /// By their ids; never empty.
+    causes: BTreeMap<String, Cause>,
     began: Moment,
     /// Where a drain goes on that was begun before a restart.
     resume: Phase,
+    /// A cause has come that takes the machine itself: a drained node has to be looked at again.
+    again: bool,
+    /// Whether the container instance was ACTIVE before; not asked where it makes no difference.
+    was_active: Option<bool>,
     set: bool,
     /// ECS knows the container instance no longer, so it cannot say whether tasks are left.
     gone: bool,
@@ -120,6 +156,12 @@ struct Drain {
     /// Answers in a row that no action is open.
     not_open: u32,
     empty_in_a_row: u8,
+    empty_since: Option<Moment>,
+    /// When the tasks that are left last changed.
+    moved: Moment,
+    stall_told: bool,
+    /// Task to group, as ECS told.
+    groups: BTreeMap<String, String>,
     told: Option<usize>,
     confirmed: Option<usize>,
     /// Answers of ECS in a row that it knows of more tasks.
@@ -174,6 +216,7 @@ impl Machine {
         let mut actions = Vec::new();
         self.absorb(event, now, &mut actions)?;
         self.judge_health(now, &mut actions);
+        self.judge_causes(now, &mut actions);
         while let Some(next) = self.next_phase(now, &mut actions) {
             self.enter(next, now, &mut actions);
         }
@@ -202,6 +245,8 @@ impl Machine {
         jobs.chain(silence)
             .chain(self.deadline())
             .chain(self.tells_at())
+            .chain(self.causes_change_at())
+            .chain(self.tasks_change_at())
             .chain(self.world.conditions.settles_at(self.now))
             // What was due by then has been dealt with.
             .filter(|at| *at > self.now)
@@ -209,10 +254,13 @@ impl Machine {
     }
 
     fn next_phase(&mut self, now: Moment, actions: &mut Vec<Action>) -> Option<Phase> {
-        if let Some(drain) = &self.drain
-            && !self.phase.is_leaving()
-        {
-            return Some(drain.resume);
+        // What was under way before a restart is not known yet.
+        self.world.identity.as_ref()?;
+        match &self.drain {
+            Some(drain) if !self.phase.is_leaving() => return Some(drain.resume),
+            // Nothing stands any more: from the beginning, which for what is in place is no step.
+            None if self.phase.is_leaving() => return Some(Phase::Starting),
+            Some(_) | None => {}
         }
         if self.is_launch_overdue(now) {
             if self.launch.seen_open {
@@ -244,15 +292,38 @@ impl Machine {
             }
             Phase::Gated => self.world.released.then_some(Phase::Launching),
             Phase::Launching => self.launch.answered.then_some(Phase::InService),
-            Phase::Draining if is_over => Some(Phase::Stopping),
-            Phase::Draining => self.is_empty(now).then_some(Phase::Flushing),
-            Phase::Stopping => (drain?.stopped || is_over && self.has_failed(Job::StopLeftovers))
-                .then_some(Phase::Flushing),
-            Phase::Flushing => (drain?.flushed || is_over && self.has_failed(Job::StopSidecars))
-                .then_some(Phase::Completing),
+            Phase::Draining if self.is_empty(now) => Some(self.after_tasks()),
+            Phase::Draining => is_over.then_some(Phase::Stopping),
+            Phase::Stopping => (drain?.stopped || is_over).then(|| self.after_tasks()),
+            Phase::Drained => drain?.again.then_some(Phase::Draining),
+            Phase::Flushing => (drain?.flushed || is_over).then(|| self.after_sidecars()),
             Phase::Completing => drain?.answered.then_some(Phase::Done),
-            Phase::Abandoning | Phase::InService | Phase::Done => None,
+            Phase::Done => self.owes_answer().then_some(Phase::Completing),
+            Phase::Abandoning | Phase::InService => None,
         }
+    }
+
+    /// Sidecars stay up on a machine that stays.
+    fn after_tasks(&self) -> Phase {
+        let is_final = self.causes().any(|cause| cause.kind.is_final());
+        if is_final {
+            Phase::Flushing
+        } else {
+            Phase::Drained
+        }
+    }
+
+    fn after_sidecars(&self) -> Phase {
+        if self.owes_answer() {
+            Phase::Completing
+        } else {
+            Phase::Done
+        }
+    }
+
+    /// Only Auto Scaling waits for an answer.
+    fn owes_answer(&self) -> bool {
+        self.is_terminated() && self.drain.as_ref().is_some_and(|drain| !drain.answered)
     }
 
     fn enter(&mut self, next: Phase, now: Moment, actions: &mut Vec<Action>) {
@@ -268,15 +339,29 @@ impl Machine {
                     tasks: tasks.unwrap_or_default(),
                 }));
             }
-            Phase::Flushing if self.phase == Phase::Draining && !self.world.gate_shut => {
-                actions.push(Action::Record(Entry::TasksGone));
+            Phase::Flushing | Phase::Drained => {
+                let joined = self.world.container_instance.is_some();
+                if self.phase == Phase::Draining && joined {
+                    actions.push(Action::Record(Entry::TasksGone));
+                }
+                if next == Phase::Drained {
+                    actions.push(Action::Record(Entry::Drained));
+                }
+            }
+            Phase::Draining if self.phase == Phase::Drained => {
+                if let Some(drain) = &mut self.drain {
+                    drain.look_again();
+                }
+            }
+            Phase::Starting if self.phase >= Phase::Flushing => {
+                // Stopped by us, as they were to be.
+                self.world.sidecars = None;
             }
             Phase::Starting
             | Phase::Gated
             | Phase::Launching
             | Phase::InService
             | Phase::Draining
-            | Phase::Flushing
             | Phase::Completing
             | Phase::Done => {}
         }
@@ -305,28 +390,15 @@ impl Machine {
                 let began = self.launch.began.filter(|_| !self.launch.answered)?;
                 Some(began + self.policy.launch)
             }
-            Phase::Draining => {
-                let drain = self.drain.as_ref()?;
-                let end = drain.cause.deadline(drain.began, &self.policy);
-                Some(end.before(self.policy.drain_reserve))
-            }
-            Phase::Stopping => {
-                let drain = self.drain.as_ref()?;
-                let end = drain.cause.deadline(drain.began, &self.policy);
-                Some(end.before(self.policy.flush))
-            }
-            Phase::Flushing => {
-                let drain = self.drain.as_ref()?;
-                let end = drain.cause.deadline(drain.began, &self.policy);
-                Some(end.min(self.since + self.policy.flush))
-            }
-            Phase::Abandoning | Phase::InService | Phase::Completing | Phase::Done => None,
+            Phase::Draining => self.bounds().map(|bounds| bounds.tasks),
+            Phase::Stopping => self.bounds().map(|bounds| bounds.leftovers),
+            Phase::Flushing => self.bounds().map(|bounds| bounds.sidecars),
+            Phase::Abandoning
+            | Phase::InService
+            | Phase::Drained
+            | Phase::Completing
+            | Phase::Done => None,
         }
-    }
-
-    /// It was tried, did not do all it had to, and is not being tried just now.
-    fn has_failed(&self, job: Job) -> bool {
-        self.schedule.error(job).is_some() && !self.schedule.is_under_way(job)
     }
 
     fn is_launch_overdue(&self, now: Moment) -> bool {
@@ -343,15 +415,26 @@ impl Machine {
             return false;
         };
         if self.world.container_instance.is_none() {
-            return self.world.gate_shut;
+            // A node that may serve one day is only held back.
+            let held = !self.world.released && !self.schedule.is_under_way(Job::Release);
+            let stays = self.after_tasks() == Phase::Drained;
+            return self.world.gate_shut || (stays && held);
         }
         if self.is_node_silent(now) {
             return drain.set && drain.agreed >= AGREE;
         }
         let confirmed = drain.gone
             || drain.confirmed == Some(0)
-            || self.world.conditions.ecs.is_faulty_for(SILENCE, now);
+            || self.world.conditions.ecs.is_faulty_for(SILENCE, now)
+            || self.confirms_until().is_some_and(|until| until <= now);
         drain.set && drain.empty_in_a_row >= AGREE && confirmed
+    }
+
+    /// How long ECS is waited for by a node that sees itself empty.
+    fn confirms_until(&self) -> Option<Moment> {
+        let is_hard = self.causes().any(|cause| cause.kind.is_hard());
+        let since = self.drain.as_ref()?.empty_since?;
+        is_hard.then(|| since + CONFIRMS_WITHIN)
     }
 
     /// Neither the ECS agent nor Docker can say what runs here: only ECS is left to ask.
@@ -367,7 +450,8 @@ impl Machine {
         }
         let docker = &self.world.conditions.docker;
         let by_docker = self.world.tasks.as_ref().map(|tasks| &tasks.by_docker);
-        let nothing_runs = matches!(by_docker, Some(Ok(0))) || docker.is_faulty_for(SILENCE, now);
+        let nothing_runs = matches!(by_docker, Some(Ok(tasks)) if tasks.is_empty())
+            || docker.is_faulty_for(SILENCE, now);
         !self.world.released || (self.world.agent_asked && nothing_runs)
     }
 
@@ -378,16 +462,22 @@ impl Machine {
         };
         let saved = Saved {
             instance: identity.instance.clone(),
+            boot: self.world.boot.clone(),
             container_instance: self.world.container_instance.clone(),
-            launch_began: self.launch.began,
-            launch_seen_open: self.launch.seen_open,
-            launch_answered: self.launch.answered,
+            launch: SavedLaunch {
+                began: self.launch.began,
+                warm: self.launch.warm,
+                seen_open: self.launch.seen_open,
+                answered: self.launch.answered,
+            },
+            ours: self.world.ours,
             drain: self.drain.as_ref().map(|drain| SavedDrain {
-                cause: drain.cause,
+                causes: drain.causes.values().cloned().collect(),
                 began: drain.began,
                 // Gone is learnt again after a restart by asking for DRAINING again.
                 set: drain.set && !drain.gone,
                 seen_open: drain.seen_open,
+                answered: drain.answered,
                 phase: self.phase,
             }),
         };
@@ -399,32 +489,44 @@ impl Machine {
 
     /// Heartbeats go on as long as the terminating action is not answered.
     fn beat(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        let wanted = self.phase.is_leaving() && self.phase != Phase::Done;
+        let wanted = self.phase.is_leaving() && self.owes_answer();
         if wanted == self.heartbeats {
             return;
         }
         self.heartbeats = wanted;
-        actions.push(match &self.drain {
-            Some(drain) if wanted => Action::StartHeartbeats {
-                until: drain.cause.deadline(drain.began, &self.policy).max(now),
+        // The hook's own end, also if a nearer cause takes the machine before.
+        let mut causes = self.causes();
+        let end = causes
+            .find(|cause| cause.kind == Kind::AutoScaling)
+            .map(|cause| cause.bounds(&self.policy.spans).end);
+        let action = match end {
+            Some(end) if wanted => Action::StartHeartbeats {
+                until: end.max(now),
             },
             Some(_) | None => Action::StopHeartbeats,
-        });
+        };
+        actions.push(action);
     }
 }
 
 impl Drain {
-    fn new(cause: Cause, began: Moment) -> Self {
+    fn new(began: Moment) -> Self {
         Self {
-            cause,
+            causes: BTreeMap::new(),
             began,
             resume: Phase::Draining,
+            again: false,
+            was_active: None,
             set: false,
             gone: false,
             refused: None,
             seen_open: false,
             not_open: 0,
             empty_in_a_row: 0,
+            empty_since: None,
+            moved: began,
+            stall_told: false,
+            groups: BTreeMap::new(),
             told: None,
             confirmed: None,
             disagreed: 0,
@@ -434,13 +536,29 @@ impl Drain {
             answered: false,
         }
     }
+
+    /// Until now tasks could still be placed, or somebody may have set ACTIVE: what was seen before
+    /// proves nothing.
+    fn forget_seen(&mut self) {
+        self.empty_in_a_row = 0;
+        self.empty_since = None;
+        self.confirmed = None;
+        self.agreed = 0;
+    }
+
+    fn look_again(&mut self) {
+        self.again = false;
+        self.set = false;
+        self.stopped = false;
+        self.forget_seen();
+    }
 }
 
 /// The larger number of those that are known.
 fn known_tasks(tasks: &Tasks) -> Option<usize> {
-    let by_agent = tasks.by_agent.as_ref().ok();
-    let by_docker = tasks.by_docker.as_ref().ok();
-    by_agent.max(by_docker).copied()
+    let by_agent = tasks.by_agent.as_ref().ok().map(Vec::len);
+    let by_docker = tasks.by_docker.as_ref().ok().map(BTreeMap::len);
+    by_agent.max(by_docker)
 }
 
 fn is_in(report: &Report, scope: Scope) -> bool {

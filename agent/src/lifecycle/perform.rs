@@ -1,16 +1,23 @@
 //! Does one piece of work through the clients. Decides nothing.
 
-use std::{cell::Cell, fs, io, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, anyhow};
-use fleet_agent_config::{Settings, names::attribute};
+use fleet_agent_config::{
+    Settings,
+    names::{attribute, tag},
+};
 use tokio::sync::OnceCell;
 
-use super::event::{Attributes, ConfigWritten, Healed, Outcome, Tasks, Work};
+use super::event::{Attributes, ConfigWritten, Healed, Outcome, Scheduled, SpotNews, Tasks, Work};
 use crate::{
     clients::{
         Clients,
         autoscaling::{AutoScaling, Verb},
+        disk::Disk,
         docker::{Docker, TaskContainer},
         ecs::Ecs,
         imds::{Identity, Imds},
@@ -18,11 +25,9 @@ use crate::{
         systemd::{Heal, Systemd, heal},
     },
     clock::Clock,
-    ecs_config::{apply::apply, render::layers},
+    ecs_config::render::layers,
     journal::{event::Entry, sink},
-    paths::Paths,
-    sidecars::execute::{converge, stop_all},
-    state,
+    sidecars::execute::{converge, flush_and_stop},
 };
 
 /// What work needs beside the clients.
@@ -34,11 +39,8 @@ pub(crate) struct Context<C> {
     pub(crate) revision: String,
     /// What ECS gives a task's container to end.
     pub(crate) container_stop: Duration,
-    pub(crate) paths: Paths,
     pub(crate) clock: Clock,
     pub(crate) identity: OnceCell<Identity>,
-    /// ecs.config has changed, and whoever runs with the old one has not been restarted yet.
-    pub(crate) restart_owed: Cell<bool>,
 }
 
 impl<C: Clients> Context<C> {
@@ -48,6 +50,13 @@ impl<C: Clients> Context<C> {
             Work::Identify => self.identify().await,
             Work::WriteEcsConfig => self.write_ecs_config().await,
             Work::ReadTarget => clients.imds().target().await.map(Outcome::Target),
+            Work::ReadSpot => self.read_spot().await,
+            Work::ReadMaintenance => self.read_maintenance().await,
+            Work::ReadTag => clients.imds().tag(tag::DRAIN).await.map(Outcome::Tag),
+            Work::ClearCheckpoint => {
+                clients.disk().clear_checkpoint()?;
+                Ok(Outcome::CheckpointCleared)
+            }
             Work::ConvergeSidecars(scope) => {
                 let now = || self.clock.wall();
                 let sidecars = &self.settings.sidecars;
@@ -77,13 +86,19 @@ impl<C: Clients> Context<C> {
                 .set_draining(&arn)
                 .await
                 .map(Outcome::Draining),
+            Work::SetActive(arn) => clients.ecs().set_active(&arn).await.map(Outcome::Active),
+            Work::ReadGroups(arn) => clients.ecs().task_groups(&arn).await.map(Outcome::Groups),
+            Work::StopStandalone(tasks) => self.stop_standalone(&tasks).await,
             Work::CountTasks => Ok(Outcome::Tasks(self.count_tasks().await)),
             Work::ConfirmEmpty(arn) => clients.ecs().live_tasks(&arn).await.map(Outcome::Confirmed),
             Work::ShutGate => self.shut_gate().await,
-            Work::StopLeftovers => self.stop_leftovers().await,
-            Work::StopSidecars => stop_all(clients.docker(), &self.settings.sidecars)
-                .await
-                .map(Outcome::SidecarsStopped),
+            Work::StopLeftovers(grace) => self.stop_leftovers(grace).await,
+            Work::StopSidecars(within) => {
+                let now = || self.clock.now();
+                flush_and_stop(clients.docker(), &self.settings.sidecars, within, now)
+                    .await
+                    .map(Outcome::SidecarsStopped)
+            }
             Work::CompleteDrain => self.answer(&self.settings.drain_hook, Verb::Continue).await,
             Work::ProbeDrain => {
                 self.answer(&self.settings.drain_hook, Verb::Heartbeat)
@@ -94,7 +109,9 @@ impl<C: Clients> Context<C> {
 
     async fn identify(&self) -> Result<Outcome> {
         let identity = self.clients.imds().identity().await?;
-        let saved = state::load(&self.paths.state, &identity.instance, &self.clock)?;
+        let disk = self.clients.disk();
+        let saved = disk.load(&identity.instance)?;
+        let boot = disk.boot()?;
         // Set once: an instance's identity does not change.
         let identity = self
             .identity
@@ -103,40 +120,55 @@ impl<C: Clients> Context<C> {
             .clone();
         Ok(Outcome::Identified {
             identity,
-            released: self.paths.released.exists(),
+            boot,
+            released: disk.is_released(),
             saved,
         })
     }
 
+    async fn read_spot(&self) -> Result<Outcome> {
+        let spot = self.clients.imds().spot().await?;
+        Ok(Outcome::Spot(SpotNews {
+            notice: spot.notice.map(|notice| {
+                let at = self.clock.moment_of(notice.time);
+                (notice, at)
+            }),
+            rebalance: spot.rebalance,
+        }))
+    }
+
+    async fn read_maintenance(&self) -> Result<Outcome> {
+        let events = self.clients.imds().maintenance().await?.into_iter();
+        let scheduled = events.map(|event| Scheduled {
+            starts: self.clock.moment_of(event.starts),
+            ends: event.ends.map(|ends| self.clock.moment_of(ends)),
+            event,
+        });
+        Ok(Outcome::Maintenance(scheduled.collect()))
+    }
+
     async fn write_ecs_config(&self) -> Result<Outcome> {
-        // Owed until it is done: a retry finds the files as they must be.
-        if apply(&layers(&self.settings), &self.paths)? {
-            self.restart_owed.set(true);
-        }
-        if !self.restart_owed.get() {
+        let disk = self.clients.disk();
+        if !disk.write_ecs_config(&layers(&self.settings))? {
             return Ok(Outcome::EcsConfig(ConfigWritten::Unchanged));
         }
-        let runs = self.paths.released.exists() && {
+        let runs = disk.is_released() && {
             let ecs = self.clients.systemd().units().await?.ecs;
             matches!(ecs.active.as_str(), "active" | "activating" | "reloading")
         };
         if runs {
             self.clients.systemd().restart_ecs().await?;
-            self.restart_owed.set(false);
-            return Ok(Outcome::EcsConfig(ConfigWritten::Restarted));
         }
-        self.restart_owed.set(false);
-        Ok(Outcome::EcsConfig(ConfigWritten::Changed))
+        disk.settled();
+        Ok(Outcome::EcsConfig(if runs {
+            ConfigWritten::Restarted
+        } else {
+            ConfigWritten::Changed
+        }))
     }
 
     async fn release(&self) -> Result<Outcome> {
-        let path = &self.paths.released;
-        let name = || format!("create {}", path.display());
-        let now = !path.exists();
-        if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory).with_context(name)?;
-        }
-        fs::write(path, "").with_context(name)?;
+        let now = self.clients.disk().release()?;
         self.clients.systemd().start_ecs().await?;
         Ok(Outcome::Released { now })
     }
@@ -190,57 +222,79 @@ impl<C: Clients> Context<C> {
             self.clients.docker().task_containers(),
         );
         Tasks {
-            by_agent: by_agent.map(|tasks| tasks.len()).map_err(told),
+            by_agent: by_agent.map_err(told),
             by_docker: by_docker
-                .map(|containers| distinct_tasks(&containers))
+                .map(|containers| by_task(&containers))
                 .map_err(told),
         }
     }
 
     /// ECS must neither be started again nor go on with what it may have begun.
     async fn shut_gate(&self) -> Result<Outcome> {
-        let path = &self.paths.released;
-        match fs::remove_file(path) {
-            // ECS may run all the same: the try that removed it may not have come further.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => other.with_context(|| format!("remove {}", path.display()))?,
-        }
+        // ECS may run also if the gate is shut: the try that shut it may not have come further.
+        self.clients.disk().shut()?;
         self.clients.systemd().stop_ecs().await?;
         Ok(Outcome::GateShut)
     }
 
     /// ecs.service goes first, so that restart policies do not bring containers back; whether it
-    /// went or not, what is left is stopped, all at the same time.
-    async fn stop_leftovers(&self) -> Result<Outcome> {
-        let stopped_ecs = self.clients.systemd().stop_ecs().await;
-        let docker = self.clients.docker();
-        let before = docker.task_containers().await?;
-        let grace = self.container_stop;
-        let stops = before
-            .iter()
-            .map(|container| docker.stop(&container.id, grace));
-        let stopped = futures_util::future::join_all(stops).await;
-        let left = docker.task_containers().await?.len();
-        for error in stopped
+    /// went or not, what is left is stopped, all at the same time. Then ECS may report it.
+    async fn stop_leftovers(&self, grace: Duration) -> Result<Outcome> {
+        let systemd = self.clients.systemd();
+        let stopped_ecs = systemd.stop_ecs().await;
+        let before = self.clients.docker().task_containers().await?;
+        let left = self.stop_all(&before, grace).await?;
+        for error in [stopped_ecs, systemd.start_ecs().await]
             .into_iter()
-            .chain([stopped_ecs])
             .filter_map(Result::err)
         {
             sink::write(&Entry::CallFailed {
-                call: "stop a leftover",
+                call: "hold the ECS agent while leftovers stop",
                 error: told(error),
             });
         }
         Ok(Outcome::Leftovers {
-            stopped: before.len().saturating_sub(left),
+            stopped: before.len().saturating_sub(left.len()),
+            left: left.len(),
+        })
+    }
+
+    /// Only these tasks' containers; the ECS agent sees them end and reports the tasks stopped.
+    async fn stop_standalone(&self, tasks: &[String]) -> Result<Outcome> {
+        let mut before = self.clients.docker().task_containers().await?;
+        before.retain(|container| tasks.contains(&container.task));
+        let left = self.stop_all(&before, self.container_stop).await?;
+        let left = left.intersection(&before).count();
+        Ok(Outcome::StandaloneStopped {
+            stopped: before.len() - left,
             left,
         })
+    }
+
+    /// Stops these at the same time; what runs after that.
+    async fn stop_all(
+        &self,
+        containers: &BTreeSet<TaskContainer>,
+        grace: Duration,
+    ) -> Result<BTreeSet<TaskContainer>> {
+        let docker = self.clients.docker();
+        let stops = containers
+            .iter()
+            .map(|container| docker.stop(&container.id, grace));
+        let stopped = futures_util::future::join_all(stops).await;
+        for error in stopped.into_iter().filter_map(Result::err) {
+            sink::write(&Entry::CallFailed {
+                call: "stop a task's container",
+                error: told(error),
+            });
+        }
+        docker.task_containers().await
     }
 }
 
 /// The longest that `work` may take; the clients' own bounds are shorter, this one catches what
 /// they miss.
-pub(super) fn bound(work: &Work, settings: &Settings, container_stop: Duration) -> Duration {
+pub(super) fn bound(work: &Work, container_stop: Duration) -> Duration {
     const USUAL: Duration = Duration::from_secs(90);
     const PULLS: Duration = Duration::from_secs(1_800);
     const MARGIN: Duration = Duration::from_secs(30);
@@ -248,13 +302,18 @@ pub(super) fn bound(work: &Work, settings: &Settings, container_stop: Duration) 
     match work {
         Work::ConvergeSidecars(_) => PULLS,
         // Both lists of containers may take docker's whole time for one.
-        Work::StopLeftovers => container_stop + LISTS + MARGIN,
-        Work::StopSidecars => {
-            crate::sidecars::execute::stop_bound(&settings.sidecars) + LISTS + MARGIN
-        }
+        Work::StopLeftovers(grace) => *grace + LISTS + MARGIN,
+        Work::StopStandalone(_) => container_stop + LISTS + MARGIN,
+        Work::StopSidecars(within) => *within + LISTS + MARGIN,
         Work::Identify
         | Work::WriteEcsConfig
         | Work::ReadTarget
+        | Work::ReadSpot
+        | Work::ReadMaintenance
+        | Work::ReadTag
+        | Work::ClearCheckpoint
+        | Work::SetActive(_)
+        | Work::ReadGroups(_)
         | Work::Release
         | Work::ReadEcsAgent
         | Work::HealEcs
@@ -281,12 +340,12 @@ fn told(error: anyhow::Error) -> String {
     format!("{error:#}")
 }
 
-fn distinct_tasks(containers: &std::collections::BTreeSet<TaskContainer>) -> usize {
-    let tasks: std::collections::BTreeSet<&str> = containers
-        .iter()
-        .map(|container| container.task.as_str())
-        .collect();
-    tasks.len()
+fn by_task(containers: &BTreeSet<TaskContainer>) -> BTreeMap<String, usize> {
+    let mut tasks = BTreeMap::new();
+    for container in containers {
+        *tasks.entry(container.task.clone()).or_default() += 1;
+    }
+    tasks
 }
 
 /// ECS takes 1 to 128 of these characters in an attribute's value, no space at an end.

@@ -107,8 +107,11 @@ impl Schedule {
 const fn last_retry(job: Job) -> Duration {
     match job {
         Job::ReadEcsAgent | Job::CountTasks => LAST_LOCAL_RETRY,
-        Job::Identify | Job::ReadTarget => LAST_IMDS_RETRY,
+        Job::Identify | Job::ReadTarget | Job::ReadSpot => LAST_IMDS_RETRY,
         Job::WriteEcsConfig
+        | Job::ReadMaintenance
+        | Job::ReadTag
+        | Job::ClearCheckpoint
         | Job::ConvergeSidecars
         | Job::Release
         | Job::HealEcs
@@ -118,6 +121,9 @@ const fn last_retry(job: Job) -> Duration {
         | Job::CompleteLaunch
         | Job::AbandonLaunch
         | Job::SetDraining
+        | Job::SetActive
+        | Job::ReadGroups
+        | Job::StopStandalone
         | Job::ConfirmEmpty
         | Job::ShutGate
         | Job::StopLeftovers

@@ -7,7 +7,10 @@ use fleet_agent_config::Sidecar;
 use jiff::Timestamp;
 
 use super::plan::{Report, Scope, Step, plan, report};
-use crate::clients::docker::{Container, Docker};
+use crate::{
+    clients::docker::{Container, Docker},
+    moment::Moment,
+};
 
 /// What a container that no setting describes any more is given to end.
 const REMOVED_GRACE: Duration = Duration::from_secs(10);
@@ -71,20 +74,34 @@ async fn execute(docker: &impl Docker, desired: &[Sidecar], step: &Step) -> Resu
     }
 }
 
-/// Stops all of them, the last started first, so that those needed before tasks see everything end.
-/// Each gets its own stop time-out. Returns how many were stopped.
+/// Has them write out what they hold, all at once, and then stops them, the last started first, so
+/// that those needed before tasks see everything end. Each gets its own stop time-out; all of it
+/// takes no longer than `within`: what is short is the wait for what they write, then the stops.
+/// Returns how many were stopped.
 ///
 /// # Errors
 /// The first failure, once all have been tried.
-pub(crate) async fn stop_all(docker: &impl Docker, desired: &[Sidecar]) -> Result<usize> {
+pub(crate) async fn flush_and_stop(
+    docker: &impl Docker,
+    desired: &[Sidecar],
+    within: Duration,
+    now: impl Fn() -> Moment,
+) -> Result<usize> {
+    let end = now() + within;
     let mut running: Vec<Container> = docker.sidecars().await?;
-    running.retain(|container| container.running);
+    running.retain(|container| container.running || container.restarting);
     running.sort_by_key(|container| {
         std::cmp::Reverse(desired.iter().position(|s| s.name == container.sidecar))
     });
-    let mut failure = None;
+    let stops: Duration = running
+        .iter()
+        .map(|container| grace(desired, &container.sidecar))
+        .sum();
+    let mut failure = flush(docker, desired, &running, end.before(stops).since(now()))
+        .await
+        .err();
     for container in &running {
-        let grace = grace(desired, &container.sidecar);
+        let grace = grace(desired, &container.sidecar).min(end.since(now()));
         if let Err(error) = docker.stop(&container.id, grace).await {
             failure.get_or_insert(error);
         }
@@ -92,12 +109,27 @@ pub(crate) async fn stop_all(docker: &impl Docker, desired: &[Sidecar]) -> Resul
     failure.map_or(Ok(running.len()), Err)
 }
 
-/// The longest that [`stop_all`] can take of right.
-pub(crate) fn stop_bound(desired: &[Sidecar]) -> Duration {
-    desired
-        .iter()
-        .map(|sidecar| Duration::from_secs(sidecar.stop_timeout_seconds.into()))
-        .sum()
+/// The signal to each that has one, and at most its time for it to end by itself. A sidecar that goes
+/// on after it has written does not say when it has: it gets the whole of its time.
+async fn flush(
+    docker: &impl Docker,
+    desired: &[Sidecar],
+    running: &[Container],
+    limit: Duration,
+) -> Result<()> {
+    let flushes = running.iter().filter_map(|container| {
+        let sidecar = desired.iter().find(|s| s.name == container.sidecar)?;
+        Some((container, sidecar.flush.as_ref()?))
+    });
+    let flushed = flushes.map(async |(container, flush)| {
+        let own = Duration::from_secs(flush.timeout_seconds.into());
+        docker.signal(&container.id, &flush.signal).await?;
+        docker.ends_within(&container.id, own.min(limit)).await
+    });
+    for ended in futures_util::future::join_all(flushed).await {
+        ended?;
+    }
+    Ok(())
 }
 
 fn grace(desired: &[Sidecar], name: &str) -> Duration {

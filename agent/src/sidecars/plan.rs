@@ -152,6 +152,8 @@ pub(crate) fn spec(sidecar: &Sidecar) -> String {
         network,
         volumes,
         memory_mib,
+        // Says how it ends, not what it is.
+        flush: _,
         stop_timeout_seconds,
     } = sidecar;
     let text = format!(

@@ -21,6 +21,10 @@ impl Machine {
                 self.schedule.hurry_one(Job::ConvergeSidecars);
                 Ok(())
             }
+            Event::Order(order) => {
+                self.obey(order, now, actions);
+                Ok(())
+            }
             Event::Heartbeat(answer) => match &mut self.drain {
                 Some(drain) => {
                     if answer == HookAnswer::Taken && !drain.seen_open {
@@ -87,6 +91,13 @@ impl Machine {
             Job::SetDraining if self.phase == Phase::Abandoning => self.abandon.drained = true,
             Job::StopLeftovers => self.abandon.stopped |= self.phase == Phase::Abandoning,
             Job::WriteEcsConfig
+            | Job::ReadSpot
+            | Job::ReadMaintenance
+            | Job::ReadTag
+            | Job::ClearCheckpoint
+            | Job::SetActive
+            | Job::ReadGroups
+            | Job::StopStandalone
             | Job::Release
             | Job::HealEcs
             | Job::Describe
@@ -106,7 +117,12 @@ impl Machine {
 
     /// An ECS agent that does not answer yet is what starting looks like.
     pub(super) fn is_told(&self, job: Job) -> bool {
-        job != Job::ReadEcsAgent || self.phase == Phase::InService
+        match job {
+            Job::ReadEcsAgent => self.phase == Phase::InService,
+            // Given up, so that nothing is started while all is stopped.
+            Job::ConvergeSidecars => self.phase < Phase::Flushing,
+            _ => true,
+        }
     }
 
     pub(super) fn learn(
@@ -119,6 +135,7 @@ impl Machine {
         match outcome {
             Outcome::Identified {
                 identity,
+                boot,
                 released,
                 saved,
             } => {
@@ -129,8 +146,9 @@ impl Machine {
                 }));
                 self.world.released |= released;
                 self.world.identity = Some(identity);
+                self.world.boot = boot;
                 if let Some(saved) = saved {
-                    self.restore(saved);
+                    self.restore(saved, actions);
                 }
             }
             Outcome::EcsConfig(written) => {
@@ -145,6 +163,10 @@ impl Machine {
                 self.world.conditions.imds.observe(true, now);
                 self.aim(target, now, actions);
             }
+            Outcome::Spot(news) => self.learn_spot(news, now, actions),
+            Outcome::Maintenance(scheduled) => self.learn_maintenance(scheduled, now, actions),
+            Outcome::Tag(value) => self.learn_tag(value, now, actions),
+            Outcome::CheckpointCleared => self.world.checkpoint_cleared = true,
             Outcome::Sidecars(round) => self.learn_sidecars(round, now, actions),
             Outcome::Released { now: opened } => {
                 self.world.released = true;
@@ -167,10 +189,36 @@ impl Machine {
                 actions.push(Action::Record(Entry::EcsStarted { why }));
             }
             Outcome::Healed(Healed::Left(unit)) => self.world.unit = Some(unit),
-            Outcome::Described(registration) => self.world.registration = Some(registration),
+            Outcome::Described(registration) => {
+                if let Some(drain) = &mut self.drain
+                    && !drain.set
+                    && drain.was_active.is_none()
+                {
+                    drain.was_active = Some(registration.is_active());
+                    // Kept before DRAINING is set: a restart in between must not leave a node that
+                    // nobody sets back.
+                    self.world.ours |= registration.is_active();
+                }
+                self.world.registration = Some(registration);
+            }
             Outcome::Published(attributes) => self.world.published = Some((attributes, now)),
             Outcome::Hook(answer) => self.learn_hook(job, answer, now, actions),
             Outcome::Draining(set) => self.learn_draining(set, actions),
+            Outcome::Active(known) => {
+                self.world.ours = false;
+                self.world.registration = None;
+                if known {
+                    actions.push(Action::Record(Entry::Activated));
+                }
+            }
+            Outcome::Groups(groups) => {
+                if let Some(drain) = &mut self.drain {
+                    drain.groups.extend(groups);
+                }
+            }
+            Outcome::StandaloneStopped { stopped, left } => {
+                actions.push(Action::Record(Entry::StandaloneStopped { stopped, left }));
+            }
             Outcome::Tasks(tasks) => self.learn_tasks(tasks, now, actions),
             Outcome::Confirmed(tasks) => {
                 // One that was asked before DRAINING says nothing of what was placed since.
@@ -207,40 +255,47 @@ impl Machine {
         }
     }
 
-    pub(super) fn restore(&mut self, saved: Saved) {
+    pub(super) fn restore(&mut self, saved: Saved, actions: &mut Vec<Action>) {
         self.world.container_instance = saved.container_instance.clone();
-        self.launch.began = saved.launch_began;
-        self.launch.seen_open = saved.launch_seen_open;
-        self.launch.answered = saved.launch_answered;
-        self.drain = saved.drain.map(|drain| Drain {
-            resume: drain.phase,
-            set: drain.set,
-            seen_open: drain.seen_open,
-            ..Drain::new(drain.cause, drain.began)
-        });
-        self.saved = Some(saved);
-    }
-
-    pub(super) fn aim(&mut self, target: Target, now: Moment, actions: &mut Vec<Action>) {
-        match target {
-            Target::InService => {
-                self.launch.began.get_or_insert(now);
+        self.world.ours = saved.ours;
+        let launch = &mut self.launch;
+        launch.began = saved.launch.began;
+        launch.warm = saved.launch.warm;
+        launch.seen_open = saved.launch.seen_open;
+        launch.answered = saved.launch.answered;
+        let wished = self.drain.take();
+        self.drain = saved.drain.clone().map(|drain| {
+            let causes = drain.causes.into_iter();
+            Drain {
+                causes: causes.map(|cause| (cause.id.clone(), cause)).collect(),
+                resume: drain.phase,
+                set: drain.set,
+                seen_open: drain.seen_open,
+                answered: drain.answered,
+                ..Drain::new(drain.began)
             }
-            Target::Terminated => self.begin_drain(now, actions),
-            // In a warm pool: the launch into service is still to come.
-            Target::Other(_) | Target::NoGroup => {}
+        });
+        // Somebody may have been quicker than IMDS.
+        if let Some(wished) = wished {
+            let began = wished.began;
+            let drain = self.drain.get_or_insert_with(|| Drain::new(began));
+            drain.causes.extend(wished.causes);
         }
-        self.world.target = Some(target);
-    }
-
-    pub(super) fn begin_drain(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        if self.drain.is_none() {
-            let cause = Cause::AutoScaling;
-            actions.push(Action::Record(Entry::Noticed {
-                cause: cause.text(),
-            }));
-            self.drain = Some(Drain::new(cause, now));
-        }
+        let this_boot = shutdown_id(&self.world.boot);
+        // The shutdown is over, and so is the interruption of an instance that was only stopped.
+        let is_new_boot = saved.boot != self.world.boot;
+        let is_over = |cause: &Cause| match cause.kind {
+            Kind::Shutdown => cause.id != this_boot,
+            Kind::Spot(_) => is_new_boot,
+            Kind::AutoScaling
+            | Kind::Rebalance
+            | Kind::Maintenance
+            | Kind::Impaired
+            | Kind::Operator
+            | Kind::Tag => false,
+        };
+        self.saved = Some(saved);
+        self.withdraw(is_over, actions);
     }
 
     pub(super) fn learn_sidecars(&mut self, round: Round, now: Moment, actions: &mut Vec<Action>) {
@@ -263,9 +318,11 @@ impl Machine {
     ) {
         self.world.registration = None;
         self.world.published = None;
+        self.world.ours = false;
         if let Some(drain) = &mut self.drain {
             drain.set = false;
             drain.gone = false;
+            drain.was_active = None;
         }
         self.world.container_instance = container_instance;
         actions.extend(self.world.container_instance.clone().map(|arn| {
@@ -298,7 +355,11 @@ impl Machine {
                 let hook = self.policy.launch_hook.clone();
                 if taken {
                     launch.answered = true;
-                    actions.push(Action::Record(Entry::LaunchCompleted { hook }));
+                    actions.push(Action::Record(if launch.warm {
+                        Entry::WarmReady { hook }
+                    } else {
+                        Entry::LaunchCompleted { hook }
+                    }));
                 } else if launch.seen_open || now.since(since) >= OPENS_WITHIN {
                     launch.answered = true;
                     actions.push(Action::Record(Entry::LaunchClosed { hook }));
@@ -306,19 +367,20 @@ impl Machine {
             }
             Job::ProbeDrain => {
                 if taken {
-                    self.begin_drain(now, actions);
+                    self.add_cause(Cause::auto_scaling(now), now, actions);
                 }
             }
             Job::CompleteDrain => {
+                let bounds = self.bounds();
                 let Some(drain) = &mut self.drain else { return };
                 // Behind a load balancer the action opens only when the targets have left it, minutes
                 // after IMDS named the target.
-                let end = drain.cause.deadline(drain.began, &self.policy);
+                let is_over = bounds.is_none_or(|bounds| bounds.end <= now);
                 let hook = self.policy.drain_hook.clone();
                 if taken {
                     drain.answered = true;
                     actions.push(Action::Record(Entry::DrainCompleted { hook }));
-                } else if drain.seen_open || end <= now {
+                } else if drain.seen_open || is_over {
                     drain.answered = true;
                     actions.push(Action::Record(Entry::DrainClosed { hook }));
                 } else {
@@ -328,12 +390,19 @@ impl Machine {
             Job::Identify
             | Job::WriteEcsConfig
             | Job::ReadTarget
+            | Job::ReadSpot
+            | Job::ReadMaintenance
+            | Job::ReadTag
             | Job::ConvergeSidecars
+            | Job::ClearCheckpoint
             | Job::Release
             | Job::ReadEcsAgent
             | Job::HealEcs
             | Job::Describe
             | Job::Publish
+            | Job::SetActive
+            | Job::ReadGroups
+            | Job::StopStandalone
             | Job::SetDraining
             | Job::CountTasks
             | Job::ConfirmEmpty
@@ -355,11 +424,9 @@ impl Machine {
             match set {
                 SetDraining::Set { tasks } => {
                     drain.set = true;
+                    drain.moved = self.now;
                     drain.told = usize::try_from(tasks).ok();
-                    // Until now tasks could still be placed: what was seen before proves nothing.
-                    drain.empty_in_a_row = 0;
-                    drain.confirmed = None;
-                    drain.agreed = 0;
+                    drain.forget_seen();
                 }
                 SetDraining::Gone => {
                     drain.set = true;
@@ -367,44 +434,6 @@ impl Machine {
                 }
                 SetDraining::NotYet(why) => drain.refused = Some(why),
             }
-        }
-    }
-
-    pub(super) fn learn_tasks(&mut self, tasks: Tasks, now: Moment, actions: &mut Vec<Action>) {
-        let conditions = &mut self.world.conditions;
-        conditions.ecs.observe(tasks.by_agent.is_ok(), now);
-        conditions.docker.observe(tasks.by_docker.is_ok(), now);
-        let local = self.local(&tasks, now);
-        self.world.tasks = Some(tasks);
-        let Some(drain) = &mut self.drain else { return };
-        match local {
-            Local::Empty => drain.empty_in_a_row = drain.empty_in_a_row.saturating_add(1),
-            Local::Left(tasks) => {
-                drain.empty_in_a_row = 0;
-                drain.confirmed = None;
-                drain.disagreed = 0;
-                drain.agreed = 0;
-                if drain.set && drain.told.replace(tasks) != Some(tasks) {
-                    actions.push(Action::Record(Entry::TasksLeft { tasks }));
-                }
-            }
-            Local::Unknown => drain.empty_in_a_row = 0,
-        }
-    }
-
-    /// Both sides must agree; one that has been silent for long is passed over.
-    pub(super) fn local(&self, tasks: &Tasks, now: Moment) -> Local {
-        let conditions = &self.world.conditions;
-        let left = match (&tasks.by_agent, &tasks.by_docker) {
-            (Ok(by_agent), Ok(by_docker)) => *by_agent.max(by_docker),
-            (Err(_), Ok(left)) if conditions.ecs.is_faulty_for(SILENCE, now) => *left,
-            (Ok(left), Err(_)) if conditions.docker.is_faulty_for(SILENCE, now) => *left,
-            (Ok(_) | Err(_), Err(_)) | (Err(_), Ok(_)) => return Local::Unknown,
-        };
-        if left == 0 {
-            Local::Empty
-        } else {
-            Local::Left(left)
         }
     }
 
@@ -438,6 +467,13 @@ fn belongs(job: Job, outcome: &Outcome) -> bool {
         Outcome::Identified { .. } => job == Job::Identify,
         Outcome::EcsConfig(_) => job == Job::WriteEcsConfig,
         Outcome::Target(_) => job == Job::ReadTarget,
+        Outcome::Spot(_) => job == Job::ReadSpot,
+        Outcome::Maintenance(_) => job == Job::ReadMaintenance,
+        Outcome::Tag(_) => job == Job::ReadTag,
+        Outcome::CheckpointCleared => job == Job::ClearCheckpoint,
+        Outcome::Active(_) => job == Job::SetActive,
+        Outcome::Groups(_) => job == Job::ReadGroups,
+        Outcome::StandaloneStopped { .. } => job == Job::StopStandalone,
         Outcome::Sidecars(_) => job == Job::ConvergeSidecars,
         Outcome::Released { .. } => job == Job::Release,
         Outcome::EcsAgent(_) => job == Job::ReadEcsAgent,

@@ -13,11 +13,22 @@ pub(crate) struct View<'a> {
     pub(crate) container_instance: Option<&'a str>,
     pub(crate) registration: Option<&'a Registration>,
     pub(crate) ecs_answers: bool,
-    pub(crate) tasks: Option<usize>,
+    pub(crate) tasks: Option<&'a Tasks>,
     pub(crate) sidecars: &'a [Report],
     pub(crate) health: Health,
     pub(crate) health_since: Moment,
-    pub(crate) drain: Option<(Cause, Moment, Moment)>,
+    pub(crate) leaving: Option<Leaving<'a>>,
+}
+
+/// A drain as people see it.
+#[derive(Debug, Clone)]
+pub(crate) struct Leaving<'a> {
+    /// The one whose end comes first, first.
+    pub(crate) causes: Vec<&'a Cause>,
+    pub(crate) began: Moment,
+    pub(crate) bounds: Bounds,
+    /// Task to group, as far as it is known.
+    pub(crate) groups: &'a BTreeMap<String, String>,
 }
 
 impl Machine {
@@ -39,19 +50,30 @@ impl Machine {
             container_instance: self.world.container_instance.as_deref(),
             registration: self.world.registration.as_ref(),
             ecs_answers: self.world.conditions.ecs.is_well(),
-            tasks: self.world.tasks.as_ref().and_then(known_tasks),
+            tasks: self.world.tasks.as_ref(),
             sidecars: self.world.sidecars.as_deref().unwrap_or_default(),
             health: self.health,
             health_since: self.health_since,
-            drain: self.drain.as_ref().map(|drain| {
-                let deadline = drain.cause.deadline(drain.began, &self.policy);
-                (drain.cause, drain.began, deadline)
-            }),
+            leaving: self
+                .drain
+                .as_ref()
+                .zip(self.bounds())
+                .map(|(drain, bounds)| {
+                    let mut causes: Vec<&Cause> = self.causes().collect();
+                    causes.sort_by_key(|cause| cause.bounds(&self.policy.spans).end);
+                    Leaving {
+                        causes,
+                        began: drain.began,
+                        bounds,
+                        groups: &drain.groups,
+                    }
+                }),
         }
     }
 
     /// Tells the journal about waits that last.
     pub(super) fn tell_waiting(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        self.tell_stall(now, actions);
         let waiting = self.waits_on();
         if !waiting.is_like(&self.waiting) {
             self.waiting_since = now;
@@ -86,9 +108,14 @@ impl Machine {
             Phase::Gated => Waiting::Release,
             Phase::Launching => self.waits_on_proof(),
             Phase::Abandoning => Waiting::Termination,
+            Phase::InService if self.world.ours => Waiting::Active,
             Phase::InService | Phase::Done => Waiting::Nothing,
             Phase::Draining => self.waits_on_tasks(),
             Phase::Stopping => Waiting::Leftovers,
+            Phase::Drained => {
+                let cause = self.ruling().map(ToString::to_string);
+                Waiting::Withdrawal(cause.unwrap_or_default())
+            }
             Phase::Flushing => Waiting::SidecarsStopping,
             Phase::Completing => Waiting::DrainHook(self.policy.drain_hook.clone()),
         }
@@ -145,6 +172,7 @@ impl Machine {
                     by_docker: Err(_), ..
                 }),
             ) => Waiting::Docker,
+            _ if self.is_stalled(self.now) => Waiting::Stalled(self.what_stalls()),
             (_, tasks) => Waiting::Tasks(tasks.and_then(known_tasks)),
         }
     }

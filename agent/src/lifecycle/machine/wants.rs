@@ -10,11 +10,7 @@ impl Machine {
     /// Everything wanted in this phase, whether or not it is under way already.
     pub(super) fn wanted(&self, now: Moment) -> Vec<Work> {
         let mut wanted = Vec::new();
-        if self.world.identity.is_none() {
-            wanted.push(Work::Identify);
-        } else if !self.phase.is_leaving() {
-            wanted.push(Work::ReadTarget);
-        }
+        wanted.extend(self.watching());
         match self.phase {
             Phase::Starting => {
                 if !self.world.ecs_config {
@@ -26,6 +22,7 @@ impl Machine {
             Phase::Gated => {
                 wanted.push(Work::ConvergeSidecars(Scope::BeforeTasks));
                 wanted.extend(self.open_launch());
+                wanted.extend(self.warming());
                 if self.may_release() {
                     wanted.push(Work::Release);
                 }
@@ -38,6 +35,7 @@ impl Machine {
                 ]);
                 wanted.extend(self.heal());
                 wanted.extend(self.open_launch());
+                wanted.extend(self.activate());
                 wanted.extend(self.describe());
                 wanted.extend(self.publish(now));
                 if self.is_proven() {
@@ -52,44 +50,137 @@ impl Machine {
                     Work::CountTasks,
                 ]);
                 wanted.extend(self.heal());
+                wanted.extend(self.activate());
                 wanted.extend(self.publish(now));
                 if self.world.conditions.imds.is_faulty_for(PROBE, now) {
                     wanted.push(Work::ProbeDrain);
                 }
             }
             Phase::Draining => wanted.extend(self.draining(now)),
-            Phase::Stopping => wanted.push(Work::StopLeftovers),
-            Phase::Flushing => wanted.push(Work::StopSidecars),
+            Phase::Stopping => wanted.push(self.stop_leftovers(now)),
+            Phase::Drained => wanted.extend(self.drained(now)),
+            Phase::Flushing => wanted.push(self.stop_sidecars(now)),
             Phase::Completing => wanted.push(Work::CompleteDrain),
             Phase::Done => {}
         }
         wanted
     }
 
+    /// What may tell of a cause, for as long as it can change anything.
+    fn watching(&self) -> Vec<Work> {
+        let Some(identity) = &self.world.identity else {
+            return vec![Work::Identify];
+        };
+        let mut wanted = Vec::new();
+        if !self.is_terminated() {
+            wanted.push(Work::ReadTarget);
+        }
+        if self.phase < Phase::Flushing {
+            wanted.push(Work::ReadTag);
+            if self.policy.drain.maintenance == Reaction::Drain {
+                wanted.push(Work::ReadMaintenance);
+            }
+        }
+        if identity.spot && self.phase != Phase::Completing {
+            wanted.push(Work::ReadSpot);
+        }
+        wanted
+    }
+
+    /// A node in a warm pool is made ready and then waits, for hours if need be.
+    fn warming(&self) -> Option<Work> {
+        let is_warm = matches!(self.world.target, Some(Target::Warmed(_)));
+        if !is_warm || !self.launch.warm || self.launch.answered {
+            return None;
+        }
+        if !self.are_sidecars_up(Scope::BeforeTasks) {
+            return None;
+        }
+        let is_clear = self.world.checkpoint_cleared || self.world.container_instance.is_some();
+        Some(if is_clear {
+            Work::CompleteLaunch
+        } else {
+            Work::ClearCheckpoint
+        })
+    }
+
+    /// Only what we set to DRAINING is ours to set back, and only once nothing asks for it.
+    fn activate(&self) -> Option<Work> {
+        let arn = self.world.container_instance.clone()?;
+        (self.world.ours && self.drain.is_none()).then_some(Work::SetActive(arn))
+    }
+
+    fn stop_leftovers(&self, now: Moment) -> Work {
+        let left = self.bounds().map(|bounds| bounds.leftovers.since(now));
+        let grace = self.policy.spans.container_stop;
+        Work::StopLeftovers(left.map_or(grace, |left| left.min(grace)))
+    }
+
+    fn stop_sidecars(&self, now: Moment) -> Work {
+        // Once its own time is over there is none to save; but what hangs must not take more.
+        let left = self.bounds().map(|bounds| bounds.sidecars.since(now));
+        let full = self.policy.spans.sidecars;
+        Work::StopSidecars(left.map_or(full, |left| left.min(full)))
+    }
+
+    fn drained(&self, now: Moment) -> Vec<Work> {
+        let mut wanted = vec![Work::CountTasks, Work::ConvergeSidecars(Scope::All)];
+        if self.world.released {
+            wanted.extend(self.heal());
+        }
+        wanted.extend(self.publish(now));
+        wanted
+    }
+
+    /// Whether the container instance was ACTIVE decides whether it is ours to set back. Asked only
+    /// where that may come, and never for long.
+    fn asks_status(&self, drain: &Drain, now: Moment) -> bool {
+        let can_return = self.causes().all(|cause| cause.kind.can_return());
+        if self.world.ours || drain.was_active.is_some() || !can_return {
+            return false;
+        }
+        let is_hard = self.causes().any(|cause| cause.kind.is_hard());
+        let has_failed = self.schedule.error(Job::Describe).is_some();
+        !(is_hard && has_failed) && now.since(drain.began) < ASKS_FOR
+    }
+
     pub(super) fn abandoning(&self) -> Option<Work> {
         match &self.world.container_instance {
             Some(arn) if !self.abandon.drained => Some(Work::SetDraining(arn.clone())),
-            Some(_) if !self.abandon.stopped => Some(Work::StopLeftovers),
+            Some(_) if !self.abandon.stopped => {
+                Some(Work::StopLeftovers(self.policy.spans.container_stop))
+            }
             Some(_) | None => (!self.launch.answered).then_some(Work::AbandonLaunch),
         }
     }
 
     pub(super) fn draining(&self, now: Moment) -> Vec<Work> {
         let mut wanted = vec![Work::CountTasks];
-        let drain = self.drain.as_ref();
+        let Some(drain) = &self.drain else {
+            return wanted;
+        };
         let Some(arn) = &self.world.container_instance else {
             if self.world.released {
                 wanted.push(Work::ReadEcsAgent);
             }
-            if self.has_never_joined(now) {
+            if self.after_tasks() == Phase::Flushing && self.has_never_joined(now) {
                 wanted.push(Work::ShutGate);
             }
             return wanted;
         };
-        if drain.is_some_and(|drain| !drain.set) {
-            wanted.push(Work::SetDraining(arn.clone()));
-        } else {
+        if drain.set {
             wanted.extend(self.publish(now));
+        } else if self.asks_status(drain, now) {
+            wanted.push(Work::Describe(arn.clone()));
+        } else {
+            wanted.push(Work::SetDraining(arn.clone()));
+        }
+        if self.needs_groups(now) {
+            wanted.push(Work::ReadGroups(arn.clone()));
+        }
+        let standalone = self.standalone_due(now);
+        if !standalone.is_empty() {
+            wanted.push(Work::StopStandalone(standalone));
         }
         // After a reboot in the middle of a drain, only the ECS agent can report the tasks stopped.
         if self.world.released {
@@ -97,9 +188,8 @@ impl Machine {
         } else {
             wanted.push(Work::Release);
         }
-        let is_silent = self.is_node_silent(now);
-        let is_empty_here = |drain: &Drain| is_silent || drain.empty_in_a_row >= AGREE;
-        if drain.is_some_and(|drain| drain.set && !drain.gone && is_empty_here(drain)) {
+        let is_empty_here = self.is_node_silent(now) || drain.empty_in_a_row >= AGREE;
+        if drain.set && !drain.gone && is_empty_here {
             wanted.push(Work::ConfirmEmpty(arn.clone()));
         }
         wanted
@@ -130,10 +220,7 @@ impl Machine {
         let attributes = Attributes {
             health: self.health,
             since: self.health_since,
-            intent: self
-                .drain
-                .as_ref()
-                .map_or("serve", |drain| drain.cause.intent()),
+            intent: self.intent(),
         };
         let is_fresh = self
             .world
@@ -143,6 +230,12 @@ impl Machine {
                 *published == attributes && now.since(*at) < jitter(REFRESH, self.policy.seed)
             });
         (!is_fresh).then_some(Work::Publish(arn, attributes))
+    }
+
+    /// `leave` says more than `drain`.
+    fn intent(&self) -> &'static str {
+        let intents = self.causes().map(|cause| cause.kind.intent());
+        intents.max().unwrap_or("serve")
     }
 
     pub(super) fn is_proven(&self) -> bool {
@@ -162,6 +255,7 @@ impl Machine {
             | Phase::InService
             | Phase::Draining
             | Phase::Stopping
+            | Phase::Drained
             | Phase::Flushing
             | Phase::Completing
             | Phase::Done => Scope::All,
@@ -191,7 +285,12 @@ impl Machine {
     pub(super) fn cadence(&self, job: Job) -> Duration {
         let brisk = matches!(self.phase, Phase::Launching | Phase::Draining);
         match job {
-            Job::ReadTarget | Job::HealEcs | Job::SetDraining => seconds(2),
+            Job::ReadTarget | Job::HealEcs | Job::SetDraining | Job::StopStandalone => seconds(2),
+            // drain-rules of the poll: IMDS has a budget of packets that it shares with DNS.
+            Job::ReadSpot => seconds(5),
+            Job::ReadTag => seconds(10),
+            Job::ReadMaintenance => seconds(60),
+            Job::ReadGroups => seconds(30),
             Job::ConfirmEmpty => self.again(self.drain.as_ref().map_or(0, |drain| drain.disagreed)),
             Job::CompleteDrain => self.again(self.drain.as_ref().map_or(0, |drain| drain.not_open)),
             Job::ConvergeSidecars if self.are_sidecars_up(self.scope()) => seconds(30),
@@ -205,6 +304,8 @@ impl Machine {
             Job::ProbeDrain => jitter(PROBE, self.policy.seed),
             Job::Identify
             | Job::WriteEcsConfig
+            | Job::ClearCheckpoint
+            | Job::SetActive
             | Job::Release
             | Job::Describe
             | Job::Publish

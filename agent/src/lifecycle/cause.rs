@@ -1,0 +1,345 @@
+//! Why a node has to go. Causes are a set: each has an id that stays the same over polls and
+//! restarts, so that none is met twice, and an end; the nearest one rules.
+
+use std::{fmt, time::Duration};
+
+use crate::{
+    clients::imds::{Maintenance, SpotAction, SpotNotice},
+    moment::Moment,
+};
+
+/// Left of a spot notice, or of a shutdown, once all is done: EC2's clock need not be ours.
+const SPARE: Duration = Duration::from_secs(12);
+/// What answering the hook and the last records take.
+const ANSWER: Duration = Duration::from_secs(15);
+/// Of a spot notice, sidecars get at least this much.
+const SIDECARS_OF_SPOT: Duration = Duration::from_secs(15);
+/// On top of a container's stop time-out: for Docker to kill it and to say so.
+const KILL: Duration = Duration::from_secs(2);
+/// What systemd leaves to `fleet-drain.service` is 120 s (its TimeoutStopSec).
+pub(crate) const SHUTDOWN: Duration = Duration::from_secs(115);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// Auto Scaling terminates the instance: scale-in, instance refresh, maximum lifetime, health
+    /// replacement, rebalancing, a user's wish.
+    AutoScaling,
+    /// EC2 takes the instance back.
+    Spot(SpotAction),
+    /// EC2 expects to take it back.
+    Rebalance,
+    /// EC2 is going to reboot, stop or retire it.
+    Maintenance,
+    /// It has been impaired for long.
+    Impaired,
+    /// `fleet-agent drain` on the node.
+    Operator,
+    /// The tag `fleet:drain`.
+    Tag,
+    /// The machine is shutting down.
+    Shutdown,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::AutoScaling,
+        Self::Spot(SpotAction::Terminate),
+        Self::Spot(SpotAction::Stop),
+        Self::Spot(SpotAction::Hibernate),
+        Self::Rebalance,
+        Self::Maintenance,
+        Self::Impaired,
+        Self::Operator,
+        Self::Tag,
+        Self::Shutdown,
+    ];
+
+    /// Stable: stands in the state file and in the journal.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::AutoScaling => "auto-scaling",
+            Self::Spot(SpotAction::Terminate) => "spot-terminate",
+            Self::Spot(SpotAction::Stop) => "spot-stop",
+            Self::Spot(SpotAction::Hibernate) => "spot-hibernate",
+            Self::Rebalance => "rebalance",
+            Self::Maintenance => "maintenance",
+            Self::Impaired => "impaired",
+            Self::Operator => "operator",
+            Self::Tag => "tag",
+            Self::Shutdown => "shutdown",
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// The machine itself goes, not only its tasks: sidecars stop too.
+    pub(crate) const fn is_final(self) -> bool {
+        matches!(self, Self::AutoScaling | Self::Spot(_) | Self::Shutdown)
+    }
+
+    /// Its end is not ours to move, and comes within minutes.
+    pub(crate) const fn is_hard(self) -> bool {
+        matches!(self, Self::Spot(_) | Self::Shutdown)
+    }
+
+    /// The node may serve again one day.
+    pub(crate) const fn can_return(self) -> bool {
+        !matches!(self, Self::AutoScaling | Self::Spot(SpotAction::Terminate))
+    }
+
+    /// `fleet.intent`.
+    pub(crate) const fn intent(self) -> &'static str {
+        if self.is_final() { "leave" } else { "drain" }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Cause {
+    /// Stable over polls and restarts; never made of the time it was seen at.
+    pub(crate) id: String,
+    pub(crate) kind: Kind,
+    /// For people; may be empty.
+    pub(crate) detail: String,
+    /// When it was first seen.
+    pub(crate) began: Moment,
+    /// When it happens, whatever we do; none for one that waits for us.
+    pub(crate) end: Option<Moment>,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            Kind::AutoScaling => "Auto Scaling terminates this instance",
+            Kind::Spot(SpotAction::Terminate) => "spot interruption: EC2 terminates this instance",
+            Kind::Spot(SpotAction::Stop) => "spot interruption: EC2 stops this instance",
+            Kind::Spot(SpotAction::Hibernate) => "spot interruption: EC2 hibernates this instance",
+            Kind::Rebalance => "EC2 recommends to rebalance",
+            Kind::Maintenance => "scheduled maintenance",
+            Kind::Impaired => "this node is impaired",
+            Kind::Operator | Kind::Tag => "an operator's wish",
+            Kind::Shutdown => "the machine shuts down",
+        })?;
+        if self.detail.is_empty() {
+            Ok(())
+        } else {
+            write!(f, ": {}", self.detail)
+        }
+    }
+}
+
+impl Cause {
+    /// An instance is terminated once.
+    pub(crate) fn auto_scaling(now: Moment) -> Self {
+        Self::new("auto-scaling-termination".into(), Kind::AutoScaling, now)
+    }
+
+    pub(crate) fn spot(notice: &SpotNotice, at: Moment, now: Moment) -> Self {
+        let kind = Kind::Spot(notice.action);
+        Self {
+            end: Some(at),
+            ..Self::new(format!("{}-{}", kind.as_str(), notice.time), kind, now)
+        }
+    }
+
+    pub(crate) fn rebalance(notice_time: &str, now: Moment) -> Self {
+        Self::new(format!("rebalance-{notice_time}"), Kind::Rebalance, now)
+    }
+
+    pub(crate) fn maintenance(event: &Maintenance, starts: Moment, now: Moment) -> Self {
+        Self {
+            detail: event.code.clone(),
+            end: Some(starts),
+            ..Self::new(format!("maintenance-{}", event.id), Kind::Maintenance, now)
+        }
+    }
+
+    pub(crate) fn impaired(reason: &str, now: Moment) -> Self {
+        Self {
+            detail: reason.to_owned(),
+            ..Self::new("impaired".into(), Kind::Impaired, now)
+        }
+    }
+
+    /// `request` is unlike any before.
+    pub(crate) fn operator(request: &str, reason: &str, now: Moment) -> Self {
+        Self {
+            detail: reason.to_owned(),
+            ..Self::new(format!("operator-{request}"), Kind::Operator, now)
+        }
+    }
+
+    /// The tag's value is `ID REASON`; one without a reason is its own id.
+    pub(crate) fn tag(value: &str, now: Moment) -> Self {
+        let (id, reason) = value.trim().split_once(' ').unwrap_or((value.trim(), ""));
+        Self {
+            detail: reason.trim().to_owned(),
+            ..Self::new(format!("tag-{id}"), Kind::Tag, now)
+        }
+    }
+
+    pub(crate) fn shutdown(boot: &str, now: Moment) -> Self {
+        Self {
+            end: Some(now + SHUTDOWN),
+            ..Self::new(shutdown_id(boot), Kind::Shutdown, now)
+        }
+    }
+
+    fn new(id: String, kind: Kind, began: Moment) -> Self {
+        Self {
+            id,
+            kind,
+            detail: String::new(),
+            began,
+            end: None,
+        }
+    }
+}
+
+/// A shutdown is of one boot: the next one knows by it that it is over.
+pub(crate) fn shutdown_id(boot: &str) -> String {
+    format!("shutdown-{boot}")
+}
+
+/// When the parts of a drain must be over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// Tasks have left by themselves; from here on they are stopped.
+    pub(crate) tasks: Moment,
+    /// Nothing of theirs runs any more.
+    pub(crate) leftovers: Moment,
+    /// Sidecars have flushed and stopped.
+    pub(crate) sidecars: Moment,
+    /// All of it.
+    pub(crate) end: Moment,
+}
+
+/// What the bounds of a drain are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spans {
+    /// From a cause to the end.
+    pub(crate) drain: Duration,
+    /// What ECS gives a task's container to end.
+    pub(crate) container_stop: Duration,
+    /// What all sidecars may take to flush and stop.
+    pub(crate) sidecars: Duration,
+}
+
+impl Cause {
+    /// The last part is kept for what must come last: sidecars before the answer, leftovers before
+    /// sidecars. Of a drain that is short by the group's own choice no more than half is kept.
+    pub(crate) fn bounds(&self, spans: &Spans) -> Bounds {
+        let own = self.began + spans.drain;
+        let end = self.end.map_or(own, |end| end.min(own));
+        let total = end.since(self.began);
+        let hard = self.kind.is_hard();
+        let (last, sidecars) = if hard {
+            (SPARE, spans.sidecars.max(SIDECARS_OF_SPOT))
+        } else {
+            (ANSWER, spans.sidecars)
+        };
+        let share = if hard { total } else { total / 2 };
+        let last = last.min(share / 2);
+        let sidecars = sidecars.min(share - last);
+        let stop = (spans.container_stop + KILL).min(share - last - sidecars);
+        let sidecars_end = end.before(last);
+        let leftovers = sidecars_end.before(sidecars);
+        Bounds {
+            tasks: leftovers.before(stop),
+            leftovers,
+            sidecars: sidecars_end,
+            end,
+        }
+    }
+}
+
+impl Bounds {
+    /// The nearer of both, part by part.
+    pub(crate) fn nearest(self, other: Self) -> Self {
+        Self {
+            tasks: self.tasks.min(other.tasks),
+            leftovers: self.leftovers.min(other.leftovers),
+            sidecars: self.sidecars.min(other.sidecars),
+            end: self.end.min(other.end),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn spans(drain: u64, sidecars: u64) -> Spans {
+        Spans {
+            drain: seconds(drain),
+            container_stop: seconds(30),
+            sidecars: seconds(sidecars),
+        }
+    }
+
+    fn notice(at: Moment, now: Moment) -> Cause {
+        let notice = SpotNotice {
+            action: SpotAction::Terminate,
+            time: jiff::Timestamp::UNIX_EPOCH,
+        };
+        Cause::spot(&notice, at, now)
+    }
+
+    /// Seconds from the cause to each bound.
+    fn parts(cause: &Cause, spans: &Spans) -> [u64; 4] {
+        let bounds = cause.bounds(spans);
+        [bounds.tasks, bounds.leftovers, bounds.sidecars, bounds.end]
+            .map(|at| at.since(cause.began).as_secs())
+    }
+
+    #[test]
+    fn room_is_kept_for_what_comes_last() {
+        let now = Moment::from_millis(1_000_000);
+        let scaling = Cause::auto_scaling(now);
+        assert_eq!(
+            parts(&scaling, &spans(1_800, 30)),
+            [1_723, 1_755, 1_785, 1_800]
+        );
+        assert_eq!(
+            parts(&scaling, &spans(40, 30)),
+            [20, 20, 30, 40],
+            "half of it"
+        );
+        let spot = notice(now + seconds(115), now);
+        assert_eq!(parts(&spot, &spans(1_800, 0)), [56, 88, 103, 115]);
+        assert_eq!(parts(&spot, &spans(1_800, 60)), [11, 43, 103, 115]);
+        let late = notice(now + seconds(20), now);
+        assert_eq!(parts(&late, &spans(1_800, 15)), [0, 0, 10, 20]);
+    }
+
+    #[test]
+    fn a_nearer_cause_shortens_a_drain_part_by_part() {
+        let now = Moment::from_millis(1_000_000);
+        let spans = spans(1_800, 30);
+        let scaling = Cause::auto_scaling(now).bounds(&spans);
+        let later = now + seconds(60);
+        let spot = notice(later + seconds(118), later).bounds(&spans);
+        assert_eq!(scaling.nearest(spot), spot);
+        assert_eq!(spot.nearest(scaling), spot);
+    }
+
+    #[test]
+    fn every_kind_is_read_back_and_ids_do_not_depend_on_when_they_were_seen() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::parse(kind.as_str()), Some(kind));
+        }
+        let early = Moment::from_millis(1);
+        let late = Moment::from_millis(2);
+        assert_eq!(
+            Cause::tag("a1 by anna", early).id,
+            Cause::tag("a1", late).id
+        );
+        assert_eq!(Cause::tag("a1 by anna", early).detail, "by anna");
+        assert_eq!(notice(late, early).id, notice(late, late).id);
+    }
+}
