@@ -63,6 +63,8 @@ const CONFIRMS_WITHIN: Duration = Duration::from_secs(10);
 /// A node's status before its drain is asked for this long; then it is set to DRAINING all the same,
 /// and stays so when the drain is called off.
 const ASKS_FOR: Duration = Duration::from_secs(60);
+/// On top of what sidecars may take by right.
+const FLUSH_MARGIN: Duration = Duration::from_secs(15);
 /// Tasks that do not change for this long are told of.
 const STALL: Duration = Duration::from_secs(120);
 /// A node that has been impaired for this long drains, if it is to.
@@ -392,7 +394,11 @@ impl Machine {
             }
             Phase::Draining => self.bounds().map(|bounds| bounds.tasks),
             Phase::Stopping => self.bounds().map(|bounds| bounds.leftovers),
-            Phase::Flushing => self.bounds().map(|bounds| bounds.sidecars),
+            Phase::Flushing => {
+                // Docker may be dead: no need to wait for a deadline that is hours off.
+                let own = self.since + self.policy.spans.sidecars + FLUSH_MARGIN;
+                self.bounds().map(|bounds| bounds.sidecars.min(own))
+            }
             Phase::Abandoning
             | Phase::InService
             | Phase::Drained

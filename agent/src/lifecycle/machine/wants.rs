@@ -125,8 +125,11 @@ impl Machine {
 
     fn drained(&self, now: Moment) -> Vec<Work> {
         let mut wanted = vec![Work::CountTasks, Work::ConvergeSidecars(Scope::All)];
-        if self.world.released {
-            wanted.extend(self.heal());
+        // After a reboot too the node is to be seen as connected, and to hear that it is wanted again.
+        match &self.world.container_instance {
+            Some(_) if !self.world.released => wanted.push(Work::Release),
+            Some(_) => wanted.extend(self.heal()),
+            None => {}
         }
         wanted.extend(self.publish(now));
         wanted
