@@ -61,7 +61,8 @@ fn key_problem(key: &str, on_instances: bool) -> Option<String> {
         .then(|| "may hold letters, digits, spaces and + - = . _ : / @".to_owned())
 }
 
-fn value_problem(key: &str, value: &str) -> Option<String> {
+/// What is wrong with the value of a tag.
+pub(crate) fn value_problem(key: &str, value: &str) -> Option<String> {
     if let Some(why) = secrets::literal(key, value) {
         return Some(format!(
             "{why}: tags are readable by all, they must hold none"
