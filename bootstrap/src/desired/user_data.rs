@@ -287,7 +287,10 @@ mod tests {
             .replace(AGENT_BINARY, &at("fleet-agent"))
             .replace("/dev/console", &at("console"))
             .replace(CATALOG_DIRECTORY, &at("catalog"))
-            .replace("journalctl --", &format!("echo >>{} journalctl --", at("systemctl")))
+            .replace(
+                "journalctl --",
+                &format!("echo >>{} journalctl --", at("systemctl")),
+            )
             .replace("--retry 5", "--retry 0")
             .replace("systemctl ", &format!("echo >>{} ", at("systemctl")));
         let ended = Command::new("sh")

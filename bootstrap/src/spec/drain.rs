@@ -35,11 +35,16 @@ pub(super) fn told(
     if has(own, field) || !has(shared, field) {
         return Problem::new(format!("{table}.drain.{field}"), message);
     }
+    // Only tasks' stop times depend on another field, the deadline, which the group may have of
+    // its own. The hook's time-out has no part in them.
+    let mut of_all = Vec::new();
+    shared.clone().validate(u32::MAX, &mut of_all);
+    let is_of_all = of_all.iter().any(|problem| problem.message == message);
     let key = format!("drain.{field}");
-    if *own == DrainConfig::default() {
+    if is_of_all || !field.starts_with("standalone.") {
         Problem::new(key, message)
     } else {
-        Problem::new(key, format!("{message} (with [{table}.drain])"))
+        Problem::new(key, format!("{message}, in [{table}]"))
     }
 }
 

@@ -309,13 +309,8 @@ impl Rules {
                 setting if setting.starts_with("ecs.") => format!("{table}.{setting}"),
                 setting => match setting.strip_prefix("drain.") {
                     Some(field) => {
-                        let problem = drain::told(
-                            field,
-                            problem.message,
-                            table,
-                            &group.drain,
-                            shared_drain,
-                        );
+                        let problem =
+                            drain::told(field, problem.message, table, &group.drain, shared_drain);
                         self.problems.push(problem);
                         continue;
                     }
