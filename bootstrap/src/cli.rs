@@ -130,7 +130,7 @@ pub struct StatusArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "The node's agent sees the request within seconds, in its instance's tags. Once drained it stays\n\
-                  empty until --undo; nothing terminates it."
+                  empty until --undo, unless its group takes it away meanwhile."
 )]
 pub struct DrainArgs {
     #[command(flatten)]

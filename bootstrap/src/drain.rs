@@ -38,13 +38,17 @@ pub(crate) fn request(
     if reason.is_empty() {
         return Err(problem("is empty: leave it out, or say why".to_owned()));
     }
-    let value = format!("{unix_seconds}-{random:08x} {reason}");
-    match spec::tag_value_problem(tag::DRAIN, &value) {
-        // With the id before it, which the caller did not write.
-        Some(why) if why.starts_with('`') => Err(problem(format!("{why}; it becomes a tag"))),
-        Some(why) => Err(problem(why)),
-        None => Ok(value),
+    if let Some(why) = spec::tag_value_problem(tag::DRAIN, reason) {
+        return Err(problem(why));
     }
+    let id = format!("{unix_seconds}-{random:08x}");
+    let room = spec::TAG_VALUE_MAX - id.len() - 1;
+    if reason.chars().count() > room {
+        return Err(problem(format!(
+            "is too long: beside the request's id the tag has room for {room} characters"
+        )));
+    }
+    Ok(format!("{id} {reason}"))
 }
 
 /// A node at one moment.
@@ -170,8 +174,8 @@ impl Wait {
         let has_reacted = view.is_draining() || matches!(view.intent(), Some("drain" | "leave"));
         if !has_reacted && elapsed >= REACTION_LIMIT {
             return Verdict::Failed(format!(
-                "its agent has not reacted in {} s ({}): see `journalctl -u fleet-agent` there; the \
-                 request stands, and is met once the agent sees it",
+                "its agent has not reacted in {} s ({}): see `journalctl -u fleet-agent` there; it \
+                 drains once it sees the request",
                 elapsed.as_secs(),
                 view.story()
             ));
@@ -276,7 +280,7 @@ mod tests {
             (" ", "is empty"),
             ("why?", "may hold letters"),
             ("a\nb", "may hold letters"),
-            (&format!("{longest}x"), "256"),
+            (&format!("{longest}x"), "room for 236 characters"),
             ("key AKIAIOSFODNN7EXAMPLE", "must hold none"),
         ] {
             let problem = at(Some(reason)).expect_err(reason);

@@ -54,12 +54,12 @@ pub async fn run(args: &DrainArgs, out: &Output) -> Result<Exit> {
     let last = if args.no_wait {
         before
     } else {
-        let (done, view) = wait(args, &session, bounds(&session, &group), out).await?;
+        let (done, view) = wait(args, &session, &asked, bounds(&session, &group), out).await?;
         out.line(green(format!("{} {done}.", args.instance)));
         view
     };
-    if !args.undo && !last.is_terminating() {
-        out.line(format!("It stays so until `{}`.", undo_command(args)));
+    if !args.undo && asked.request.is_some() {
+        out.line(format!("`{}` takes it back.", undo_command(args)));
     }
     out.json(&json!({
         "state": session.header(),
@@ -212,6 +212,7 @@ fn bounds(session: &Session, group: &str) -> desired::Drain {
 async fn wait(
     args: &DrainArgs,
     session: &Session,
+    asked: &Asked,
     bounds: desired::Drain,
     out: &Output,
 ) -> Result<(String, View)> {
@@ -219,15 +220,21 @@ async fn wait(
         follow(args, session, bounds, out, stop).await
     });
     result.await.map_err(|error| {
-        let goes_on = if args.undo {
-            "what was taken back stays so".to_owned()
-        } else {
-            format!("the drain goes on: `{}` takes it back", undo_command(args))
+        let is_stopped = error.is::<Stopped>();
+        let what = match (&asked.request, args.undo, is_stopped) {
+            (None, _, _) => "nothing was written".to_owned(),
+            (Some(_), true, _) => "the request was taken back".to_owned(),
+            (Some(_), false, true) => {
+                format!("the drain goes on: `{}` takes it back", undo_command(args))
+            }
+            (Some(_), false, false) => {
+                format!("the request stands: `{}` takes it back", undo_command(args))
+            }
         };
-        if error.is::<Stopped>() {
-            anyhow!("stopped waiting, and nothing else; {goes_on}")
+        if is_stopped {
+            anyhow!("stopped waiting, and nothing else; {what}")
         } else {
-            anyhow!("{error:#}\n{goes_on}")
+            anyhow!("{error:#}\n{what}")
         }
     })
 }

@@ -20,7 +20,7 @@ use fleet_agent_config::{Document, DrainConfig, Problem, Problems, SidecarConfig
 use serde::{Deserialize, de::IgnoredAny};
 
 pub(crate) use shapes::ec2_id;
-pub(crate) use tags::value_problem as tag_value_problem;
+pub(crate) use tags::{VALUE_MAX as TAG_VALUE_MAX, value_problem as tag_value_problem};
 
 /// One environment of a `fleet.toml`, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
