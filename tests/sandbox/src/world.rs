@@ -163,6 +163,10 @@ impl World {
                 });
                 self.forget_in_ec2(instance_id);
             }
+            MachineEvent::Stopped { instance_id } => self.change(|state, now| {
+                state.machines.stopped(&instance_id);
+                state.autoscaling.machine_stopped(&instance_id, now);
+            }),
             MachineEvent::Gone { instance_id } => {
                 self.change(|state, now| {
                     state.machines.remove(&instance_id);
@@ -279,6 +283,12 @@ impl World {
                 autoscaling::Effect::Launch(order) => launches.push(order),
                 autoscaling::Effect::Terminate { instance_id } => {
                     self.command(MachineCommand::Terminate { instance_id });
+                }
+                autoscaling::Effect::Stop { instance_id } => {
+                    self.command(MachineCommand::Stop { instance_id });
+                }
+                autoscaling::Effect::Start { instance_id } => {
+                    self.command(MachineCommand::Start { instance_id });
                 }
             }
         }
