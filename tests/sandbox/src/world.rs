@@ -82,6 +82,7 @@ pub(crate) struct State {
     pub(crate) machines: Machines,
     pub(crate) faults: Faults,
     pub(crate) calls: Calls,
+    pub(crate) ecs_limits: ecs::Limits,
     /// Request ids.
     pub(crate) ids: Ids,
 }
@@ -115,6 +116,7 @@ impl World {
             machines: Machines::default(),
             faults: Faults::default(),
             calls: Calls::default(),
+            ecs_limits: ecs::Limits::default(),
             ids: Ids::new(seed.wrapping_add(2)),
         };
         let world = Self(Arc::new(Shared {
@@ -165,7 +167,9 @@ impl World {
             }
             MachineEvent::Stopped { instance_id } => self.change(|state, now| {
                 state.machines.stopped(&instance_id);
-                state.autoscaling.machine_stopped(&instance_id, now);
+                if !state.autoscaling.machine_stopped(&instance_id, now) {
+                    log::warn!("{instance_id} was stopped, and no warm pool asked for it");
+                }
             }),
             MachineEvent::Gone { instance_id } => {
                 self.change(|state, now| {

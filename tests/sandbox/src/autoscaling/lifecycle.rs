@@ -120,16 +120,23 @@ impl Model {
         }
     }
 
-    /// The machine is off as [`Effect::Stop`] asked: the instance waits in its warm pool. A machine
-    /// that powers itself off is gone instead.
-    pub fn machine_stopped(&mut self, instance_id: &str, now: Timestamp) {
-        let Ok(name) = self.group_of(instance_id) else {
-            return;
+    /// The machine is off: if [`Effect::Stop`] asked for it, the instance rests in its warm pool.
+    /// False if it did not ask: then the instance is no good any more, and nothing is changed here.
+    #[must_use = "a machine that is off and not wanted so has to be reported as sick or gone"]
+    pub fn machine_stopped(&mut self, instance_id: &str, now: Timestamp) -> bool {
+        let Some((group, instance)) = self.instance(instance_id) else {
+            return false;
         };
+        let off = [PoolState::Stopped, PoolState::Hibernated].map(LifecycleState::Warmed);
+        if instance.state != LifecycleState::WarmedPendingProceed {
+            return off.contains(&instance.state);
+        }
+        let name = group.name.clone();
         if let Some(group) = self.groups.get_mut(&name) {
             group.rest_in_pool(instance_id, now);
         }
         self.reconcile(&name, now);
+        true
     }
 
     /// The machine could not be started.

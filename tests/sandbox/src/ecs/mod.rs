@@ -20,6 +20,7 @@ mod definitions;
 mod expression;
 mod index;
 mod instances;
+mod limits;
 mod node;
 mod providers;
 mod scheduler;
@@ -46,6 +47,7 @@ pub use instances::{
     DeregisterContainerInstance, DescribeContainerInstances, ListContainerInstances,
     RegisterContainerInstance, Registration, StateChange, UpdateContainerInstancesState,
 };
+pub use limits::Limits;
 pub use providers::{
     CreateCapacityProvider, DescribeCapacityProviders, GroupFacts, ProviderRequest,
     PutClusterCapacityProviders, UpdateCapacityProvider,

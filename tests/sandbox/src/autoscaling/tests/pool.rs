@@ -68,7 +68,10 @@ impl Pool {
                 Effect::Stop { instance_id } => {
                     // One that has died in between has been reported as gone.
                     if self.on.remove(&instance_id) {
-                        self.bench.model.machine_stopped(&instance_id, now);
+                        let state = self.bench.state(&instance_id);
+                        let wanted = self.bench.model.machine_stopped(&instance_id, now);
+                        let terminating = state.is_none_or(LifecycleState::is_terminating);
+                        assert!(wanted || terminating, "{state:?}");
                     }
                 }
                 Effect::Terminate { instance_id } => {
