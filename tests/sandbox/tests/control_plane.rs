@@ -57,6 +57,16 @@ impl Sandbox {
                     MachineCommand::Terminate { instance_id } => {
                         room.machine_event(MachineEvent::Gone { instance_id });
                     }
+                    MachineCommand::Stop { instance_id } => {
+                        room.machine_event(MachineEvent::Stopped { instance_id });
+                    }
+                    MachineCommand::Start { instance_id } => {
+                        room.machine_event(MachineEvent::Started {
+                            instance_id,
+                            address: Ipv4Addr::new(10, 213, 0, 10),
+                        });
+                    }
+                    MachineCommand::Reboot { .. } => {}
                     MachineCommand::Console { reply, .. } => {
                         reply.send(Some("fleet-agent: hello\n".into())).unwrap();
                     }
