@@ -396,9 +396,12 @@ mod tests {
         target    Terminated
         ecs       connected, DRAINING
         tasks     2
+                  4f3a9d0c2b1e  web                       RUNNING, to be STOPPED  2 containers
+                  77aa          nightly (family:nightly)  RUNNING                 1 container
         sidecars  node-logs up
         health    ok (none), for 17 min
-        drain     Auto Scaling, began 45 s ago, ends in 29 min at the latest
+        leaving   Auto Scaling terminates this instance
+        drain     began 45 s ago, stops what is left in 27 min, ends in 29 min at the latest
         ");
     }
 

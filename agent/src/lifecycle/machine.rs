@@ -259,6 +259,8 @@ impl Machine {
         // What was under way before a restart is not known yet.
         self.world.identity.as_ref()?;
         match &self.drain {
+            // A node that is being given up is not to be kept for an operator.
+            Some(_) if self.phase == Phase::Abandoning && self.after_tasks() == Phase::Drained => {}
             Some(drain) if !self.phase.is_leaving() => return Some(drain.resume),
             // Nothing stands any more: from the beginning, which for what is in place is no step.
             None if self.phase.is_leaving() => return Some(Phase::Starting),
