@@ -148,6 +148,8 @@ struct Drain {
     resume: Phase,
     /// A cause has come that takes the machine itself: a drained node has to be looked at again.
     again: bool,
+    /// It has come to its end once, on a machine that stayed.
+    held: bool,
     /// Whether the container instance was ACTIVE before; not asked where it makes no difference.
     was_active: Option<bool>,
     set: bool,
@@ -349,6 +351,9 @@ impl Machine {
                     actions.push(Action::Record(Entry::TasksGone));
                 }
                 if next == Phase::Drained {
+                    if let Some(drain) = &mut self.drain {
+                        drain.held = true;
+                    }
                     actions.push(Action::Record(Entry::Drained));
                 }
             }
@@ -524,6 +529,7 @@ impl Drain {
             began,
             resume: Phase::Draining,
             again: false,
+            held: false,
             was_active: None,
             set: false,
             gone: false,

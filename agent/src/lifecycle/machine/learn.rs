@@ -168,6 +168,7 @@ impl Machine {
             Outcome::Sidecars(round) => self.learn_sidecars(round, now, actions),
             Outcome::Released { now: opened } => {
                 self.world.released = true;
+                self.world.gate_shut = false;
                 if opened {
                     actions.push(Action::Record(Entry::Released));
                 }
@@ -267,6 +268,7 @@ impl Machine {
             Drain {
                 causes: causes.map(|cause| (cause.id.clone(), cause)).collect(),
                 resume: drain.phase,
+                held: drain.phase == Phase::Drained,
                 set: drain.set,
                 seen_open: drain.seen_open,
                 answered: drain.answered,

@@ -152,6 +152,57 @@ async fn a_cause_withdrawn_changes_nothing_while_another_stands() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drain_that_was_held_for_long_takes_no_time_from_the_next() {
+    let node = Node::launching();
+    with(&node, async |agent| {
+        agent.until(10, in_service).await;
+        wish(agent);
+        agent.until(10, drained).await;
+        agent.pass(7_200).await;
+        // Somebody has set it ACTIVE by hand, and tasks came.
+        with_tasks(&node, &["a"]);
+        node.change(terminate);
+        agent.pass(300).await;
+        assert_eq!(agent.phase(), Phase::Draining);
+        let leaving = agent.life.machine.view().leaving.expect("leaves");
+        let left = leaving
+            .bounds
+            .expect("bounded")
+            .end
+            .since(agent.life.context.clock.now());
+        assert!(left.as_secs() > 1_400, "{left:?}");
+        assert_eq!(node.count("set-draining"), 2, "whoever has set it ACTIVE");
+        with_tasks(&node, &[]);
+        agent.until(10, done).await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_wish_gives_no_more_time() {
+    let node = Node::launching();
+    with(&node, async |agent| {
+        agent.until(10, in_service).await;
+        with_tasks(&node, &["a"]);
+        wish(agent);
+        agent.pass(600).await;
+        agent.life.handle(Event::Order(Order::Drain {
+            request: "2".into(),
+            reason: "another".into(),
+        }));
+        let leaving = agent.life.machine.view().leaving.expect("leaves");
+        assert_eq!(leaving.causes.len(), 1);
+        let left = leaving
+            .bounds
+            .expect("bounded")
+            .end
+            .since(agent.life.context.clock.now());
+        assert!(left.as_secs() <= 1_200, "{left:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_spot_notice_leaves_time_for_sidecars_and_to_spare() {
     let node = Node::launching();
     node.change(|world| world.is_spot = true);
