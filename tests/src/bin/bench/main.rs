@@ -9,20 +9,15 @@
     reason = "measures programs by the clock, and prints"
 )]
 
-use std::{
-    fs,
-    process::{Command, Stdio},
-    thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+mod drains;
+
+use std::{fs, thread, time::Duration};
 
 use anyhow::{Context, Result};
-use fleet_tests::{Fleet, Sandbox, agent_source, eventually, program, target};
+use fleet_tests::{Fleet, Sandbox, agent_source, program, target};
 use serde::Serialize;
 use serde_json::Value;
 
-/// How often a drain is measured: each time on a fresh node.
-const DRAINS: usize = 5;
 /// How long the idle agent is watched, seconds.
 const IDLE_SECONDS: u64 = 60;
 
@@ -34,15 +29,21 @@ struct Figure {
     goal: &'static str,
 }
 
-fn main() -> Result<()> {
-    let mut figures = Vec::new();
-    let mut note = |name: &str, value: f64, unit, goal| {
-        figures.push(Figure {
+impl Figure {
+    fn new(name: &str, value: f64, unit: &'static str, goal: &'static str) -> Self {
+        Self {
             name: name.to_owned(),
             value,
             unit,
             goal,
-        });
+        }
+    }
+}
+
+fn main() -> Result<()> {
+    let mut figures = Vec::new();
+    let mut note = |name: &str, value: f64, unit, goal| {
+        figures.push(Figure::new(name, value, unit, goal));
     };
     let size = fs::metadata(program("fleet-agent"))?.len();
     note("agent: static binary", float(size) / 1e6, "MB", "<= 9");
@@ -100,32 +101,8 @@ fn main() -> Result<()> {
         "<= 12",
     );
 
-    let drains: Vec<Drain> = (0..DRAINS)
-        .map(|_| drain(&sandbox))
-        .collect::<Result<_>>()?;
-    for (name, of, goal) in [
-        (
-            "drain: IMDS flip -> DRAINING",
-            (|d| d.set_seconds) as fn(&Drain) -> f64,
-            "<= 2.25",
-        ),
-        (
-            "drain: last task gone -> completed",
-            |d| d.completed_seconds,
-            "<= 1 + sidecars",
-        ),
-        ("drain: AWS calls beside heartbeats", |d| d.calls, "<= 8"),
-    ] {
-        let unit = if goal == "<= 8" { "calls" } else { "s" };
-        let mut values: Vec<f64> = drains.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        note(
-            &format!("{name}, median of {DRAINS}"),
-            values[DRAINS / 2],
-            unit,
-            goal,
-        );
-        note(&format!("{name}, maximum"), values[DRAINS - 1], unit, goal);
+    for figure in drains::measure(&sandbox)? {
+        note(&figure.name, figure.value, figure.unit, figure.goal);
     }
 
     reset(&sandbox)?;
@@ -162,10 +139,11 @@ fn fleet(sandbox: &Sandbox) -> Result<Fleet<'_>> {
         "bench",
         &format!(
             "[environments.dev.agent]\n{source}\n\
-             [environments.dev.groups.web]\nmin = 1\nmax = 4\ndesired = 2\n\
+             [environments.dev.groups.web]\nmin = 1\nmax = 8\ndesired = {nodes}\n\
              [environments.dev.sidecars.node-logs]\nimage = \"fleet-sandbox/busybox:1\"\n\
              command = [\"sh\", \"-c\", \"trap 'exit 0' TERM; while :; do sleep 3600 & wait; done\"]\n\
-             before_tasks = true\nmemory_mib = 16\nstop_timeout_seconds = 5\n"
+             before_tasks = true\nmemory_mib = 16\nstop_timeout_seconds = 5\n",
+            nodes = drains::NODES
         ),
     )
 }
@@ -204,85 +182,6 @@ fn idle(sandbox: &Sandbox, node: &Node) -> Result<Idle> {
         calls_per_hour: calls(sandbox, |call| call["caller"] == node.key)? * 3600.0
             / float(IDLE_SECONDS),
     })
-}
-
-struct Drain {
-    set_seconds: f64,
-    completed_seconds: f64,
-    calls: f64,
-}
-
-/// Runs tasks, takes a node away through Auto Scaling, and reads its own journal for what happened
-/// when. Nodes and bench share one clock.
-fn drain(sandbox: &Sandbox) -> Result<Drain> {
-    // The last drain left all tasks on one node: start afresh, so that each of two has two.
-    run_tasks(sandbox, "0")?;
-    eventually("two nodes without tasks", 120, || {
-        let nodes = nodes(sandbox)?;
-        Ok((nodes.len() == 2 && nodes.iter().all(|node| node.tasks == 0)).then_some(()))
-    })?;
-    run_tasks(sandbox, "4")?;
-    let leaving = eventually("two tasks on each node", 60, || {
-        let nodes = nodes(sandbox)?;
-        let ready = nodes.len() == 2 && nodes.iter().all(|node| node.tasks == 2);
-        Ok(ready.then(|| nodes.into_iter().next()).flatten())
-    })?;
-    let journal = follow(
-        sandbox,
-        &leaving.id,
-        "journalctl -f -n 0 -o json -u fleet-agent",
-    )?;
-    let docker = follow(
-        sandbox,
-        &leaving.id,
-        "docker events --filter event=die --filter label=com.amazonaws.ecs.task-arn --format '{{.TimeNano}}'",
-    )?;
-    // The followers are listening once a record has come through.
-    thread::sleep(Duration::from_secs(1));
-    reset(sandbox)?;
-    let flipped = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
-    let _ = sandbox.cli(&["terminate", &leaving.id])?.exits(0);
-    let journal = journal.wait_with_output()?;
-    let docker = docker.wait_with_output()?;
-    let when = |event: &str| {
-        String::from_utf8_lossy(&journal.stdout)
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .find(|record| record["FLEET_EVENT"] == event)
-            .and_then(|record| record["__REALTIME_TIMESTAMP"].as_str()?.parse::<f64>().ok())
-            .map(|microseconds| microseconds / 1e6)
-            .with_context(|| format!("no {event} in the journal of {}", leaving.id))
-    };
-    let last_task_gone = String::from_utf8_lossy(&docker.stdout)
-        .lines()
-        .filter_map(|line| line.trim().parse::<f64>().ok())
-        .fold(0.0, f64::max)
-        / 1e9;
-    Ok(Drain {
-        set_seconds: when("draining")? - flipped,
-        completed_seconds: when("drain-completed")? - last_task_gone,
-        calls: calls(sandbox, |call| {
-            call["caller"] == leaving.key && call["operation"] != "RecordLifecycleActionHeartbeat"
-        })?,
-    })
-}
-
-fn run_tasks(sandbox: &Sandbox, count: &str) -> Result<()> {
-    let _ = sandbox
-        .cli(&["run-tasks", "bench-dev", "web", count])?
-        .exits(0);
-    Ok(())
-}
-
-fn follow(sandbox: &Sandbox, instance: &str, script: &str) -> Result<std::process::Child> {
-    let name = sandbox.var("FLEET_SANDBOX_NAME");
-    Command::new(program("fleet-sandbox"))
-        .args(["exec", "--name", name, instance, "--", "sh", "-c", script])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .with_context(|| format!("failed to follow {instance}"))
 }
 
 #[derive(Debug)]
