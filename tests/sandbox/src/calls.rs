@@ -6,7 +6,14 @@ use serde::{Deserialize, Serialize};
 
 /// Calls since the last reset.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Calls(BTreeMap<(String, String, String), (u64, u64)>);
+pub(crate) struct Calls(BTreeMap<(String, String, String), Counts>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    calls: u64,
+    attempts: u64,
+    refused: u64,
+}
 
 /// Calls of one operation by one caller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,29 +28,40 @@ pub struct CallCount {
     pub calls: u64,
     /// What was sent for it, retries included.
     pub attempts: u64,
+    /// Attempts beyond the service's request limits.
+    #[serde(default)]
+    pub refused: u64,
 }
 
 impl Calls {
     /// Counts an attempt; the first of a call also counts the call.
     pub(crate) fn count(&mut self, service: &str, operation: &str, caller: &str, first: bool) {
+        let counts = self.of(service, operation, caller);
+        counts.calls += u64::from(first);
+        counts.attempts += 1;
+    }
+
+    /// Counts an attempt, counted already, that was beyond the service's limits.
+    pub(crate) fn count_refusal(&mut self, service: &str, operation: &str, caller: &str) {
+        self.of(service, operation, caller).refused += 1;
+    }
+
+    fn of(&mut self, service: &str, operation: &str, caller: &str) -> &mut Counts {
         let key = (service.to_owned(), operation.to_owned(), caller.to_owned());
-        let (calls, attempts) = self.0.entry(key).or_default();
-        *calls += u64::from(first);
-        *attempts += 1;
+        self.0.entry(key).or_default()
     }
 
     pub(crate) fn list(&self) -> Vec<CallCount> {
         self.0
             .iter()
-            .map(
-                |((service, operation, caller), (calls, attempts))| CallCount {
-                    service: service.clone(),
-                    operation: operation.clone(),
-                    caller: caller.clone(),
-                    calls: *calls,
-                    attempts: *attempts,
-                },
-            )
+            .map(|((service, operation, caller), counts)| CallCount {
+                service: service.clone(),
+                operation: operation.clone(),
+                caller: caller.clone(),
+                calls: counts.calls,
+                attempts: counts.attempts,
+                refused: counts.refused,
+            })
             .collect()
     }
 }
@@ -78,8 +96,10 @@ mod tests {
                 is_first_attempt(Some(attempt)),
             );
         }
+        calls.count_refusal("ecs", "ListClusters", "AKIA");
         let list = calls.list();
         assert_eq!((list[0].calls, list[0].attempts), (1, 3));
+        assert_eq!(list[0].refused, 1, "of the attempts");
         assert!(is_first_attempt(None), "a caller that is no SDK");
     }
 }

@@ -14,6 +14,17 @@ pub enum MachineCommand {
         /// EC2 instance id.
         instance_id: String,
     },
+    /// Power off and keep; answered by [`MachineEvent::Stopped`].
+    Stop {
+        /// EC2 instance id.
+        instance_id: String,
+    },
+    /// Power on what [`MachineCommand::Stop`] powered off; answered by [`MachineEvent::Started`] with
+    /// its address, or [`MachineEvent::Failed`].
+    Start {
+        /// EC2 instance id.
+        instance_id: String,
+    },
     /// The text on the machine's console so far, or in the end; `None` for a machine that never was.
     Console {
         /// EC2 instance id.
@@ -48,6 +59,11 @@ pub enum MachineEvent {
         instance_id: String,
         /// Why.
         reason: String,
+    },
+    /// It is off as [`MachineCommand::Stop`] asked, with its disk.
+    Stopped {
+        /// EC2 instance id.
+        instance_id: String,
     },
     /// It is gone: terminated by us, or powered off by itself.
     Gone {

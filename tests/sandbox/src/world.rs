@@ -82,6 +82,7 @@ pub(crate) struct State {
     pub(crate) machines: Machines,
     pub(crate) faults: Faults,
     pub(crate) calls: Calls,
+    pub(crate) ecs_limits: ecs::Limits,
     /// Request ids.
     pub(crate) ids: Ids,
 }
@@ -115,6 +116,7 @@ impl World {
             machines: Machines::default(),
             faults: Faults::default(),
             calls: Calls::default(),
+            ecs_limits: ecs::Limits::default(),
             ids: Ids::new(seed.wrapping_add(2)),
         };
         let world = Self(Arc::new(Shared {
@@ -163,6 +165,12 @@ impl World {
                 });
                 self.forget_in_ec2(instance_id);
             }
+            MachineEvent::Stopped { instance_id } => self.change(|state, now| {
+                state.machines.stopped(&instance_id);
+                if !state.autoscaling.machine_stopped(&instance_id, now) {
+                    log::warn!("{instance_id} was stopped, and no warm pool asked for it");
+                }
+            }),
             MachineEvent::Gone { instance_id } => {
                 self.change(|state, now| {
                     state.machines.remove(&instance_id);
@@ -279,6 +287,12 @@ impl World {
                 autoscaling::Effect::Launch(order) => launches.push(order),
                 autoscaling::Effect::Terminate { instance_id } => {
                     self.command(MachineCommand::Terminate { instance_id });
+                }
+                autoscaling::Effect::Stop { instance_id } => {
+                    self.command(MachineCommand::Stop { instance_id });
+                }
+                autoscaling::Effect::Start { instance_id } => {
+                    self.command(MachineCommand::Start { instance_id });
                 }
             }
         }

@@ -57,6 +57,15 @@ impl Sandbox {
                     MachineCommand::Terminate { instance_id } => {
                         room.machine_event(MachineEvent::Gone { instance_id });
                     }
+                    MachineCommand::Stop { instance_id } => {
+                        room.machine_event(MachineEvent::Stopped { instance_id });
+                    }
+                    MachineCommand::Start { instance_id } => {
+                        room.machine_event(MachineEvent::Started {
+                            instance_id,
+                            address: Ipv4Addr::new(10, 213, 0, 11),
+                        });
+                    }
                     MachineCommand::Console { reply, .. } => {
                         reply.send(Some("fleet-agent: hello\n".into())).unwrap();
                     }
@@ -441,4 +450,36 @@ async fn faults_apply_as_often_as_asked_and_are_counted_as_attempts() {
     assert_eq!(counts, [(1, 2), (1, 2)], "{calls:?}");
     sandbox.admin.reset_calls().await.unwrap();
     assert!(sandbox.admin.calls().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn calls_beyond_ecs_limits_are_refused_before_the_model_sees_them() {
+    let sandbox = Sandbox::start().await;
+    // 100 at once and 20 a second: five hundred take longer than this test.
+    let mut refusals = 0;
+    for _ in 0..500 {
+        let list = sandbox.ecs.list_tasks().cluster("none");
+        let disabled = aws_sdk_ecs::config::retry::RetryConfig::disabled();
+        let once = aws_sdk_ecs::Config::builder().retry_config(disabled);
+        let error = list
+            .customize()
+            .config_override(once)
+            .send()
+            .await
+            .unwrap_err();
+        let error = error.as_service_error().unwrap();
+        if error.is_cluster_not_found_exception() {
+            continue;
+        }
+        assert_eq!(error.meta().code(), Some("ThrottlingException"));
+        assert_eq!(error.meta().message(), Some("Rate exceeded"));
+        refusals += 1;
+        if refusals == 3 {
+            break;
+        }
+    }
+    assert_eq!(refusals, 3);
+    let calls = sandbox.admin.calls().await.unwrap();
+    let list = calls.iter().find(|c| c.operation == "ListTasks").unwrap();
+    assert_eq!(list.refused, 3);
 }

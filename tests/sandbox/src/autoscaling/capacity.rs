@@ -1,14 +1,13 @@
 //! Bringing a group to its desired capacity: what to launch, what to terminate.
 
-use std::collections::BTreeMap;
-
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Effect, LaunchOrder, Model, at,
-    group::{Group, PendingLaunch, Subnet, Template},
+    group::{Group, Subnet, Template},
     instances::{Instance, LifecycleState},
     lifecycle::Hooks,
+    roster::PendingLaunch,
 };
 
 /// After a second launch in a row has failed, and twice as long after each further one. AWS backs
@@ -30,8 +29,12 @@ impl Model {
             return self.empty(name, now);
         }
         let desired = usize::try_from(group.desired).unwrap_or(usize::MAX);
-        let capacity = group.capacity();
-        if capacity < desired && group.launch_not_before.is_none() {
+        let mut capacity = group.capacity();
+        let may_launch = group.launch_not_before.is_none();
+        while capacity < desired && self.take_from_pool(name, capacity, now) {
+            capacity += 1;
+        }
+        if capacity < desired && may_launch {
             for number in capacity..desired {
                 self.launch(name, number, now);
             }
@@ -40,9 +43,29 @@ impl Model {
                 self.scale_in(name, number, now);
             }
         }
+        self.reconcile_pool(name, now);
     }
 
     fn launch(&mut self, name: &str, before: usize, now: Timestamp) {
+        let cause = format!(
+            "{} an instance was started in response to a difference between desired and actual \
+             capacity, increasing the capacity from {before} to {}.",
+            at(now),
+            before + 1
+        );
+        self.order_launch(name, &cause, false, now);
+    }
+
+    pub(super) fn launch_warm(&mut self, name: &str, now: Timestamp) {
+        let cause = format!(
+            "{} an instance was started in response to a difference between the wanted and the \
+             actual size of the warm pool.",
+            at(now)
+        );
+        self.order_launch(name, &cause, true, now);
+    }
+
+    fn order_launch(&mut self, name: &str, why: &str, warm: bool, now: Timestamp) {
         let (launch_id, activity_id) = (self.context.ids.uuid(), self.context.ids.uuid());
         let Some(group) = self.groups.get_mut(name) else {
             return;
@@ -50,13 +73,7 @@ impl Model {
         let Some(subnet) = group.emptiest_subnet().cloned() else {
             return;
         };
-        let cause = format!(
-            "{}  {} an instance was started in response to a difference between desired and \
-             actual capacity, increasing the capacity from {before} to {}.",
-            group.cause,
-            at(now),
-            before + 1
-        );
+        let cause = format!("{}  {why}", group.cause);
         let activity = group.begin_activity(
             activity_id,
             "Launching a new EC2 instance".to_owned(),
@@ -64,11 +81,12 @@ impl Model {
             "PreInService",
             now,
         );
-        group.launching.insert(
+        group.instances.add_launch(
             launch_id.clone(),
             PendingLaunch {
                 activity,
                 availability_zone: subnet.availability_zone.clone(),
+                warm,
             },
         );
         let instance_type = match &group.template {
@@ -122,23 +140,21 @@ impl Model {
             .map(|i| (i.id.clone(), i.state))
             .collect();
         for (id, state) in instances {
-            match state {
-                LifecycleState::Pending
-                | LifecycleState::PendingWait
-                | LifecycleState::InService => {
-                    let cause = format!("{} the group was deleted by force.", at(now));
-                    self.begin_terminating(name, &id, cause, Hooks::Skip, now);
-                }
-                LifecycleState::Terminating | LifecycleState::TerminatingWait => {
-                    self.rush_terminating(name, &id, now);
-                }
-                LifecycleState::TerminatingProceed => {}
+            let goes = [
+                LifecycleState::TerminatingProceed,
+                LifecycleState::WarmedTerminatingProceed,
+            ];
+            if !state.is_terminating() {
+                let cause = format!("{} the group was deleted by force.", at(now));
+                self.begin_terminating(name, &id, cause, Hooks::Skip, now);
+            } else if !goes.contains(&state) {
+                self.rush_terminating(name, &id, now);
             }
         }
         if self
             .groups
             .get(name)
-            .is_some_and(|g| g.instances.is_empty() && g.launching.is_empty())
+            .is_some_and(|g| g.instances.is_empty() && !g.instances.is_launching())
         {
             self.groups.remove(name);
         }
@@ -164,26 +180,8 @@ impl Group {
 
     /// The first subnet in the zone with the fewest instances.
     fn emptiest_subnet(&self) -> Option<&Subnet> {
-        let zones = self.instances_by_zone();
-        let count = |subnet: &Subnet| zones.get(subnet.availability_zone.as_str()).copied();
-        self.subnets.iter().min_by_key(|s| count(s).unwrap_or(0))
-    }
-
-    fn instances_by_zone(&self) -> BTreeMap<&str, usize> {
-        let standing = self
-            .instances
-            .iter()
-            .filter(|i| !i.state.is_terminating())
-            .map(|i| i.availability_zone.as_str());
-        let launching = self
-            .launching
-            .values()
-            .map(|l| l.availability_zone.as_str());
-        let mut zones = BTreeMap::new();
-        for zone in standing.chain(launching) {
-            *zones.entry(zone).or_default() += 1;
-        }
-        zones
+        let count = |subnet: &&Subnet| self.instances.in_zone(&subnet.availability_zone);
+        self.subnets.iter().min_by_key(count)
     }
 
     /// What scale-in takes: never a protected instance, never one that is still launching. By
@@ -197,18 +195,15 @@ impl Group {
         match policy.map(String::as_str) {
             Some("NewestInstance") => candidates.max_by_key(|i| i.launched),
             Some("OldestInstance") => candidates.min_by_key(|i| i.launched),
-            _ => {
-                let zones = self.instances_by_zone();
-                candidates.min_by_key(|i| {
-                    let zone = zones.get(i.availability_zone.as_str()).copied();
-                    let version = i.template.version.as_deref().map(str::parse::<u64>);
-                    (
-                        std::cmp::Reverse(zone),
-                        version.and_then(Result::ok),
-                        i.launched,
-                    )
-                })
-            }
+            _ => candidates.min_by_key(|i| {
+                let zone = self.instances.in_zone(&i.availability_zone);
+                let version = i.template.version.as_deref().map(str::parse::<u64>);
+                (
+                    std::cmp::Reverse(zone),
+                    version.and_then(Result::ok),
+                    i.launched,
+                )
+            }),
         }
     }
 }

@@ -11,6 +11,7 @@ use super::{
         DescribeActivities, DescribeGroups, DescribeHooks, DescribeInstances, DescribePolicies,
         DescribeTags, Filter, InstanceMaintenancePolicy, MixedInstancesPolicy, TemplateSpec,
     },
+    warm_pool::DescribedPool,
 };
 use crate::{
     api_error::ApiError,
@@ -79,6 +80,10 @@ struct DescribedGroup {
     default_instance_warmup: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     instance_maintenance_policy: Option<InstanceMaintenancePolicy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warm_pool_configuration: Option<DescribedPool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warm_pool_size: Option<usize>,
     deletion_protection: String,
 }
 
@@ -94,7 +99,7 @@ pub struct AutoScalingInstances {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct DescribedInstance {
+pub(super) struct DescribedInstance {
     instance_id: String,
     instance_type: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,6 +128,15 @@ pub struct DescribedActivities {
 pub struct TerminationReply {
     /// The termination.
     pub activity: Activity,
+}
+
+/// EnterStandby, ExitStandby, DetachInstances.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct MovementReply {
+    /// The moves.
+    #[serde(serialize_with = "members")]
+    pub activities: Vec<Activity>,
 }
 
 /// DescribeLifecycleHooks.
@@ -379,7 +393,8 @@ impl Group {
             instances: self
                 .instances
                 .iter()
-                .filter(|_| with_instances)
+                // Those of the warm pool are in DescribeWarmPool.
+                .filter(|i| with_instances && i.warm.is_none())
                 .map(|i| i.describe(None))
                 .collect(),
             created_time: self.created,
@@ -393,6 +408,11 @@ impl Group {
             capacity_rebalance: stored.capacity_rebalance,
             default_instance_warmup: stored.default_instance_warmup,
             instance_maintenance_policy: stored.instance_maintenance_policy,
+            warm_pool_configuration: self.describe_pool(),
+            warm_pool_size: self.warm_pool.as_ref().map(|_| {
+                let pooled = self.instances.iter().filter(|i| i.state.is_pooled());
+                pooled.count()
+            }),
             deletion_protection: stored.deletion_protection,
         }
     }
@@ -409,7 +429,7 @@ impl Group {
 }
 
 impl Instance {
-    fn describe(&self, group: Option<String>) -> DescribedInstance {
+    pub(super) fn describe(&self, group: Option<String>) -> DescribedInstance {
         // The two calls spell health differently.
         let health_status = match (group.is_some(), self.healthy) {
             (true, true) => "HEALTHY",
@@ -437,7 +457,7 @@ fn unknown_filter(name: &str) -> ApiError {
     ))
 }
 
-fn paged<T>(
+pub(super) fn paged<T>(
     items: Vec<T>,
     token: Option<&str>,
     size: Option<usize>,

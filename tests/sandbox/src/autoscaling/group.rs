@@ -9,12 +9,13 @@ use super::{
     activity::Activity,
     at,
     hooks::Hook,
-    instances::Instance,
     invalid,
     requests::{
         DeleteGroup, GroupRequest, InstanceMaintenancePolicy, MixedInstancesPolicy,
         SetDesiredCapacity, TagSpec, Tags, TemplateSpec,
     },
+    roster::Roster,
+    warm_pool::WarmPool,
 };
 use crate::api_error::ApiError;
 
@@ -38,15 +39,15 @@ pub struct Group {
     /// Hooks by name.
     pub hooks: BTreeMap<String, Hook>,
     /// Every instance that is not gone yet, oldest first.
-    pub instances: Vec<Instance>,
+    pub instances: Roster,
+    /// Its warm pool, if it has one.
+    pub warm_pool: Option<WarmPool>,
     /// Newest first.
     pub activities: VecDeque<Activity>,
     pub(super) template: Template,
     pub(super) subnets: Vec<Subnet>,
     pub(super) stored: Stored,
     pub(super) created: Timestamp,
-    /// Launches that have no instance id yet.
-    pub(super) launching: BTreeMap<String, PendingLaunch>,
     /// Launches that failed since one last came into service.
     pub(super) launch_failures: u32,
     /// No launch before.
@@ -88,12 +89,6 @@ impl Template {
             Self::Mixed(policy) => &policy.launch_template.launch_template_specification,
         }
     }
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct PendingLaunch {
-    pub(super) activity: String,
-    pub(super) availability_zone: String,
 }
 
 /// What is kept and given back, and little or nothing else.
@@ -184,13 +179,13 @@ impl Model {
             protects_new_instances: false,
             tags: BTreeMap::new(),
             hooks,
-            instances: Vec::new(),
+            instances: Roster::default(),
+            warm_pool: None,
             activities: VecDeque::new(),
             template,
             subnets,
             stored,
             created: now,
-            launching: BTreeMap::new(),
             launch_failures: 0,
             launch_not_before: None,
             cause: format!(
@@ -324,7 +319,7 @@ impl Model {
                      Spot instance request(s) still in the group.",
                 ));
             }
-            if !group.instances.is_empty() || !group.launching.is_empty() {
+            if !group.instances.is_empty() || group.instances.is_launching() {
                 return Err(ApiError::new(
                     "ScalingActivityInProgress",
                     "You cannot delete an AutoScalingGroup while there are scaling activities in \
@@ -372,11 +367,10 @@ impl Model {
 impl Group {
     /// Instances and launches that count towards the desired capacity.
     pub fn capacity(&self) -> usize {
-        let standing = self.instances.iter().filter(|i| !i.state.is_terminating());
-        self.launching.len() + standing.count()
+        self.instances.capacity()
     }
 
-    fn refuse_while_deleting(&self) -> Result<(), ApiError> {
+    pub(super) fn refuse_while_deleting(&self) -> Result<(), ApiError> {
         if self.deleting {
             return Err(ApiError::new(
                 "ScalingActivityInProgress",

@@ -220,40 +220,38 @@ impl Model {
     ) -> Result<(), ApiError> {
         let id = self.held(request)?;
         let group = self.group_mut(&request.auto_scaling_group_name)?;
-        let actions = group
-            .instances
-            .iter_mut()
-            .filter(|i| i.id == id)
-            .flat_map(|i| i.actions.iter_mut())
-            .filter(|a| a.hook == request.lifecycle_hook_name);
-        for action in actions {
-            action.deadline = (now + action.timeout).min(action.expires);
-        }
+        group.instances.change(&id, |instance| {
+            let actions = instance.actions.iter_mut();
+            for action in actions.filter(|a| a.hook == request.lifecycle_hook_name) {
+                action.deadline = (now + action.timeout).min(action.expires);
+            }
+        });
         Ok(())
     }
 
     /// The instance that the named hook holds.
     fn held(&self, request: &LifecycleAction) -> Result<String, ApiError> {
         let group = self.known_group(&request.auto_scaling_group_name)?;
-        let by = |wanted: &dyn Fn(&str, &Action) -> bool| {
-            group.instances.iter().find_map(|instance| {
-                let held = instance.actions.iter().any(|action| {
-                    action.hook == request.lifecycle_hook_name && wanted(&instance.id, action)
-                });
-                held.then(|| instance.id.clone())
-            })
-        };
+        let holds = |action: &Action| action.hook == request.lifecycle_hook_name;
         match (&request.instance_id, &request.lifecycle_action_token) {
-            (Some(id), _) => by(&|instance, _| instance == id).ok_or_else(|| {
-                invalid(format!(
-                    "No active Lifecycle Action found with instance ID {id}"
-                ))
-            }),
-            (None, Some(token)) => by(&|_, action| action.token == *token).ok_or_else(|| {
-                invalid(format!(
-                    "No active Lifecycle Action found with token {token}"
-                ))
-            }),
+            (Some(id), _) => {
+                let instance = group.instances.get(id);
+                let held = instance.filter(|i| i.actions.iter().any(holds));
+                held.map(|instance| instance.id.clone()).ok_or_else(|| {
+                    invalid(format!(
+                        "No active Lifecycle Action found with instance ID {id}"
+                    ))
+                })
+            }
+            (None, Some(token)) => {
+                let named = |action: &Action| holds(action) && action.token == *token;
+                let held = group.instances.iter().find(|i| i.actions.iter().any(named));
+                held.map(|instance| instance.id.clone()).ok_or_else(|| {
+                    invalid(format!(
+                        "No active Lifecycle Action found with token {token}"
+                    ))
+                })
+            }
             (None, None) => Err(invalid(
                 "Either LifecycleActionToken or InstanceId is required",
             )),

@@ -1,6 +1,7 @@
 //! Instances of a group and the calls on them.
 
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 
 use super::{
     Activity, Model, at,
@@ -35,6 +36,10 @@ pub struct Instance {
     pub protected: bool,
     /// Open lifecycle actions.
     pub actions: Vec<Action>,
+    /// The warm pool it is in or on its way into, or is terminated from.
+    pub(super) warm: Option<PoolState>,
+    /// It has been in a warm pool.
+    pub(super) was_warm: bool,
     /// The machine is gone, whatever the group still waits for.
     pub(super) machine_gone: bool,
     /// The activity under way.
@@ -46,7 +51,8 @@ pub struct Instance {
     pub(super) hooks_open_at: Option<Timestamp>,
 }
 
-/// Where an instance is in its life. `Pending:Proceed` is passed through at once.
+/// Where an instance is in its life. `Pending:Proceed` and `EnteringStandby` are passed through at
+/// once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LifecycleState {
     /// The machine starts.
@@ -55,12 +61,39 @@ pub enum LifecycleState {
     PendingWait,
     /// In service.
     InService,
+    /// Out of service by EnterStandby.
+    Standby,
     /// Chosen to go; the API has not opened its hooks yet.
     Terminating,
     /// Held by terminating hooks.
     TerminatingWait,
     /// The machine is being removed.
     TerminatingProceed,
+    /// The machine starts on its way into the warm pool.
+    WarmedPending,
+    /// Held by launching hooks on its way into the warm pool.
+    WarmedPendingWait,
+    /// The machine stops on its way into the warm pool.
+    WarmedPendingProceed,
+    /// In the warm pool.
+    Warmed(PoolState),
+    /// As `Terminating`, from the warm pool.
+    WarmedTerminating,
+    /// As `TerminatingWait`, from the warm pool.
+    WarmedTerminatingWait,
+    /// As `TerminatingProceed`, from the warm pool.
+    WarmedTerminatingProceed,
+}
+
+/// What becomes of machines in a warm pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum PoolState {
+    /// Powered off.
+    Stopped,
+    /// Left running.
+    Running,
+    /// Powered off with their memory kept.
+    Hibernated,
 }
 
 impl LifecycleState {
@@ -70,18 +103,60 @@ impl LifecycleState {
             Self::Pending => "Pending",
             Self::PendingWait => "Pending:Wait",
             Self::InService => "InService",
+            Self::Standby => "Standby",
             Self::Terminating => "Terminating",
             Self::TerminatingWait => "Terminating:Wait",
             Self::TerminatingProceed => "Terminating:Proceed",
+            Self::WarmedPending => "Warmed:Pending",
+            Self::WarmedPendingWait => "Warmed:Pending:Wait",
+            Self::WarmedPendingProceed => "Warmed:Pending:Proceed",
+            Self::Warmed(PoolState::Stopped) => "Warmed:Stopped",
+            Self::Warmed(PoolState::Running) => "Warmed:Running",
+            Self::Warmed(PoolState::Hibernated) => "Warmed:Hibernated",
+            Self::WarmedTerminating => "Warmed:Terminating",
+            Self::WarmedTerminatingWait => "Warmed:Terminating:Wait",
+            Self::WarmedTerminatingProceed => "Warmed:Terminating:Proceed",
         }
     }
 
-    /// Whether it no longer counts towards capacity.
+    /// Whether it is on its way out.
     pub fn is_terminating(self) -> bool {
         match self {
-            Self::Pending | Self::PendingWait | Self::InService => false,
-            Self::Terminating | Self::TerminatingWait | Self::TerminatingProceed => true,
+            Self::Terminating
+            | Self::TerminatingWait
+            | Self::TerminatingProceed
+            | Self::WarmedTerminating
+            | Self::WarmedTerminatingWait
+            | Self::WarmedTerminatingProceed => true,
+            Self::Pending
+            | Self::PendingWait
+            | Self::InService
+            | Self::Standby
+            | Self::WarmedPending
+            | Self::WarmedPendingWait
+            | Self::WarmedPendingProceed
+            | Self::Warmed(_) => false,
         }
+    }
+
+    /// Whether it counts towards the desired capacity.
+    pub fn counts(self) -> bool {
+        matches!(self, Self::Pending | Self::PendingWait | Self::InService)
+    }
+
+    /// Whether it is in the warm pool or on its way into it.
+    pub fn is_pooled(self) -> bool {
+        matches!(
+            self,
+            Self::WarmedPending
+                | Self::WarmedPendingWait
+                | Self::WarmedPendingProceed
+                | Self::Warmed(_)
+        )
+    }
+
+    pub(super) fn waits_for_machine(self) -> bool {
+        matches!(self, Self::Pending | Self::WarmedPending)
     }
 }
 
@@ -99,8 +174,8 @@ impl Model {
         let id = &request.instance_id;
         let name = self.group_of(id)?;
         let group = self.group_mut(&name)?;
-        let going = |i: &Instance| i.id == *id && i.state.is_terminating();
-        if group.instances.iter().any(going) {
+        let state = group.instances.get(id).map(|instance| instance.state);
+        if state.is_some_and(LifecycleState::is_terminating) {
             return Err(ApiError::new(
                 "ScalingActivityInProgress",
                 format!("Instance {id} is being terminated already."),
@@ -111,6 +186,13 @@ impl Model {
             at(now)
         );
         if request.should_decrement_desired_capacity {
+            // What AWS does here is not documented; it must not lower the capacity of others.
+            if !state.is_some_and(LifecycleState::counts) {
+                return Err(invalid(format!(
+                    "Instance {id} is in standby or in the warm pool and does not count towards \
+                     the desired capacity: set shouldDecrementDesiredCapacity to false."
+                )));
+            }
             if group.desired <= group.min {
                 return Err(invalid(format!(
                     "Currently, desiredSize equals minSize ({}). Terminating instance without \
@@ -156,7 +238,7 @@ impl Model {
         let group = self.group_mut(&name)?;
         let grace = SignedDuration::from_secs(group.stored.health_check_grace_period.into());
         let respect = request.should_respect_grace_period.unwrap_or(true);
-        let Some(instance) = group.instances.iter_mut().find(|i| i.id == *id) else {
+        let Some(instance) = group.instances.get(id) else {
             return Ok(());
         };
         if instance.state.is_terminating() {
@@ -165,13 +247,17 @@ impl Model {
             )));
         }
         match request.health_status.as_str() {
-            "Healthy" => instance.healthy = true,
+            "Healthy" => {
+                let healthy = |instance: &mut Instance| instance.healthy = true;
+                group.instances.change(id, healthy);
+            }
             "Unhealthy" => {
                 let in_grace = instance.in_service_since.is_none_or(|t| now < t + grace);
                 if respect && !grace.is_zero() && in_grace {
                     return Ok(());
                 }
-                instance.healthy = false;
+                let unhealthy = |instance: &mut Instance| instance.healthy = false;
+                group.instances.change(id, unhealthy);
                 let cause = format!(
                     "{} an instance was taken out of service in response to a user health-check.",
                     at(now)
@@ -206,13 +292,18 @@ impl Model {
         }
         let group = self.group_mut(name)?;
         for id in &request.instance_ids {
-            match group.instances.iter().find(|i| i.id == *id) {
+            match group.instances.get(id) {
                 None => {
                     return Err(invalid(format!(
                         "The instance {id} is not part of Auto Scaling group {name}."
                     )));
                 }
-                Some(instance) if instance.state != LifecycleState::InService => {
+                Some(instance)
+                    if !matches!(
+                        instance.state,
+                        LifecycleState::InService | LifecycleState::Standby
+                    ) =>
+                {
                     return Err(invalid(format!(
                         "The instance {id} is not in InService or EnteringStandby or Standby."
                     )));
@@ -220,10 +311,9 @@ impl Model {
                 Some(_) => {}
             }
         }
-        for instance in &mut group.instances {
-            if request.instance_ids.contains(&instance.id) {
-                instance.protected = request.protected_from_scale_in;
-            }
+        for id in &request.instance_ids {
+            let protected = request.protected_from_scale_in;
+            group.instances.change(id, |i| i.protected = protected);
         }
         self.reconcile(name, now);
         Ok(())

@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    Effect, Launched, Model, at,
+    Effect, Group, Launched, Model, at,
     hooks::Transition,
-    instances::{Instance, LifecycleState},
+    instances::{Instance, LifecycleState, PoolState},
     invalid,
 };
 use crate::api_error::ApiError;
@@ -47,7 +47,7 @@ impl Model {
         let group = self
             .groups
             .values_mut()
-            .find_map(|group| Some((group.launching.remove(launch_id)?, group)));
+            .find_map(|group| Some((group.instances.remove_launch(launch_id)?, group)));
         let Some((launch, group)) = group else {
             // Nobody waits for it any more.
             self.context.effects.push(Effect::Terminate {
@@ -55,20 +55,29 @@ impl Model {
             });
             return;
         };
+        let id = launched.instance_id;
         if let Some(activity) = group.activity_mut(&launch.activity) {
-            activity.description =
-                format!("Launching a new EC2 instance: {}", launched.instance_id);
+            let into = if launch.warm { " into warm pool" } else { "" };
+            activity.description = format!("Launching a new EC2 instance{into}: {id}");
         }
-        group.instances.push(Instance {
-            id: launched.instance_id,
+        let pool = group.warm_pool.as_ref().filter(|_| launch.warm);
+        let warm = pool.map(|pool| pool.state);
+        group.instances.add(Instance {
+            id: id.clone(),
             instance_type: launched.instance_type,
             image_id: launched.image_id,
             availability_zone: launch.availability_zone,
             template: launched.template,
-            state: LifecycleState::Pending,
+            state: if warm.is_some() {
+                LifecycleState::WarmedPending
+            } else {
+                LifecycleState::Pending
+            },
             healthy: true,
             protected: false,
             actions: Vec::new(),
+            warm,
+            was_warm: warm.is_some(),
             machine_gone: false,
             activity: launch.activity,
             launched: now,
@@ -76,6 +85,7 @@ impl Model {
             hooks_open_at: None,
         });
         let name = group.name.clone();
+        self.homes.insert(id, name.clone());
         self.reconcile(&name, now);
     }
 
@@ -84,7 +94,7 @@ impl Model {
         let group = self
             .groups
             .values_mut()
-            .find_map(|group| Some((group.launching.remove(launch_id)?, group)));
+            .find_map(|group| Some((group.instances.remove_launch(launch_id)?, group)));
         let Some((launch, group)) = group else {
             return;
         };
@@ -98,16 +108,35 @@ impl Model {
         self.reconcile(&name, now);
     }
 
-    /// The machine runs: launching hooks open.
+    /// The machine runs, for the first time or again: launching hooks open.
     pub fn machine_started(&mut self, instance_id: &str, now: Timestamp) {
-        let Ok(name) = self.group_of(instance_id) else {
+        let Some((group, instance)) = self.instance(instance_id) else {
             return;
         };
-        let pending = |i: &Instance| i.id == instance_id && i.state == LifecycleState::Pending;
-        if self.groups[&name].instances.iter().any(pending) {
+        let name = group.name.clone();
+        if instance.state.waits_for_machine() {
             self.open_hooks(&name, instance_id, Transition::Launching, now);
             self.reconcile(&name, now);
         }
+    }
+
+    /// The machine is off: if [`Effect::Stop`] asked for it, the instance rests in its warm pool.
+    /// False if it did not ask: then the instance is no good any more, and nothing is changed here.
+    #[must_use = "a machine that is off and not wanted so has to be reported as sick or gone"]
+    pub fn machine_stopped(&mut self, instance_id: &str, now: Timestamp) -> bool {
+        let Some((group, instance)) = self.instance(instance_id) else {
+            return false;
+        };
+        let off = [PoolState::Stopped, PoolState::Hibernated].map(LifecycleState::Warmed);
+        if instance.state != LifecycleState::WarmedPendingProceed {
+            return off.contains(&instance.state);
+        }
+        let name = group.name.clone();
+        if let Some(group) = self.groups.get_mut(&name) {
+            group.rest_in_pool(instance_id, now);
+        }
+        self.reconcile(&name, now);
+        true
     }
 
     /// The machine could not be started.
@@ -115,10 +144,10 @@ impl Model {
         let Ok(name) = self.group_of(instance_id) else {
             return;
         };
+        self.homes.remove(instance_id);
         if let Some(group) = self.groups.get_mut(&name)
-            && let Some(position) = group.instances.iter().position(|i| i.id == instance_id)
+            && let Some(instance) = group.instances.remove(instance_id)
         {
-            let instance = group.instances.remove(position);
             group.end_activity(&instance.activity, "Failed", Some(reason.to_owned()), now);
             group.count_launch_failure(now);
         }
@@ -128,16 +157,25 @@ impl Model {
     /// The machine is gone: as the group wanted, or by itself, and then it is replaced. Nobody can
     /// answer its terminating hooks any more; AWS waits for them all the same.
     pub fn machine_gone(&mut self, instance_id: &str, now: Timestamp) {
-        let Some((name, instance)) = self.slot(instance_id) else {
+        self.detached.remove(instance_id);
+        let Ok(name) = self.group_of(instance_id) else {
             return;
         };
-        instance.machine_gone = true;
-        instance.healthy = false;
-        match instance.state {
-            LifecycleState::TerminatingProceed => self.remove(&name, instance_id, now),
+        let Some(group) = self.groups.get_mut(&name) else {
+            return;
+        };
+        let state = group.instances.change(instance_id, |instance| {
+            instance.machine_gone = true;
+            instance.healthy = false;
+            instance.state
+        });
+        match state {
+            Some(LifecycleState::TerminatingProceed | LifecycleState::WarmedTerminatingProceed) => {
+                self.remove(&name, instance_id, now);
+            }
             // The hooks still hold it.
-            LifecycleState::Terminating | LifecycleState::TerminatingWait => {}
-            LifecycleState::Pending | LifecycleState::PendingWait | LifecycleState::InService => {
+            Some(state) if state.is_terminating() => {}
+            Some(_) => {
                 let cause = format!(
                     "{} an instance was taken out of service in response to an EC2 health check \
                      indicating it has been terminated or stopped.",
@@ -145,62 +183,68 @@ impl Model {
                 );
                 self.begin_terminating(&name, instance_id, cause, Hooks::Run, now);
             }
+            None => {}
         }
         self.reconcile(&name, now);
     }
 
     /// The next time at which [`Model::advance`] changes something by itself.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let instances = self.groups.values().flat_map(|g| &g.instances);
-        let held = instances.flat_map(|i| {
-            let actions = i.actions.iter().map(|a| a.deadline);
-            actions.chain(i.hooks_open_at)
+        let groups = self.groups.values();
+        let deadlines = groups.flat_map(|g| {
+            let back_off = g.launch_not_before.into_iter();
+            back_off.chain(g.instances.next_deadline())
         });
-        let back_off = self.groups.values().filter_map(|g| g.launch_not_before);
-        held.chain(back_off).min()
+        deadlines.min()
     }
 
     /// Does what is due by `now`.
     pub fn advance(&mut self, now: Timestamp) {
-        let names: Vec<String> = self.groups.keys().cloned().collect();
+        let next = |group: &Group| {
+            let back_off = group.launch_not_before.into_iter();
+            back_off.chain(group.instances.next_deadline()).min()
+        };
+        let due = self
+            .groups
+            .values()
+            .filter(|g| next(g).is_some_and(|t| t <= now));
+        let names: Vec<String> = due.map(|group| group.name.clone()).collect();
         for name in names {
-            let group = &self.groups[&name];
-            let opening: Vec<String> = group
-                .instances
-                .iter()
-                .filter(|i| i.hooks_open_at.is_some_and(|t| t <= now))
-                .map(|i| i.id.clone())
-                .collect();
-            let timed_out: Vec<(String, String, Verdict)> = group
-                .instances
-                .iter()
-                .flat_map(|i| i.actions.iter().map(|a| (i.id.clone(), a)))
-                .filter(|(_, action)| action.deadline <= now)
-                .map(|(id, action)| (id, action.hook.clone(), action.default_result))
-                .collect();
-            for id in opening {
-                self.open_hooks(&name, &id, Transition::Terminating, now);
-            }
-            for (id, hook, verdict) in timed_out {
-                self.answer(&name, &id, &hook, verdict, "Heartbeat Timeout", now);
+            for id in self.groups[&name].instances.due(now) {
+                self.advance_instance(&name, &id, now);
             }
             self.reconcile(&name, now);
+        }
+    }
+
+    fn advance_instance(&mut self, name: &str, id: &str, now: Timestamp) {
+        let Some(instance) = self.groups.get(name).and_then(|g| g.instances.get(id)) else {
+            return;
+        };
+        let opens = instance.hooks_open_at.is_some_and(|t| t <= now);
+        let timed_out = instance.actions.iter().filter(|a| a.deadline <= now);
+        let timed_out: Vec<(String, Verdict)> = timed_out
+            .map(|action| (action.hook.clone(), action.default_result))
+            .collect();
+        if opens {
+            self.open_hooks(name, id, Transition::Terminating, now);
+        }
+        for (hook, verdict) in timed_out {
+            self.answer(name, id, &hook, verdict, "Heartbeat Timeout", now);
         }
     }
 }
 
 /// The transitions themselves. An instance that is not there is nothing to move.
 impl Model {
-    fn slot(&mut self, instance_id: &str) -> Option<(String, &mut Instance)> {
-        self.groups.values_mut().find_map(|group| {
-            let name = group.name.clone();
-            let instance = group.instances.iter_mut().find(|i| i.id == instance_id)?;
-            Some((name, instance))
-        })
-    }
-
     /// Holds the instance if there are hooks, else lets it through.
-    fn open_hooks(&mut self, name: &str, id: &str, transition: Transition, now: Timestamp) {
+    pub(super) fn open_hooks(
+        &mut self,
+        name: &str,
+        id: &str,
+        transition: Transition,
+        now: Timestamp,
+    ) {
         let Some(group) = self.groups.get_mut(name) else {
             return;
         };
@@ -211,20 +255,25 @@ impl Model {
             .filter(|hook| hook.transition == transition)
             .map(|hook| hook.open(ids.uuid(), now))
             .collect();
-        let Some(instance) = group.instances.iter_mut().find(|i| i.id == id) else {
-            return;
-        };
-        instance.hooks_open_at = None;
-        if actions.is_empty() {
-            return self.proceed(name, id, transition, now);
+        let held = !actions.is_empty();
+        let activity = group.instances.change(id, |instance| {
+            instance.hooks_open_at = None;
+            if held {
+                instance.actions = actions;
+                instance.state = match (transition, instance.warm.is_some()) {
+                    (Transition::Launching, false) => LifecycleState::PendingWait,
+                    (Transition::Launching, true) => LifecycleState::WarmedPendingWait,
+                    (Transition::Terminating, false) => LifecycleState::TerminatingWait,
+                    (Transition::Terminating, true) => LifecycleState::WarmedTerminatingWait,
+                };
+            }
+            instance.activity.clone()
+        });
+        match activity {
+            Some(activity) if held => group.note_activity(&activity, "MidLifecycleAction", 60),
+            Some(_) => self.proceed(name, id, transition, now),
+            None => {}
         }
-        instance.actions = actions;
-        instance.state = match transition {
-            Transition::Launching => LifecycleState::PendingWait,
-            Transition::Terminating => LifecycleState::TerminatingWait,
-        };
-        let activity = instance.activity.clone();
-        group.note_activity(&activity, "MidLifecycleAction", 60);
     }
 
     /// Nothing holds the instance any more.
@@ -233,30 +282,41 @@ impl Model {
             return;
         };
         let protects = group.protects_new_instances;
-        let Some(instance) = group.instances.iter_mut().find(|i| i.id == id) else {
-            return;
-        };
-        instance.actions.clear();
-        instance.hooks_open_at = None;
-        match transition {
-            Transition::Launching => {
-                instance.state = LifecycleState::InService;
+        let instance = group.instances.change(id, |instance| {
+            instance.actions.clear();
+            instance.hooks_open_at = None;
+            instance.state = match (transition, instance.warm.is_some()) {
+                (Transition::Launching, false) => LifecycleState::InService,
+                (Transition::Launching, true) => LifecycleState::WarmedPendingProceed,
+                (Transition::Terminating, false) => LifecycleState::TerminatingProceed,
+                (Transition::Terminating, true) => LifecycleState::WarmedTerminatingProceed,
+            };
+            if instance.state == LifecycleState::InService {
                 instance.in_service_since = Some(now);
                 // Protection begins here, not at launch.
                 instance.protected = protects;
-                let activity = instance.activity.clone();
-                group.end_activity(&activity, "Successful", None, now);
+            }
+            instance.clone()
+        });
+        let Some(instance) = instance else {
+            return;
+        };
+        match (transition, instance.warm) {
+            (Transition::Launching, None) => {
+                group.end_activity(&instance.activity, "Successful", None, now);
                 group.forget_launch_failures();
             }
-            Transition::Terminating => {
-                instance.state = LifecycleState::TerminatingProceed;
-                if instance.machine_gone {
-                    self.remove(name, id, now);
-                } else {
-                    self.context.effects.push(Effect::Terminate {
-                        instance_id: id.to_owned(),
-                    });
-                }
+            (Transition::Launching, Some(PoolState::Running)) => group.rest_in_pool(id, now),
+            (Transition::Launching, Some(PoolState::Stopped | PoolState::Hibernated)) => {
+                self.context.effects.push(Effect::Stop {
+                    instance_id: id.to_owned(),
+                });
+            }
+            (Transition::Terminating, _) if instance.machine_gone => self.remove(name, id, now),
+            (Transition::Terminating, _) => {
+                self.context.effects.push(Effect::Terminate {
+                    instance_id: id.to_owned(),
+                });
             }
         }
     }
@@ -274,13 +334,14 @@ impl Model {
         let Some(group) = self.groups.get_mut(name) else {
             return;
         };
-        let Some(instance) = group.instances.iter_mut().find(|i| i.id == id) else {
+        let answered = group.instances.change(id, |instance| {
+            let position = instance.actions.iter().position(|a| a.hook == hook)?;
+            let action = instance.actions.remove(position);
+            Some((action, instance.clone()))
+        });
+        let Some((action, instance)) = answered.flatten() else {
             return;
         };
-        let Some(position) = instance.actions.iter().position(|a| a.hook == hook) else {
-            return;
-        };
-        let action = instance.actions.remove(position);
         let transition = if instance.state.is_terminating() {
             Transition::Terminating
         } else {
@@ -293,8 +354,7 @@ impl Model {
                      token {} was abandoned: {why}",
                     action.token
                 );
-                let activity = instance.activity.clone();
-                group.end_activity(&activity, "Cancelled", Some(message), now);
+                group.end_activity(&instance.activity, "Cancelled", Some(message), now);
                 group.count_launch_failure(now);
                 let cause = format!(
                     "{} an instance was taken out of service in response to a launch that was \
@@ -332,22 +392,28 @@ impl Model {
         let Some(group) = self.groups.get_mut(name) else {
             return;
         };
-        let Some(instance) = group.instances.iter_mut().find(|i| i.id == id) else {
+        let before = group.instances.change(id, |instance| {
+            let before = instance.clone();
+            instance.state = if instance.warm.is_some() {
+                LifecycleState::WarmedTerminating
+            } else {
+                LifecycleState::Terminating
+            };
+            instance.actions.clear();
+            instance.activity = activity_id.clone();
+            instance.hooks_open_at = (hooks == Hooks::Run).then_some(now + lead);
+            before
+        });
+        let Some(before) = before else {
             return;
         };
-        let launch =
-            (instance.state != LifecycleState::InService).then(|| instance.activity.clone());
-        instance.state = LifecycleState::Terminating;
-        instance.actions.clear();
-        instance.activity = activity_id.clone();
-        instance.hooks_open_at = (hooks == Hooks::Run).then_some(now + lead);
-        if let Some(launch) = launch
+        if before.state != LifecycleState::InService
             && group
-                .activity_mut(&launch)
+                .activity_mut(&before.activity)
                 .is_some_and(|a| a.end_time.is_none())
         {
             let message = "The instance was terminated before it came into service".to_owned();
-            group.end_activity(&launch, "Cancelled", Some(message), now);
+            group.end_activity(&before.activity, "Cancelled", Some(message), now);
         }
         let description = format!("Terminating EC2 instance: {id}");
         group.begin_activity(activity_id, description, cause, "InProgress", now);
@@ -366,10 +432,10 @@ impl Model {
     }
 
     fn remove(&mut self, name: &str, id: &str, now: Timestamp) {
+        self.homes.remove(id);
         if let Some(group) = self.groups.get_mut(name)
-            && let Some(position) = group.instances.iter().position(|i| i.id == id)
+            && let Some(instance) = group.instances.remove(id)
         {
-            let instance = group.instances.remove(position);
             group.end_activity(&instance.activity, "Successful", None, now);
         }
     }

@@ -7,14 +7,13 @@
 //! # Guarantees
 //! - A hook really holds its instance until it is answered, deleted or out of time.
 //! - Scale-in never picks a protected instance: the group then stays above its desired capacity.
-//! - Instances that are terminating do not count towards capacity.
+//! - Instances that are terminating, in standby or in the warm pool do not count towards capacity.
 //! - Transitions that take seconds on AWS happen at once, except for
 //!   [`Options::imds_lead`]: the instance metadata service may say `Terminated` before the API
 //!   shows `Terminating:Wait`, as on AWS, and never later.
 //!
 //! # Not served
-//! Instance refresh, warm pools, standby, attach and detach, scaling policies, suspension,
-//! load balancers.
+//! Instance refresh, attaching, scaling policies, suspension, load balancers.
 
 mod activity;
 mod capacity;
@@ -24,8 +23,11 @@ mod hooks;
 mod instances;
 mod lifecycle;
 pub mod requests;
+mod roster;
+mod standby;
+mod warm_pool;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -34,12 +36,14 @@ use crate::{api_error::ApiError, ids::Ids};
 pub use activity::Activity;
 pub use describe::{
     AutoScalingInstances, DescribedActivities, DescribedGroups, DescribedHooks, DescribedPolicies,
-    DescribedTags, TerminationReply, members,
+    DescribedTags, MovementReply, TerminationReply, members,
 };
 pub use group::{Group, GroupTag, Subnet};
 pub use hooks::{Hook, Transition};
-pub use instances::{Instance, LifecycleState};
+pub use instances::{Instance, LifecycleState, PoolState};
 pub use requests::TemplateSpec;
+pub use roster::Roster;
+pub use warm_pool::{WarmPool, WarmPoolReply};
 
 /// What differs between the accounts and regions a model stands for, and what AWS leaves open.
 #[derive(Debug, Clone)]
@@ -62,6 +66,16 @@ pub enum Effect {
     Launch(LaunchOrder),
     /// Terminate an instance; answered by [`Model::machine_gone`].
     Terminate {
+        /// EC2 instance id.
+        instance_id: String,
+    },
+    /// Power a machine off and keep it; answered by [`Model::machine_stopped`].
+    Stop {
+        /// EC2 instance id.
+        instance_id: String,
+    },
+    /// Power it on again; answered by [`Model::machine_started`].
+    Start {
         /// EC2 instance id.
         instance_id: String,
     },
@@ -101,6 +115,10 @@ pub struct Launched {
 #[derive(Debug, Clone)]
 pub struct Model {
     groups: BTreeMap<String, Group>,
+    /// Group of each instance.
+    homes: BTreeMap<String, String>,
+    /// Instances that have left their group and run on.
+    detached: BTreeSet<String>,
     context: Context,
 }
 
@@ -117,6 +135,8 @@ impl Model {
     pub fn new(options: Options) -> Self {
         Self {
             groups: BTreeMap::new(),
+            homes: BTreeMap::new(),
+            detached: BTreeSet::new(),
             context: Context {
                 ids: Ids::new(options.seed),
                 options,
@@ -146,22 +166,35 @@ impl Model {
 
     /// The instance and its group.
     pub fn instance(&self, instance_id: &str) -> Option<(&Group, &Instance)> {
-        self.groups.values().find_map(|group| {
-            let instance = group.instances.iter().find(|i| i.id == instance_id)?;
-            Some((group, instance))
-        })
+        let group = self.groups.get(self.homes.get(instance_id)?)?;
+        Some((group, group.instances.get(instance_id)?))
     }
 
     /// `autoscaling/target-lifecycle-state` of the metadata service: a steady state, absent while
     /// it is not known yet.
     pub fn target_lifecycle_state(&self, instance_id: &str) -> Option<&'static str> {
+        if self.detached.contains(instance_id) {
+            return Some("Detached");
+        }
         let (_, instance) = self.instance(instance_id)?;
         match instance.state {
-            LifecycleState::Pending => None,
-            LifecycleState::PendingWait | LifecycleState::InService => Some("InService"),
+            LifecycleState::Pending if !instance.was_warm => None,
+            LifecycleState::Pending | LifecycleState::PendingWait | LifecycleState::InService => {
+                Some("InService")
+            }
+            LifecycleState::Standby => Some("Standby"),
             LifecycleState::Terminating
             | LifecycleState::TerminatingWait
             | LifecycleState::TerminatingProceed => Some("Terminated"),
+            LifecycleState::WarmedPending
+            | LifecycleState::WarmedPendingWait
+            | LifecycleState::WarmedPendingProceed => instance
+                .warm
+                .map(|pool| LifecycleState::Warmed(pool).as_str()),
+            LifecycleState::Warmed(_) => Some(instance.state.as_str()),
+            LifecycleState::WarmedTerminating
+            | LifecycleState::WarmedTerminatingWait
+            | LifecycleState::WarmedTerminatingProceed => Some("Warmed:Terminated"),
         }
     }
 
@@ -175,13 +208,11 @@ impl Model {
 
     /// Name of the group an instance is in.
     fn group_of(&self, instance_id: &str) -> Result<String, ApiError> {
-        self.instance(instance_id)
-            .map(|(group, _)| group.name.clone())
-            .ok_or_else(|| {
-                invalid(format!(
-                    "Instance Id not found - No managed instance found for instance ID: {instance_id}"
-                ))
-            })
+        self.homes.get(instance_id).cloned().ok_or_else(|| {
+            invalid(format!(
+                "Instance Id not found - No managed instance found for instance ID: {instance_id}"
+            ))
+        })
     }
 }
 

@@ -349,3 +349,83 @@ pub struct TerminateInstance {
     /// Whether it is not to be replaced.
     pub should_decrement_desired_capacity: bool,
 }
+
+/// PutWarmPool.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct PutWarmPool {
+    /// Group name.
+    pub auto_scaling_group_name: String,
+    /// -1 for the group's maximum.
+    pub max_group_prepared_capacity: Option<i32>,
+    /// Default 0.
+    pub min_size: Option<u32>,
+    /// `Stopped` (default), `Running` or `Hibernated`.
+    pub pool_state: Option<String>,
+    /// Refused if it asks for anything.
+    pub instance_reuse_policy: Option<InstanceReusePolicy>,
+}
+
+/// See [`PutWarmPool`].
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct InstanceReusePolicy {
+    /// Must not be true.
+    pub reuse_on_scale_in: Option<bool>,
+}
+
+/// DeleteWarmPool.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct DeleteWarmPool {
+    /// Group name.
+    pub auto_scaling_group_name: String,
+    /// Without hooks.
+    pub force_delete: Option<bool>,
+}
+
+/// DescribeWarmPool.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct DescribeWarmPool {
+    /// Group name.
+    pub auto_scaling_group_name: String,
+    /// Page.
+    pub next_token: Option<String>,
+    /// Page size.
+    pub max_records: Option<usize>,
+}
+
+/// EnterStandby.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct EnterStandby {
+    /// Group name.
+    pub auto_scaling_group_name: String,
+    /// EC2 instance ids.
+    pub instance_ids: Vec<String>,
+    /// Whether they are not to be replaced.
+    pub should_decrement_desired_capacity: bool,
+}
+
+/// ExitStandby.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct ExitStandby {
+    /// Group name.
+    pub auto_scaling_group_name: String,
+    /// EC2 instance ids.
+    pub instance_ids: Vec<String>,
+}
+
+/// DetachInstances.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct DetachInstances {
+    /// Group name.
+    pub auto_scaling_group_name: String,
+    /// EC2 instance ids.
+    pub instance_ids: Vec<String>,
+    /// Whether they are not to be replaced.
+    pub should_decrement_desired_capacity: bool,
+}

@@ -14,11 +14,15 @@ const ATTRIBUTES_MAX: usize = 10;
 /// An attribute.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub(super) struct Attribute {
-    pub(super) name: String,
-    pub(super) value: Option<String>,
-    pub(super) target_type: Option<String>,
-    pub(super) target_id: Option<String>,
+pub struct Attribute {
+    /// Name.
+    pub name: String,
+    /// Value, if it has one.
+    pub value: Option<String>,
+    /// `container-instance`; needed beside a short id.
+    pub target_type: Option<String>,
+    /// ARN or short id of a container instance.
+    pub target_id: Option<String>,
 }
 
 /// PutAttributes.
@@ -56,19 +60,37 @@ impl Model {
     /// `ClusterNotFoundException`, `TargetNotFoundException`, `AttributeLimitExceededException`,
     /// `InvalidParameterException`.
     pub fn put_attributes(&mut self, request: &PutAttributes) -> Result<Value, ApiError> {
-        let cluster = self.cluster(request.cluster.as_deref())?;
-        check_count(&request.attributes)?;
-        let mut wanted: BTreeMap<String, BTreeMap<String, Option<String>>> = BTreeMap::new();
-        let mut reply = Vec::new();
-        for attribute in &request.attributes {
-            check_attribute(attribute)?;
-            let arn = self.target(cluster, attribute)?;
-            reply.push(json!({
+        let targets = self.set_attributes(request.cluster.as_deref(), &request.attributes)?;
+        let put = request.attributes.iter().zip(targets);
+        let reply = put.map(|(attribute, arn)| {
+            json!({
                 "name": attribute.name,
                 "value": attribute.value,
                 "targetType": "container-instance",
                 "targetId": arn,
-            }));
+            })
+        });
+        Ok(json!({ "attributes": reply.collect::<Value>() }))
+    }
+
+    /// PutAttributes without its JSON; answers the ARN of each attribute's target.
+    ///
+    /// # Errors
+    /// As [`Model::put_attributes`].
+    pub fn set_attributes(
+        &mut self,
+        cluster: Option<&str>,
+        attributes: &[Attribute],
+    ) -> Result<Vec<String>, ApiError> {
+        let name = self.cluster_name(cluster)?;
+        let cluster = &self.clusters[&name];
+        check_count(attributes)?;
+        let mut wanted: BTreeMap<String, BTreeMap<String, Option<String>>> = BTreeMap::new();
+        let mut targets = Vec::new();
+        for attribute in attributes {
+            check_attribute(attribute)?;
+            let arn = self.target(cluster, attribute)?;
+            targets.push(arn.clone());
             let target = wanted.entry(arn).or_default();
             target.insert(attribute.name.clone(), attribute.value.clone());
         }
@@ -84,14 +106,16 @@ impl Model {
                 ));
             }
         }
-        let cluster = self.cluster_mut(request.cluster.as_deref())?;
-        for (arn, added) in wanted {
-            if let Some(instance) = cluster.instances.get_mut(&arn) {
-                instance.attributes.extend(added);
-                instance.version += 1;
+        if let Some(cluster) = self.clusters.get_mut(&name) {
+            for (arn, added) in wanted {
+                if let Some(instance) = cluster.instances.get_mut(&arn) {
+                    instance.attributes.extend(added);
+                    instance.version += 1;
+                }
+                cluster.wake(&arn);
             }
         }
-        Ok(json!({ "attributes": reply }))
+        Ok(targets)
     }
 
     /// DeleteAttributes. Absent attributes are no error.
@@ -115,6 +139,7 @@ impl Model {
                 same.then(|| instance.attributes.remove(&attribute.name))
             });
             if removed.is_some() {
+                cluster.wake(&arn);
                 reply.push(json!({
                     "name": attribute.name,
                     "targetType": "container-instance",
@@ -179,7 +204,7 @@ impl Model {
             }
             Some(other) => return Err(invalid(format!("'{other}' is not a target type"))),
         }
-        let arn = self.instance_arn(cluster, id);
+        let arn = cluster.arn_of("container-instance", id);
         cluster
             .instances
             .get(&arn)

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::{
     Cluster, InstanceStatus, Model, ServiceStatus, TaskStatus, cluster_name, cluster_not_found,
+    index::Index,
     invalid, missing, paged,
+    scheduler::Todo,
     tags::{Tag, tag_list},
 };
 use crate::api_error::ApiError;
@@ -79,6 +81,8 @@ impl Model {
                 settings: request.settings,
                 configuration: request.configuration,
                 attached_at: None,
+                index: Index::default(),
+                todo: Todo::default(),
             };
             self.clusters.insert(name.clone(), cluster);
             if !request.capacity_providers.is_empty() {
@@ -138,6 +142,7 @@ impl Model {
         cluster.instances.clear();
         cluster.tasks.clear();
         cluster.services.clear();
+        (cluster.index, cluster.todo) = (Index::default(), Todo::default());
         let arn = cluster.arn.clone();
         self.tags.remove(&arn);
         Ok(json!({ "cluster": self.describe_cluster(&self.clusters[&name], &[]) }))

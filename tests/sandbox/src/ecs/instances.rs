@@ -7,11 +7,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Cluster, ContainerInstance, InstanceStatus, Model, TaskStatus,
+    Cluster, ContainerInstance, InstanceStatus, Model,
     attributes::{Attribute, attribute_list, check_attribute},
     client_error,
     expression::Expression,
-    invalid, last, missing, paged,
+    invalid, missing, paged,
     tags::{Tag, tag_list},
 };
 use crate::api_error::ApiError;
@@ -89,6 +89,52 @@ pub struct UpdateContainerInstancesState {
     status: String,
 }
 
+/// RegisterContainerInstance without its JSON.
+#[derive(Debug, Clone, Default)]
+pub struct Registration {
+    /// Name or ARN; `default` without one.
+    pub cluster: Option<String>,
+    /// The ARN it has already.
+    pub container_instance_arn: Option<String>,
+    /// From the identity document.
+    pub ec2_instance_id: String,
+    /// From the identity document.
+    pub availability_zone: Option<String>,
+    /// From the identity document.
+    pub instance_type: Option<String>,
+    /// From the identity document.
+    pub image_id: Option<String>,
+    /// As in the API: `{"name": "CPU", "type": "INTEGER", "integerValue": 1024}`.
+    pub resources: Vec<Value>,
+    /// As in the API.
+    pub version_info: Option<Value>,
+    /// Attributes; `None` for a name without a value.
+    pub attributes: Vec<(String, Option<String>)>,
+}
+
+impl Registration {
+    /// A machine with so many CPU units and MiB.
+    pub fn of_machine(cluster: &str, ec2_instance_id: &str, cpu: i64, memory: i64) -> Self {
+        let resource =
+            |name, value: i64| json!({ "name": name, "type": "INTEGER", "integerValue": value });
+        Self {
+            cluster: Some(cluster.to_owned()),
+            ec2_instance_id: ec2_instance_id.to_owned(),
+            resources: vec![resource("CPU", cpu), resource("MEMORY", memory)],
+            ..Self::default()
+        }
+    }
+}
+
+/// What UpdateContainerInstancesState answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateChange {
+    /// ARNs of those that have the wanted status now.
+    pub changed: Vec<String>,
+    /// ARN and reason, `MISSING` or `INACTIVE`, of those that do not.
+    pub failures: Vec<(String, &'static str)>,
+}
+
 impl Model {
     /// RegisterContainerInstance, or registering again with the ARN it has.
     ///
@@ -100,47 +146,79 @@ impl Model {
         request: RegisterContainerInstance,
         now: Timestamp,
     ) -> Result<Value, ApiError> {
-        let cluster = self
-            .cluster_name(request.cluster.as_deref())
+        self.cluster_name(request.cluster.as_deref())
             .map_err(|_| client_error("Cluster not found."))?;
         let document = request.instance_identity_document.as_deref().unwrap_or("");
         let identity: Identity = serde_json::from_str(document)
             .map_err(|e| invalid(format!("The instance identity document is not valid: {e}")))?;
-        for attribute in &request.attributes {
-            check_attribute(attribute)?;
-        }
-        let arn = match request.container_instance_arn.filter(|arn| !arn.is_empty()) {
-            Some(arn) => self.register_again(&cluster, &arn, &identity)?,
-            None => self.register_new(&cluster, &identity, now),
+        let attributes = request.attributes.into_iter().map(|a| (a.name, a.value));
+        let registration = Registration {
+            cluster: request.cluster.clone(),
+            container_instance_arn: request.container_instance_arn,
+            ec2_instance_id: identity.instance_id,
+            availability_zone: identity.availability_zone,
+            instance_type: identity.instance_type,
+            image_id: identity.image_id,
+            resources: request.total_resources,
+            version_info: request.version_info,
+            attributes: attributes.collect(),
         };
+        let arn = self.register(registration, now)?;
         self.set_tags(&arn, &request.tags)?;
-        let registered = self.cluster_mut(Some(&cluster))?;
-        if let Some(instance) = registered.instances.get_mut(&arn) {
-            instance.resources = request.total_resources;
-            instance.version_info = request.version_info;
-            instance.version += 1;
-            let given = request.attributes.into_iter().map(|a| (a.name, a.value));
-            instance.attributes.extend(given);
-            let built_in = [
-                ("ecs.availability-zone", identity.availability_zone),
-                ("ecs.instance-type", identity.instance_type),
-                ("ecs.ami-id", identity.image_id),
-                ("ecs.os-type", Some("linux".to_owned())),
-            ];
-            for (name, value) in built_in {
-                instance.attributes.insert(name.to_owned(), value);
-            }
-        }
-        let cluster = &self.clusters[&cluster];
+        let cluster = self.cluster(request.cluster.as_deref())?;
         let instance = &cluster.instances[&arn];
         Ok(json!({ "containerInstance": self.describe_instance(cluster, instance, true) }))
+    }
+
+    /// RegisterContainerInstance without its JSON and tags; answers the ARN.
+    ///
+    /// # Errors
+    /// As [`Model::register_container_instance`].
+    pub fn register(&mut self, request: Registration, now: Timestamp) -> Result<String, ApiError> {
+        let name = self
+            .cluster_name(request.cluster.as_deref())
+            .map_err(|_| client_error("Cluster not found."))?;
+        for (name, value) in &request.attributes {
+            check_attribute(&Attribute {
+                name: name.clone(),
+                value: value.clone(),
+                ..Attribute::default()
+            })?;
+        }
+        let known = request.container_instance_arn.as_ref();
+        let arn = match known.filter(|arn| !arn.is_empty()) {
+            Some(arn) => self.register_again(&name, arn, &request.ec2_instance_id)?,
+            None => self.register_new(&name, &request.ec2_instance_id, now),
+        };
+        let built_in = [
+            ("ecs.availability-zone", request.availability_zone),
+            ("ecs.instance-type", request.instance_type),
+            ("ecs.ami-id", request.image_id),
+            ("ecs.os-type", Some("linux".to_owned())),
+        ];
+        if let Some(cluster) = self.clusters.get_mut(&name) {
+            cluster.change_instance(&arn, |instance| {
+                (instance.cpu, instance.memory) = (
+                    integer(&request.resources, "CPU"),
+                    integer(&request.resources, "MEMORY"),
+                );
+                instance.resources = request.resources;
+                instance.version_info = request.version_info;
+                instance.version += 1;
+                instance.attributes.extend(request.attributes);
+                for (name, value) in built_in {
+                    instance.attributes.insert(name.to_owned(), value);
+                }
+            });
+        }
+        Ok(arn)
     }
 
     fn register_again(
         &mut self,
         cluster: &str,
         arn: &str,
-        identity: &Identity,
+        ec2_instance_id: &str,
     ) -> Result<String, ApiError> {
         let instance = self
             .clusters
@@ -148,9 +226,7 @@ impl Model {
             .and_then(|c| c.instances.get(arn))
             .filter(|i| i.status != InstanceStatus::Inactive);
         match instance {
-            Some(instance) if instance.ec2_instance_id == identity.instance_id => {
-                Ok(arn.to_owned())
-            }
+            Some(instance) if instance.ec2_instance_id == ec2_instance_id => Ok(arn.to_owned()),
             Some(_) => Err(client_error(
                 "The container instance belongs to another EC2 instance.",
             )),
@@ -160,20 +236,15 @@ impl Model {
         }
     }
 
-    fn register_new(&mut self, cluster: &str, identity: &Identity, now: Timestamp) -> String {
-        let ec2_instance_id = identity.instance_id.clone();
+    fn register_new(&mut self, cluster: &str, ec2_instance_id: &str, now: Timestamp) -> String {
         // A machine that lost its checkpoint leaves its old self behind.
-        self.lose(
-            cluster,
-            &ec2_instance_id,
-            "Container instance was replaced.",
-            now,
-        );
+        let reason = "Container instance was replaced.";
+        self.lose(cluster, ec2_instance_id, reason, now);
         let id = self.ids.hex(32);
         let arn = self.arn(&format!("container-instance/{cluster}/{id}"));
         let instance = ContainerInstance {
             arn: arn.clone(),
-            ec2_instance_id,
+            ec2_instance_id: ec2_instance_id.to_owned(),
             status: InstanceStatus::Active,
             connected: false,
             attributes: BTreeMap::new(),
@@ -183,10 +254,12 @@ impl Model {
             last_sync: None,
             inactive_at: None,
             resources: Vec::new(),
+            cpu: 0,
+            memory: 0,
             version_info: None,
         };
         if let Some(cluster) = self.clusters.get_mut(cluster) {
-            cluster.instances.insert(arn.clone(), instance);
+            cluster.add_instance(instance);
         }
         arn
     }
@@ -207,11 +280,8 @@ impl Model {
             return Err(invalid("Referenced container instance was not found."));
         };
         let (arn, id) = (instance.arn.clone(), instance.ec2_instance_id.clone());
-        let busy = cluster
-            .tasks
-            .values()
-            .any(|task| task.instance_arn == arn && task.last_status != TaskStatus::Stopped);
-        if busy && !request.force.unwrap_or(false) {
+        let load = cluster.index.load(&arn);
+        if load.is_some_and(|load| load.unfinished > 0) && !request.force.unwrap_or(false) {
             return Err(invalid(
                 "Found running tasks on the instance. Use force to deregister it all the same.",
             ));
@@ -246,7 +316,7 @@ impl Model {
         for id in &request.container_instances {
             match cluster.find_instance(id) {
                 Some(instance) => found.push(self.describe_instance(cluster, instance, with_tags)),
-                None => failures.push(missing(&self.instance_arn(cluster, id))),
+                None => failures.push(missing(&cluster.arn_of("container-instance", id))),
             }
         }
         Ok(json!({ "containerInstances": found, "failures": failures }))
@@ -291,7 +361,6 @@ impl Model {
         request: &UpdateContainerInstancesState,
         now: Timestamp,
     ) -> Result<Value, ApiError> {
-        let name = self.cluster_name(request.cluster.as_deref())?;
         let status = match request.status.as_str() {
             "ACTIVE" => InstanceStatus::Active,
             "DRAINING" => InstanceStatus::Draining,
@@ -301,42 +370,62 @@ impl Model {
                 )));
             }
         };
-        if !(1..=STATE_CHANGES_MAX).contains(&request.container_instances.len()) {
+        let cluster = request.cluster.as_deref();
+        let change = self.set_state(cluster, &request.container_instances, status, now)?;
+        let cluster = self.cluster(cluster)?;
+        let changed = change.changed.iter();
+        let changed =
+            changed.map(|arn| self.describe_instance(cluster, &cluster.instances[arn], false));
+        let failures = change.failures.iter();
+        let failures = failures.map(|(arn, reason)| json!({ "arn": arn, "reason": reason }));
+        Ok(json!({
+            "containerInstances": changed.collect::<Value>(),
+            "failures": failures.collect::<Value>(),
+        }))
+    }
+
+    /// UpdateContainerInstancesState without its JSON.
+    ///
+    /// # Errors
+    /// As [`Model::update_container_instances_state`].
+    pub fn set_state(
+        &mut self,
+        cluster: Option<&str>,
+        container_instances: &[String],
+        status: InstanceStatus,
+        now: Timestamp,
+    ) -> Result<StateChange, ApiError> {
+        let name = self.cluster_name(cluster)?;
+        if !(1..=STATE_CHANGES_MAX).contains(&container_instances.len()) {
             return Err(invalid(format!(
                 "instanceIds can have at most {STATE_CHANGES_MAX} items."
             )));
         }
+        if status == InstanceStatus::Inactive {
+            return Err(invalid(
+                "Container instance status should be one of [ACTIVE,DRAINING].",
+            ));
+        }
         let (mut changed, mut failures) = (Vec::new(), Vec::new());
-        for id in &request.container_instances {
-            let arn = self.instance_arn(&self.clusters[&name], id);
-            let cluster = self.cluster_mut(Some(&name))?;
-            match cluster.instances.get_mut(&arn) {
-                Some(instance) if instance.status != InstanceStatus::Inactive => {
-                    if instance.status != status {
-                        instance.status = status;
-                        instance.version += 1;
+        let cluster = self.cluster_mut(Some(&name))?;
+        for id in container_instances {
+            let arn = cluster.arn_of("container-instance", id);
+            match cluster.instances.get(&arn).map(|i| i.status) {
+                Some(InstanceStatus::Inactive) => failures.push((arn, "INACTIVE")),
+                None => failures.push((arn, "MISSING")),
+                Some(before) => {
+                    if before != status {
+                        cluster.change_instance(&arn, |instance| {
+                            instance.status = status;
+                            instance.version += 1;
+                        });
                     }
                     changed.push(arn);
                 }
-                Some(_) => failures.push(json!({ "arn": arn, "reason": "INACTIVE" })),
-                None => failures.push(missing(&arn)),
             }
         }
         self.schedule(&name, now);
-        let cluster = &self.clusters[&name];
-        let changed: Vec<Value> = changed
-            .iter()
-            .map(|arn| self.describe_instance(cluster, &cluster.instances[arn], false))
-            .collect();
-        Ok(json!({ "containerInstances": changed, "failures": failures }))
-    }
-
-    /// The ARN that a short id or ARN stands for.
-    pub(super) fn instance_arn(&self, cluster: &Cluster, id: &str) -> String {
-        if id.starts_with("arn:") {
-            return id.to_owned();
-        }
-        self.arn(&format!("container-instance/{}/{id}", cluster.name))
+        Ok(StateChange { changed, failures })
     }
 
     fn describe_instance(
@@ -345,23 +434,20 @@ impl Model {
         instance: &ContainerInstance,
         with_tags: bool,
     ) -> Value {
-        let count = |status| {
-            let tasks = cluster.tasks.values();
-            tasks
-                .filter(|t| t.instance_arn == instance.arn && t.last_status == status)
-                .count()
-        };
+        let load = cluster.index.load(&instance.arn);
+        let (running, pending) = load.map_or((0, 0), |load| (load.running, load.pending));
+        let remaining = instance.remaining(load);
         let mut described = json!({
             "containerInstanceArn": instance.arn,
             "ec2InstanceId": instance.ec2_instance_id,
             "version": instance.version,
             "versionInfo": instance.version_info,
-            "remainingResources": cluster.remaining_resources(instance),
+            "remainingResources": instance.remaining_resources(remaining),
             "registeredResources": instance.resources,
             "status": instance.status.as_str(),
             "agentConnected": instance.connected,
-            "runningTasksCount": count(TaskStatus::Running),
-            "pendingTasksCount": count(TaskStatus::Pending),
+            "runningTasksCount": running,
+            "pendingTasksCount": pending,
             "attributes": attribute_list(instance),
             "registeredAt": instance.registered_at.as_second(),
             "attachments": [],
@@ -376,31 +462,26 @@ impl Model {
 impl Cluster {
     /// By ARN or short id.
     pub(super) fn find_instance(&self, id: &str) -> Option<&ContainerInstance> {
-        let mut instances = self.instances.values();
-        instances.find(|i| i.arn == id || last(&i.arn) == id)
+        self.instances.get(&self.arn_of("container-instance", id))
     }
+}
 
-    /// What tasks leave of an integer resource, `CPU` or `MEMORY`.
-    pub(super) fn remaining(&self, instance: &ContainerInstance, resource: &str) -> i64 {
-        let of = |r: &&Value| r["name"] == resource;
-        let total = instance.resources.iter().find(of);
-        let total = total.and_then(|r| r["integerValue"].as_i64()).unwrap_or(0);
-        let used: i64 = self
-            .tasks
-            .values()
-            .filter(|t| t.instance_arn == instance.arn && t.last_status != TaskStatus::Stopped)
-            .map(|t| if resource == "CPU" { t.cpu } else { t.memory })
-            .sum();
-        total - used
-    }
-
-    fn remaining_resources(&self, instance: &ContainerInstance) -> Vec<Value> {
-        let mut resources = instance.resources.clone();
+impl ContainerInstance {
+    fn remaining_resources(&self, (cpu, memory): (i64, i64)) -> Vec<Value> {
+        let mut resources = self.resources.clone();
         for resource in &mut resources {
-            if let Some(name @ ("CPU" | "MEMORY")) = resource["name"].as_str() {
-                resource["integerValue"] = json!(self.remaining(instance, name));
+            match resource["name"].as_str() {
+                Some("CPU") => resource["integerValue"] = json!(cpu),
+                Some("MEMORY") => resource["integerValue"] = json!(memory),
+                _ => {}
             }
         }
         resources
     }
+}
+
+/// An integer resource; 0 without it.
+fn integer(resources: &[Value], name: &str) -> i64 {
+    let found = resources.iter().find(|r| r["name"] == name);
+    found.and_then(|r| r["integerValue"].as_i64()).unwrap_or(0)
 }

@@ -18,7 +18,9 @@ mod attributes;
 mod clusters;
 mod definitions;
 mod expression;
+mod index;
 mod instances;
+mod limits;
 mod node;
 mod providers;
 mod scheduler;
@@ -38,13 +40,14 @@ use crate::{
     paging::{Page, page},
 };
 
-pub use attributes::{DeleteAttributes, ListAttributes, PutAttributes};
+pub use attributes::{Attribute, DeleteAttributes, ListAttributes, PutAttributes};
 pub use clusters::{ClusterRequest, CreateCluster, DescribeClusters, ListClusters};
 pub use definitions::{DescribeTaskDefinition, ListTaskDefinitions, RegisterTaskDefinition};
 pub use instances::{
     DeregisterContainerInstance, DescribeContainerInstances, ListContainerInstances,
-    RegisterContainerInstance, UpdateContainerInstancesState,
+    RegisterContainerInstance, Registration, StateChange, UpdateContainerInstancesState,
 };
+pub use limits::Limits;
 pub use providers::{
     CreateCapacityProvider, DescribeCapacityProviders, GroupFacts, ProviderRequest,
     PutClusterCapacityProviders, UpdateCapacityProvider,
@@ -154,6 +157,17 @@ impl Model {
 
 fn cluster_name(cluster: Option<&str>) -> &str {
     last(cluster.filter(|name| !name.is_empty()).unwrap_or("default"))
+}
+
+impl Cluster {
+    /// The ARN that a short id or ARN of a `task` or `container-instance` stands for.
+    fn arn_of(&self, kind: &str, id: &str) -> String {
+        if id.starts_with("arn:") {
+            return id.to_owned();
+        }
+        let account = self.arn.split(":cluster/").next().unwrap_or_default();
+        format!("{account}:{kind}/{}/{id}", self.name)
+    }
 }
 
 /// What stands after the last slash of an ARN; a short name as it is.

@@ -1,14 +1,15 @@
 //! Nodes: what they report, what they are told, and what time and loss do to them.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Cluster, ContainerInstance, InstanceStatus, Model, TaskStatus, client_error,
-    state::CapacityProvider,
+    Cluster, InstanceStatus, Model, Task, TaskStatus, client_error, state::CapacityProvider,
 };
 use crate::{
     api_error::ApiError,
-    node_protocol::{ContainerOrder, Reply, Sync, TaskOrder},
+    node_protocol::{ContainerOrder, Reply, Sync, TaskOrder, TaskReport},
 };
 
 /// How long stopped tasks and deregistered instances can still be described. AWS: about an hour.
@@ -31,20 +32,26 @@ impl Model {
         }
         let arn = &sync.container_instance_arn;
         let mut clusters = self.clusters.values_mut();
-        let cluster = clusters.find(|c| c.instances.contains_key(arn));
-        let instance = cluster.and_then(|c| Some((c.instances.get_mut(arn)?, c.name.clone())));
-        let Some((instance, name)) = instance.filter(|(i, _)| i.status != InstanceStatus::Inactive)
-        else {
+        let cluster = clusters.find(|c| {
+            let instance = c.instances.get(arn);
+            instance.is_some_and(|i| i.status != InstanceStatus::Inactive)
+        });
+        let Some(cluster) = cluster else {
             return Err(ApiError::new(
                 "InactiveInstanceException",
                 format!("The container instance is not registered: {arn}"),
             ));
         };
-        instance.last_sync = Some(now);
-        instance.connected = true;
-        if let Some(cluster) = self.clusters.get_mut(&name) {
-            cluster.take_report(sync, now);
+        if cluster.instances[arn].connected {
+            cluster.hear(arn, now);
+        } else {
+            cluster.change_instance(arn, |instance| {
+                instance.last_sync = Some(now);
+                instance.connected = true;
+            });
         }
+        cluster.take_report(sync, now);
+        let name = cluster.name.clone();
         self.schedule(&name, now);
         Ok(())
     }
@@ -58,9 +65,8 @@ impl Model {
         if instance.status == InstanceStatus::Inactive {
             return None;
         }
-        let tasks = cluster.tasks.values().filter(|task| {
-            task.instance_arn == instance.arn && task.last_status != TaskStatus::Stopped
-        });
+        let tasks = cluster.tasks_on(&instance.arn);
+        let tasks = tasks.filter(|task| task.last_status != TaskStatus::Stopped);
         let tasks = tasks.map(|task| TaskOrder {
             task_arn: task.arn.clone(),
             desired_status: task.desired_status().to_owned(),
@@ -106,25 +112,25 @@ impl Model {
         let Some(cluster) = self.clusters.get_mut(cluster) else {
             return;
         };
-        for instance in cluster.instances.values_mut() {
-            if instance.ec2_instance_id != ec2_instance_id
-                || instance.status == InstanceStatus::Inactive
-            {
-                continue;
-            }
-            instance.status = InstanceStatus::Inactive;
-            instance.connected = false;
-            instance.inactive_at = Some(now);
-            instance.version += 1;
-            let tasks = cluster.tasks.values_mut();
-            for task in tasks.filter(|t| t.instance_arn == instance.arn) {
-                if task.last_status != TaskStatus::Stopped {
-                    task.last_status = TaskStatus::Stopped;
-                    task.version += 1;
-                    task.stopped_at = Some(now);
-                    task.stop_code.get_or_insert("TerminationNotice");
-                    task.stopped_reason.get_or_insert_with(|| reason.to_owned());
-                }
+        let lost: Vec<String> = cluster.index.of_machine(ec2_instance_id).cloned().collect();
+        for arn in lost {
+            let tasks: Vec<String> = cluster.tasks_on(&arn).map(|t| t.arn.clone()).collect();
+            cluster.change_instance(&arn, |instance| {
+                instance.status = InstanceStatus::Inactive;
+                instance.connected = false;
+                instance.inactive_at = Some(now);
+                instance.version += 1;
+            });
+            for task in tasks {
+                cluster.change_task(&task, |task| {
+                    if task.last_status != TaskStatus::Stopped {
+                        task.last_status = TaskStatus::Stopped;
+                        task.version += 1;
+                        task.stopped_at = Some(now);
+                        task.stop_code.get_or_insert("TerminationNotice");
+                        task.stopped_reason.get_or_insert_with(|| reason.to_owned());
+                    }
+                });
             }
         }
     }
@@ -135,12 +141,12 @@ impl Model {
         let providers = self.providers.values().filter_map(|p| p.deleted_at);
         let clusters = self.clusters.values().flat_map(|cluster| {
             let silent = cluster
-                .instances
-                .values()
-                .filter(|i| i.connected)
-                .filter_map(move |i| Some(i.last_sync? + timeout));
-            let throttled = cluster.services.values().filter_map(|s| s.start_not_before);
-            silent.chain(throttled).chain(cluster.attached_at)
+                .index
+                .heard
+                .first()
+                .map(|(heard, _)| *heard + timeout);
+            let slowed = cluster.index.slowed.first().map(|(until, _)| *until);
+            silent.into_iter().chain(slowed).chain(cluster.attached_at)
         });
         providers.chain(clusters).min()
     }
@@ -163,15 +169,15 @@ impl Model {
 
 impl Cluster {
     fn take_report(&mut self, sync: &Sync, now: Timestamp) {
-        let mut outcomes = Vec::new();
-        let mine = self
+        let reports: BTreeMap<&str, &TaskReport> = sync
             .tasks
-            .values_mut()
-            .filter(|task| task.instance_arn == sync.container_instance_arn);
-        for task in mine {
-            let report = sync.tasks.iter().find(|report| report.task_arn == task.arn);
+            .iter()
+            .map(|report| (report.task_arn.as_str(), report))
+            .collect();
+        let mut changes = Vec::new();
+        for task in self.tasks_on(&sync.container_instance_arn) {
             let before = task.last_status;
-            let (after, reason) = match report {
+            let (after, reason) = match reports.get(task.arn.as_str()) {
                 Some(report) => match report.known_status.as_str() {
                     "STOPPED" => (TaskStatus::Stopped, report.reason.clone()),
                     "RUNNING" if task.stopping => (TaskStatus::Deactivating, None),
@@ -184,34 +190,19 @@ impl Cluster {
                 }
                 None => (before, None),
             };
-            if before == after || before == TaskStatus::Stopped {
-                continue;
-            }
-            task.last_status = after;
-            task.version += 1;
-            match after {
-                TaskStatus::Running => task.started_at = Some(now),
-                TaskStatus::Stopped => {
-                    task.stopped_at = Some(now);
-                    if !task.stopping {
-                        let reason = reason
-                            .unwrap_or_else(|| "Essential container in task exited".to_owned());
-                        task.stopped_reason = Some(reason);
-                        task.stop_code = Some("EssentialContainerExited");
-                    }
-                }
-                TaskStatus::Pending | TaskStatus::Deactivating => {}
-            }
-            if let Some(service) = &task.service {
-                let ran = task.started_at.is_some();
-                if ran || !task.stopping {
-                    outcomes.push((service.clone(), ran));
-                }
+            if before != after && before != TaskStatus::Stopped {
+                changes.push((task.arn.clone(), after, reason));
             }
         }
-        for (service, ran) in outcomes {
-            if let Some(service) = self.services.get_mut(&service) {
-                service.count(ran, now);
+        for (arn, after, reason) in changes {
+            let outcome = self.change_task(&arn, |task| {
+                task.take(after, reason, now);
+                let ran = task.started_at.is_some();
+                let tells = ran || !task.stopping;
+                task.service.clone().filter(|_| tells).zip(Some(ran))
+            });
+            if let Some((service, ran)) = outcome.flatten() {
+                self.count_start(&service, ran, now);
             }
         }
     }
@@ -220,23 +211,49 @@ impl Cluster {
         if self.attached_at.is_some_and(|t| t <= now) {
             self.attached_at = None;
         }
-        for service in self.services.values_mut() {
-            if service.start_not_before.is_some_and(|t| t <= now) {
-                service.start_not_before = None;
-            }
+        while let Some(name) = first_by(&self.index.slowed, now) {
+            self.pace_service(&name, |service| service.start_not_before = None);
         }
-        let silent =
-            |i: &ContainerInstance| i.last_sync.is_none_or(|t| t + connection_timeout <= now);
-        for instance in self.instances.values_mut() {
-            if instance.connected && silent(instance) {
+        while let Some(arn) = first_by(&self.index.heard, now - connection_timeout) {
+            self.change_instance(&arn, |instance| {
                 instance.connected = false;
                 instance.version += 1;
-            }
+            });
         }
-        let recent = |t: Option<Timestamp>| t.is_none_or(|t| t + REMEMBERED > now);
-        self.tasks.retain(|_, task| recent(task.stopped_at));
-        self.instances.retain(|_, i| recent(i.inactive_at));
+        while let Some(arn) = first_by(&self.index.stopped, now - REMEMBERED) {
+            self.forget_task(&arn);
+        }
+        while let Some(arn) = first_by(&self.index.inactive, now - REMEMBERED) {
+            self.forget_instance(&arn);
+        }
     }
+}
+
+impl Task {
+    /// Goes over to what its node reports.
+    fn take(&mut self, status: TaskStatus, reason: Option<String>, now: Timestamp) {
+        self.last_status = status;
+        self.version += 1;
+        match status {
+            TaskStatus::Running => self.started_at = Some(now),
+            TaskStatus::Stopped => {
+                self.stopped_at = Some(now);
+                if !self.stopping {
+                    let reason =
+                        reason.unwrap_or_else(|| "Essential container in task exited".to_owned());
+                    self.stopped_reason = Some(reason);
+                    self.stop_code = Some("EssentialContainerExited");
+                }
+            }
+            TaskStatus::Pending | TaskStatus::Deactivating => {}
+        }
+    }
+}
+
+/// Name of the first entry, if its time has come.
+fn first_by(queue: &BTreeSet<(Timestamp, String)>, time: Timestamp) -> Option<String> {
+    let (first, name) = queue.first()?;
+    (*first <= time).then(|| name.clone())
 }
 
 impl CapacityProvider {

@@ -151,7 +151,7 @@ impl Model {
         };
         service.deploy(&request.deployment_configuration)?;
         if let Some(cluster) = self.clusters.get_mut(&cluster) {
-            cluster.services.insert(name.clone(), service);
+            cluster.add_service(service);
         }
         self.schedule(&cluster, now);
         Ok(json!({ "service": self.describe_service(&self.clusters[&cluster], &name, true) }))
@@ -177,33 +177,37 @@ impl Model {
         let strategy = request.capacity_provider_strategy;
         self.check_strategy(&cluster, strategy.as_deref().unwrap_or_default())?;
         let deployment_id = format!("ecs-svc/{}", self.ids.hex(16));
-        let service = self.cluster_mut(Some(&cluster))?.service_mut(&name)?;
-        if service.status != ServiceStatus::Active {
+        let found = self.cluster_mut(Some(&cluster))?;
+        if found.standing_service(&name)?.status != ServiceStatus::Active {
             return Err(ApiError::new(
                 "ServiceNotActiveException",
                 "Service was not ACTIVE.",
             ));
         }
-        service.deploy(&request.deployment_configuration)?;
-        if let Some(definition) = definition {
-            let before = (service.family.clone(), service.revision);
-            if before != (definition.family.clone(), definition.revision) {
-                (service.family, service.revision) = (definition.family, definition.revision);
-                service.deployment_id = deployment_id;
-                (service.failures, service.start_not_before) = (0, None);
+        let changed = found.change_service(&name, |service| {
+            service.deploy(&request.deployment_configuration)?;
+            if let Some(definition) = definition {
+                let before = (service.family.clone(), service.revision);
+                if before != (definition.family.clone(), definition.revision) {
+                    (service.family, service.revision) = (definition.family, definition.revision);
+                    service.deployment_id = deployment_id;
+                    (service.failures, service.start_not_before) = (0, None);
+                }
             }
-        }
-        service.desired = request.desired_count.unwrap_or(service.desired);
-        if let Some(strategy) = strategy {
-            service.strategy = strategy;
-        }
-        if let Some(constraints) = request.placement_constraints {
-            service.constraints = constraints;
-        }
-        if let Some(strategy) = request.placement_strategy {
-            service.placement_strategy = strategy;
-        }
-        service.updated_at = now;
+            service.desired = request.desired_count.unwrap_or(service.desired);
+            if let Some(strategy) = strategy {
+                service.strategy = strategy;
+            }
+            if let Some(constraints) = request.placement_constraints {
+                service.constraints = constraints;
+            }
+            if let Some(strategy) = request.placement_strategy {
+                service.placement_strategy = strategy;
+            }
+            service.updated_at = now;
+            Ok(())
+        });
+        changed.unwrap_or(Ok(()))?;
         self.schedule(&cluster, now);
         Ok(json!({ "service": self.describe_service(&self.clusters[&cluster], &name, true) }))
     }
@@ -263,16 +267,19 @@ impl Model {
     ) -> Result<Value, ApiError> {
         let cluster = self.cluster_name(request.cluster.as_deref())?;
         let name = last(&request.service).to_owned();
-        let service = self.cluster_mut(Some(&cluster))?.service_mut(&name)?;
+        let found = self.cluster_mut(Some(&cluster))?;
+        let service = found.standing_service(&name)?;
         if service.status == ServiceStatus::Active {
             if service.desired > 0 && !request.force.unwrap_or(false) {
                 return Err(invalid(
                     "The service cannot be stopped while it is scaled above 0.",
                 ));
             }
-            service.desired = 0;
-            service.status = ServiceStatus::Draining;
-            service.updated_at = now;
+            found.change_service(&name, |service| {
+                service.desired = 0;
+                service.status = ServiceStatus::Draining;
+                service.updated_at = now;
+            });
         }
         self.schedule(&cluster, now);
         Ok(json!({ "service": self.describe_service(&self.clusters[&cluster], &name, true) }))
@@ -294,9 +301,11 @@ impl Model {
     fn describe_service(&self, cluster: &Cluster, name: &str, with_tags: bool) -> Value {
         let service = &cluster.services[name];
         let tasks: Vec<&Task> = cluster
-            .tasks
-            .values()
-            .filter(|t| t.service.as_deref() == Some(name) && t.last_status != TaskStatus::Stopped)
+            .index
+            .share(name)
+            .into_iter()
+            .flat_map(|share| &share.unfinished)
+            .filter_map(|arn| cluster.tasks.get(arn))
             .collect();
         let count = |status, of: Option<(&str, u32)>| {
             let tasks = tasks.iter().filter(|t| t.last_status == status);
@@ -388,8 +397,8 @@ impl Cluster {
         services.filter(using).map(|s| s.name.as_str()).next()
     }
 
-    fn service_mut(&mut self, name: &str) -> Result<&mut Service, ApiError> {
-        let found = self.services.get_mut(name);
+    fn standing_service(&self, name: &str) -> Result<&Service, ApiError> {
+        let found = self.services.get(name);
         found
             .filter(|service| service.status != ServiceStatus::Inactive)
             .ok_or_else(|| ApiError::new("ServiceNotFoundException", "Service not found."))

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::{index::Index, scheduler::Todo};
+
 /// A cluster.
 #[derive(Debug, Clone)]
 pub struct Cluster {
@@ -27,6 +29,8 @@ pub struct Cluster {
     pub(super) configuration: Option<Value>,
     /// When the change of attachments under way is complete.
     pub(super) attached_at: Option<Timestamp>,
+    pub(super) index: Index,
+    pub(super) todo: Todo,
 }
 
 /// A capacity provider on an Auto Scaling group.
@@ -91,6 +95,9 @@ pub struct ContainerInstance {
     pub(super) last_sync: Option<Timestamp>,
     pub(super) inactive_at: Option<Timestamp>,
     pub(super) resources: Vec<Value>,
+    /// CPU units and MiB in `resources`.
+    pub(super) cpu: i64,
+    pub(super) memory: i64,
     pub(super) version_info: Option<Value>,
 }
 
@@ -139,7 +146,8 @@ pub struct Task {
     /// Why it stopped or is to stop.
     pub stopped_reason: Option<String>,
     pub(super) stop_code: Option<&'static str>,
-    pub(super) group: String,
+    /// `service:NAME`, `family:NAME`, or what RunTask asked for.
+    pub group: String,
     pub(super) started_by: Option<String>,
     pub(super) containers: Vec<Container>,
     pub(super) cpu: i64,
@@ -154,6 +162,11 @@ pub struct Task {
 }
 
 impl Task {
+    /// `desiredStatus`.
+    pub fn desired_status(&self) -> &'static str {
+        if self.is_live() { "RUNNING" } else { "STOPPED" }
+    }
+
     /// Wanted, and not over.
     pub fn is_live(&self) -> bool {
         !self.stopping && self.last_status != TaskStatus::Stopped

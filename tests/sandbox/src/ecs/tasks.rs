@@ -5,8 +5,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Cluster, InstanceStatus, Model, Task, TaskDefinition, TaskStatus, client_error,
+    Cluster, ContainerInstance, InstanceStatus, Model, Task, TaskDefinition, TaskStatus,
+    client_error,
     expression::Expression,
+    index::Load,
     invalid, last, missing, paged,
     tags::{Tag, tag_list},
 };
@@ -106,8 +108,9 @@ impl Model {
             started_by: request.started_by.clone(),
         };
         let (mut tasks, mut failures) = (Vec::new(), Vec::new());
+        let need = Need::new(&definition, &purpose, constraints);
         for _ in 0..count {
-            match self.clusters[&name].place(&definition, &purpose.group, &constraints) {
+            match self.clusters[&name].place(&need) {
                 Ok(instance) => {
                     let arn = self.start(&name, &definition, &instance, &purpose, now);
                     self.set_tags(&arn, &request.tags)?;
@@ -198,18 +201,37 @@ impl Model {
         }
         let wanted = |task: &&Task| {
             task.desired_status() == desired
-                && instance.is_none_or(|arn| *arn == task.instance_arn)
                 && service.is_none_or(|name| task.service.as_deref() == Some(name))
                 && request.family.as_ref().is_none_or(|f| *f == task.family)
                 && (request.started_by.is_none() || request.started_by == task.started_by)
         };
-        let found = cluster.tasks.values().filter(wanted);
+        let found: Vec<&Task> = match instance {
+            Some(arn) => cluster.tasks_on(arn).filter(wanted).collect(),
+            None => cluster.tasks.values().filter(wanted).collect(),
+        };
         let page = paged(
-            found.map(|task| task.arn.clone()).collect(),
+            found.iter().map(|task| task.arn.clone()).collect(),
             request.next_token.as_deref(),
             request.max_results,
         )?;
         Ok(json!({ "taskArns": page.items, "nextToken": page.next_token }))
+    }
+
+    /// All tasks of a container instance, by ARN or short id; stopped ones for an hour. ListTasks
+    /// and DescribeTasks without their JSON.
+    ///
+    /// # Errors
+    /// `ClusterNotFoundException`, `InvalidParameterException` for an unknown instance.
+    pub fn tasks_on(
+        &self,
+        cluster: Option<&str>,
+        container_instance: &str,
+    ) -> Result<Vec<&Task>, ApiError> {
+        let cluster = self.cluster(cluster)?;
+        let instance = cluster.find_instance(container_instance);
+        let instance =
+            instance.ok_or_else(|| invalid("Referenced container instance was not found."))?;
+        Ok(cluster.tasks_on(&instance.arn).collect())
     }
 
     /// A task definition that can still be started, as a copy.
@@ -255,7 +277,7 @@ impl Model {
             stopped_at: None,
         };
         if let Some(cluster) = self.clusters.get_mut(cluster) {
-            cluster.tasks.insert(arn.clone(), task);
+            cluster.add_task(task);
             cluster.change_orders(instance_arn);
         }
         arn
@@ -265,32 +287,34 @@ impl Model {
 impl Cluster {
     /// By ARN or short id.
     pub(super) fn find_task(&self, id: &str) -> Option<&Task> {
-        self.tasks
-            .get(id)
-            .or_else(|| self.tasks.values().find(|task| last(&task.arn) == id))
+        self.tasks.get(&self.arn_of("task", id))
+    }
+
+    /// The tasks of a container instance.
+    pub(super) fn tasks_on(&self, instance_arn: &str) -> impl Iterator<Item = &Task> {
+        let load = self.index.load(instance_arn).into_iter();
+        load.flat_map(|load| &load.tasks)
+            .filter_map(|arn| self.tasks.get(arn))
     }
 
     /// Tells the node to stop a task; the node says when it has.
     pub(super) fn stop(&mut self, arn: &str, reason: &str, code: &'static str, now: Timestamp) {
-        let Some(task) = self.tasks.get_mut(arn) else {
+        let Some(task) = self.tasks.get(arn).filter(|task| task.is_live()) else {
             return;
         };
-        if !task.is_live() {
-            return;
-        }
-        task.stopping = true;
-        task.stopping_at = Some(now);
-        task.stopped_reason = Some(reason.to_owned());
-        task.stop_code = Some(code);
-        task.version += 1;
-        if task.last_status == TaskStatus::Running {
-            task.last_status = TaskStatus::Deactivating;
-        }
         let instance = task.instance_arn.clone();
         let version = self.change_orders(&instance);
-        if let Some(task) = self.tasks.get_mut(arn) {
+        self.change_task(arn, |task| {
+            task.stopping = true;
+            task.stopping_at = Some(now);
+            task.stopped_reason = Some(reason.to_owned());
+            task.stop_code = Some(code);
+            task.version += 1;
             task.stop_ordered = version;
-        }
+            if task.last_status == TaskStatus::Running {
+                task.last_status = TaskStatus::Deactivating;
+            }
+        });
     }
 
     /// An instance has new orders; returns their version.
@@ -304,46 +328,53 @@ impl Cluster {
 
     /// ARN of the instance with room and the fewest tasks of the group, else of all, or why there
     /// is none.
-    pub(super) fn place(
-        &self,
-        definition: &TaskDefinition,
-        group: &str,
-        constraints: &Constraints,
-    ) -> Result<String, &'static str> {
+    pub(super) fn place(&self, need: &Need) -> Result<String, &'static str> {
         let mut reason = "AGENT";
-        let tasks_on = |arn: &str| {
-            let live = self.tasks.values().filter(|t| t.is_live());
-            let here = live.filter(|t| t.instance_arn == arn);
-            let (ours, others): (Vec<_>, Vec<_>) = here.partition(|t| t.group == group);
-            (ours.len(), others.len())
-        };
-        let mut best: Option<((usize, usize), &String)> = None;
-        for instance in self.instances.values() {
-            if instance.status != InstanceStatus::Active || !instance.connected {
+        for arn in self.index.emptiest(&need.group) {
+            let Some(instance) = self.instances.get(arn) else {
                 continue;
-            }
-            let tasks = tasks_on(&instance.arn);
-            let allowed = constraints.member_of.iter().all(|e| e.matches(instance))
-                && !(constraints.distinct_instance && tasks.0 > 0);
-            if !allowed {
-                reason = "MemberOf placement constraint unsatisfied.";
-            } else if self.remaining(instance, "CPU") < definition.cpu {
-                reason = "RESOURCE:CPU";
-            } else if self.remaining(instance, "MEMORY") < definition.memory {
-                reason = "RESOURCE:MEMORY";
-            } else if best.is_none_or(|(fewest, _)| tasks < fewest) {
-                best = Some((tasks, &instance.arn));
+            };
+            match self.refusal(instance, need) {
+                None => return Ok(arn.clone()),
+                Some(refusal) => reason = refusal,
             }
         }
-        best.map(|(_, arn)| arn.clone()).ok_or(reason)
+        Err(reason)
+    }
+
+    /// Why an instance that takes tasks cannot take this one.
+    pub(super) fn refusal(
+        &self,
+        instance: &ContainerInstance,
+        need: &Need,
+    ) -> Option<&'static str> {
+        let load = self.index.load(&instance.arn);
+        let constraints = &need.constraints;
+        let ours = load.map_or(0, |load| load.of_group(&need.group));
+        let allowed = constraints.member_of.iter().all(|e| e.matches(instance))
+            && !(constraints.distinct_instance && ours > 0);
+        let (cpu, memory) = instance.remaining(load);
+        if !allowed {
+            Some("MemberOf placement constraint unsatisfied.")
+        } else if cpu < need.cpu {
+            Some("RESOURCE:CPU")
+        } else if memory < need.memory {
+            Some("RESOURCE:MEMORY")
+        } else {
+            None
+        }
+    }
+}
+
+impl ContainerInstance {
+    /// CPU units and MiB that its tasks leave.
+    pub(super) fn remaining(&self, load: Option<&Load>) -> (i64, i64) {
+        let (cpu, memory) = load.map_or((0, 0), |load| (load.cpu, load.memory));
+        (self.cpu - cpu, self.memory - memory)
     }
 }
 
 impl Task {
-    pub(super) fn desired_status(&self) -> &'static str {
-        if self.is_live() { "RUNNING" } else { "STOPPED" }
-    }
-
     pub(super) fn describe(&self, cluster: &Cluster) -> Value {
         let seconds = |time: Option<Timestamp>| time.map(Timestamp::as_second);
         let containers = self.containers.iter().map(|container| {
@@ -383,6 +414,30 @@ impl Task {
             "stoppedReason": self.stopped_reason,
             "stopCode": self.stop_code,
         })
+    }
+}
+
+/// What a task asks of the instance it is put on.
+#[derive(Debug, Clone)]
+pub(super) struct Need {
+    cpu: i64,
+    memory: i64,
+    group: String,
+    constraints: Constraints,
+}
+
+impl Need {
+    pub(super) fn new(
+        definition: &TaskDefinition,
+        purpose: &Purpose,
+        constraints: Constraints,
+    ) -> Self {
+        Self {
+            cpu: definition.cpu,
+            memory: definition.memory,
+            group: purpose.group.clone(),
+            constraints,
+        }
     }
 }
 

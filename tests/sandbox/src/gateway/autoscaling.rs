@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::{form, reply::Reply, request::ApiCall};
 use crate::{
     api_error::ApiError,
-    autoscaling::{Subnet, TemplateSpec, TerminationReply, requests::GroupRequest},
+    autoscaling::{MovementReply, Subnet, TemplateSpec, TerminationReply, requests::GroupRequest},
     gateway::unserved,
     world::{State, World},
 };
@@ -78,6 +78,25 @@ fn serve_at_once(
                 &model.describe_policies(&read(call)?)?,
             );
         }
+        "DescribeWarmPool" => {
+            return Reply::query(
+                operation,
+                request_id,
+                &model.describe_warm_pool(&read(call)?)?,
+            );
+        }
+        "EnterStandby" => {
+            let activities = model.enter_standby(&read(call)?, now)?;
+            return Reply::query(operation, request_id, &MovementReply { activities });
+        }
+        "ExitStandby" => {
+            let activities = model.exit_standby(&read(call)?, now)?;
+            return Reply::query(operation, request_id, &MovementReply { activities });
+        }
+        "DetachInstances" => {
+            let activities = model.detach_instances(&read(call)?, now)?;
+            return Reply::query(operation, request_id, &MovementReply { activities });
+        }
         "TerminateInstanceInAutoScalingGroup" => {
             let activity = model.terminate_instance(&read(call)?, now)?;
             return Reply::query(operation, request_id, &TerminationReply { activity });
@@ -91,6 +110,8 @@ fn serve_at_once(
         "CompleteLifecycleAction" => model.complete_lifecycle_action(&read(call)?, now),
         "RecordLifecycleActionHeartbeat" => model.record_heartbeat(&read(call)?, now),
         "SetInstanceHealth" => model.set_instance_health(&read(call)?, now),
+        "PutWarmPool" => model.put_warm_pool(&read(call)?, now),
+        "DeleteWarmPool" => model.delete_warm_pool(&read(call)?, now),
         "SetInstanceProtection" => model.set_instance_protection(&read(call)?, now),
         _ => Err(unserved(call)),
     };

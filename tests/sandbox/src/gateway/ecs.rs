@@ -14,8 +14,15 @@ use crate::{
 /// Serves a call.
 ///
 /// # Errors
-/// What ECS would refuse, and operations that are not served, by name.
+/// What ECS would refuse, calls beyond its limits first, and operations that are not served, by
+/// name.
 pub(super) fn serve(state: &mut State, call: &ApiCall, now: Timestamp) -> Result<Value, ApiError> {
+    if let Err(refusal) = state.ecs_limits.take(&call.operation, now) {
+        state
+            .calls
+            .count_refusal(&call.service, &call.operation, &call.caller);
+        return Err(refusal);
+    }
     let State {
         ecs, autoscaling, ..
     } = state;

@@ -98,6 +98,13 @@ impl Room {
                             report(MachineEvent::Gone { instance_id });
                         }
                     }
+                    Some(
+                        MachineCommand::Stop { instance_id }
+                        | MachineCommand::Start { instance_id },
+                    ) => report(MachineEvent::Failed {
+                        instance_id,
+                        reason: "the machine room cannot power machines off and on".to_owned(),
+                    }),
                     Some(MachineCommand::Console { instance_id, reply }) => {
                         self.console(&instance_id, reply);
                     }

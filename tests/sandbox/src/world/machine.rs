@@ -52,6 +52,13 @@ impl Machines {
         }
     }
 
+    /// Its address may be another's from now on.
+    pub(super) fn stopped(&mut self, instance_id: &str) {
+        if let Some(machine) = self.0.get_mut(instance_id) {
+            machine.address = None;
+        }
+    }
+
     pub(crate) fn get(&self, instance_id: &str) -> Option<&Machine> {
         self.0.get(instance_id)
     }
