@@ -213,8 +213,8 @@ impl<C: Clients + 'static> Daemon<C> {
                     })
                     .collect(),
                 began: clock.wall_at(leaving.began),
-                stops_tasks: clock.wall_of(leaving.bounds.tasks),
-                deadline: clock.wall_of(leaving.bounds.end),
+                stops_tasks: leaving.bounds.map(|bounds| clock.wall_of(bounds.tasks)),
+                deadline: leaving.bounds.map(|bounds| clock.wall_of(bounds.end)),
             }),
         }
     }

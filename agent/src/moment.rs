@@ -8,6 +8,9 @@ use std::{ops::Add, time::Duration};
 pub(crate) struct Moment(u64);
 
 impl Moment {
+    /// Later than any other.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+
     pub(crate) const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }

@@ -101,9 +101,9 @@ pub(crate) struct DrainStatus {
     /// The one that ends first, first.
     pub(crate) causes: Vec<CauseStatus>,
     pub(crate) began: Timestamp,
-    /// When tasks that are left are stopped.
-    pub(crate) stops_tasks: Timestamp,
-    pub(crate) deadline: Timestamp,
+    /// When tasks that are left are stopped; none once drained, on a machine that stays.
+    pub(crate) stops_tasks: Option<Timestamp>,
+    pub(crate) deadline: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,15 +164,14 @@ pub(crate) fn render(status: &Status, now: Timestamp) -> String {
     if let Some(drain) = &status.drain {
         let causes = drain.causes.iter().map(|cause| cause.cause.as_str());
         lines.push(("leaving", causes.collect::<Vec<_>>().join("; ")));
-        lines.push((
-            "drain",
-            format!(
-                "began {} ago, stops what is left in {}, ends in {} at the latest",
-                age(drain.began, now),
-                age(now, drain.stops_tasks),
-                age(now, drain.deadline)
-            ),
-        ));
+        let mut line = format!("began {} ago", age(drain.began, now));
+        if let Some(at) = drain.stops_tasks {
+            let _ = write!(line, ", stops what is left in {}", age(now, at));
+        }
+        if let Some(at) = drain.deadline {
+            let _ = write!(line, ", ends in {} at the latest", age(now, at));
+        }
+        lines.push(("drain", line));
     }
     let mut text = String::new();
     for (name, value) in lines {
@@ -378,8 +377,8 @@ mod tests {
                     since: at(1_000),
                 }],
                 began: at(1_000),
-                stops_tasks: at(2_700),
-                deadline: at(2_800),
+                stops_tasks: Some(at(2_700)),
+                deadline: Some(at(2_800)),
             }),
         }
     }
@@ -396,9 +395,12 @@ mod tests {
         target    Terminated
         ecs       connected, DRAINING
         tasks     2
+                  4f3a9d0c2b1e  web                       RUNNING, to be STOPPED  2 containers
+                  77aa          nightly (family:nightly)  RUNNING                 1 container
         sidecars  node-logs up
         health    ok (none), for 17 min
-        drain     Auto Scaling, began 45 s ago, ends in 29 min at the latest
+        leaving   Auto Scaling terminates this instance
+        drain     began 45 s ago, stops what is left in 27 min, ends in 29 min at the latest
         ");
     }
 

@@ -53,6 +53,8 @@ enum Command {
     Up(UpArgs),
     /// Show how an environment is
     Status(StatusArgs),
+    /// Make a node drain, or serve again
+    Drain(DrainArgs),
     /// Remove everything an environment owns
     Down(DownArgs),
     /// Print a document that nodes get
@@ -122,6 +124,32 @@ pub struct StatusArgs {
     /// The environment
     #[arg(value_name = "ENV")]
     pub environment: String,
+}
+
+/// `drain`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The node's agent sees the request within seconds, in its instance's tags. Once drained it stays\n\
+                  empty until --undo, unless its group takes it away meanwhile."
+)]
+pub struct DrainArgs {
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// The environment
+    #[arg(value_name = "ENV")]
+    pub environment: String,
+    /// EC2 instance id of the node
+    #[arg(value_name = "INSTANCE")]
+    pub instance: String,
+    /// Why, for the journal and whoever looks at the tags [default: operator]
+    #[arg(long, value_name = "TEXT", conflicts_with = "undo")]
+    pub reason: Option<String>,
+    /// Take it back, and wait until the node is ACTIVE again
+    #[arg(long)]
+    pub undo: bool,
+    /// Do not wait until the node has done it
+    #[arg(long)]
+    pub no_wait: bool,
 }
 
 /// `down`.
@@ -208,6 +236,7 @@ async fn dispatch(command: &Command, out: &Output) -> anyhow::Result<Exit> {
         Command::Plan(args) => commands::plan::run(args, out).await,
         Command::Up(args) => commands::up::run(args, out).await,
         Command::Status(args) => commands::status::run(args, out).await,
+        Command::Drain(args) => commands::drain::run(args, out).await,
         Command::Down(args) => commands::down::run(args, out).await,
         Command::Render(args) => commands::render::run(args, out),
     }

@@ -11,6 +11,7 @@ mod cloud;
 mod collect;
 pub mod commands;
 pub mod desired;
+mod drain;
 mod execute;
 pub mod exit;
 mod inventory;

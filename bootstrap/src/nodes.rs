@@ -37,6 +37,29 @@ impl Node {
         self.instance.state == "InService"
     }
 
+    /// Auto Scaling counts it among those its group wants, or soon will. What it holds in reserve or
+    /// was told to leave out (`Warmed:*`, `Standby`) is neither missing nor late, and what it
+    /// terminates is replaced already.
+    pub(crate) fn is_wanted(&self) -> bool {
+        let state = &self.instance.state;
+        let elsewhere = [
+            "Warmed:",
+            "Standby",
+            "EnteringStandby",
+            "Terminat",
+            "Detach",
+        ];
+        !elsewhere.iter().any(|other| state.starts_with(other))
+    }
+
+    /// In service and emptied by its own agent: nobody is to wait for it. An operator asked for that,
+    /// or a cause that Auto Scaling does not know of.
+    pub(crate) fn is_set_aside(&self) -> bool {
+        self.is_running()
+            && self.is_draining()
+            && self.attribute(attribute::INTENT) == Some("drain")
+    }
+
     /// ECS can place tasks on it.
     pub(crate) fn is_in_ecs(&self) -> bool {
         self.container_instance
@@ -100,14 +123,29 @@ impl Nodes {
         self.count(Node::is_ready) >= wanted as usize
     }
 
+    /// Nodes of a group that would be ready if nobody had emptied them.
+    pub(crate) fn set_aside(&self) -> u32 {
+        u32::try_from(self.count(Node::is_set_aside)).unwrap_or(u32::MAX)
+    }
+
+    /// Nodes that can take tasks and are wanted for that.
+    pub(crate) fn in_ecs(&self) -> usize {
+        self.count(|node| node.is_wanted() && node.is_in_ecs())
+    }
+
     /// `nodes 1/2 running . 1/2 in ECS . 0/2 agent ready`
     pub(crate) fn progress(&self, wanted: u32) -> String {
-        format!(
+        let mut text = format!(
             "nodes {}/{wanted} running . {}/{wanted} in ECS . {}/{wanted} agent ready",
             self.count(Node::is_running),
-            self.count(Node::is_in_ecs),
-            self.count(|node| node.is_in_ecs() && node.has_agent()),
-        )
+            self.in_ecs(),
+            self.count(|node| node.is_wanted() && node.is_in_ecs() && node.has_agent()),
+        );
+        let set_aside = self.set_aside();
+        if set_aside > 0 {
+            text += &format!(" . {set_aside} drained on purpose");
+        }
+        text
     }
 }
 
@@ -197,6 +235,57 @@ mod tests {
             node("InService", None, &[]),
         ] {
             assert!(!not.is_ready(), "{}", not.lacks());
+        }
+    }
+
+    #[test]
+    fn what_is_in_reserve_or_standby_is_neither_wanted_nor_counted() {
+        let all = [attribute::HEALTH, attribute::AGENT];
+        let states = [
+            ("InService", true),
+            ("Pending:Wait", true),
+            ("Standby", false),
+            ("EnteringStandby", false),
+            ("Warmed:Stopped", false),
+            ("Warmed:Pending:Wait", false),
+            ("Terminating:Wait", false),
+        ];
+        let mut nodes = Nodes {
+            group: "web".into(),
+            min: 1,
+            max: 4,
+            wanted: 1,
+            template_version: Some(2),
+            nodes: Vec::new(),
+        };
+        for (state, is_wanted) in states {
+            let node = node(state, Some(("ACTIVE", true)), &all);
+            assert_eq!(node.is_wanted(), is_wanted, "{state}");
+            nodes.nodes.push(node);
+        }
+        assert_eq!(
+            nodes.progress(1),
+            "nodes 1/1 running . 2/1 in ECS . 2/1 agent ready"
+        );
+        assert!(nodes.has_ready(1) && !nodes.has_ready(2));
+    }
+
+    #[test]
+    fn a_node_that_its_agent_emptied_in_service_is_set_aside() {
+        let with = |state: &str, status: &str, intent: &str| {
+            let mut node = node(state, Some((status, true)), &[]);
+            let instance = node.container_instance.as_mut().expect("in ECS");
+            let intent = (attribute::INTENT.to_owned(), intent.to_owned());
+            instance.attributes.extend([intent]);
+            node
+        };
+        assert!(with("InService", "DRAINING", "drain").is_set_aside());
+        for not in [
+            with("InService", "DRAINING", "serve"),
+            with("InService", "ACTIVE", "drain"),
+            with("Terminating:Wait", "DRAINING", "leave"),
+        ] {
+            assert!(!not.is_set_aside(), "{}", not.lacks());
         }
     }
 

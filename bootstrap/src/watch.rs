@@ -110,9 +110,14 @@ impl<'a> Watch<'a> {
             let Some(nodes) = all.iter().find(|nodes| nodes.group == group) else {
                 bail!("auto scaling group {group} is gone: somebody deleted it meanwhile");
             };
-            let wanted = wanted.unwrap_or(nodes.wanted);
+            // Of all that the group wants, those that were emptied on purpose do not get ready.
+            let (wanted, set_aside) = match wanted {
+                Some(wanted) => (wanted, 0),
+                None => (nodes.wanted, nodes.set_aside()),
+            };
             self.progress.live(group, &nodes.progress(wanted));
-            if nodes.has_ready(wanted) {
+            if nodes.has_ready(wanted.saturating_sub(set_aside)) {
+                self.tell_set_aside(nodes);
                 return Ok(());
             }
 
@@ -132,17 +137,22 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// Says which nodes were not waited for.
+    fn tell_set_aside(&self, nodes: &Nodes) {
+        for node in nodes.nodes.iter().filter(|node| node.is_set_aside()) {
+            self.progress.note(&format!(
+                "{}: {} is drained on purpose, and was not waited for",
+                nodes.group, node.instance.id
+            ));
+        }
+    }
+
     /// One poll interval, cut short by a stop.
     ///
     /// # Errors
     /// [`Stopped`].
     pub(crate) async fn pause(&self, interval: Duration) -> Result<()> {
-        let jitter = interval.mul_f32(0.5 * fastrand::f32());
-        tokio::select! {
-            // Cancel-safe: nothing but time passes in either arm.
-            () = tokio::time::sleep(interval + jitter) => Ok(()),
-            () = self.stop.requested() => Err(Stopped.into()),
-        }
+        Ok(pause(&self.stop, interval).await?)
     }
 
     /// All groups' nodes, read anew unless somebody just did; never as they were before `since`.
@@ -208,10 +218,14 @@ impl<'a> Watch<'a> {
                 let _ = write!(text, "\n(its activities could not be read: {error:#})");
             }
         }
-        for node in nodes.nodes.iter().filter(|node| !node.is_ready()) {
+        let missing = || {
+            let wanted = nodes.nodes.iter().filter(|node| node.is_wanted());
+            wanted.filter(|node| !node.is_ready())
+        };
+        for node in missing() {
             let _ = write!(text, "\n{}: {}", node.instance.id, node.lacks());
         }
-        if let Some(node) = nodes.nodes.iter().find(|node| !node.is_ready()) {
+        if let Some(node) = missing().next() {
             let _ = write!(text, "\n{}", self.last_words(&node.instance.id).await);
         }
         anyhow!(text)
@@ -267,6 +281,19 @@ impl<'a> Watch<'a> {
 
     fn lock_earlier(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, BTreeSet<String>>> {
         self.earlier.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One poll interval with jitter, cut short by a stop.
+///
+/// # Errors
+/// [`Stopped`].
+pub(crate) async fn pause(stop: &Stop, interval: Duration) -> Result<(), Stopped> {
+    let jitter = interval.mul_f32(0.5 * fastrand::f32());
+    tokio::select! {
+        // Cancel-safe: nothing but time passes in either arm.
+        () = tokio::time::sleep(interval + jitter) => Ok(()),
+        () = stop.requested() => Err(Stopped),
     }
 }
 

@@ -39,10 +39,17 @@ found=$(sha256sum "$staged" | cut -d ' ' -f 1)
 { chmod 0755 "$staged" && mv -f "$staged" @BINARY@; } ||
     fail 'cannot write @BINARY@'
 
+# The journal's explanations, for `journalctl -x`: a node does its work without them.
+{
+    mkdir -p '@CATALOG_DIRECTORY@' &&
+        @BINARY@ catalog > '@CATALOG@' &&
+        journalctl --update-catalog
+} || printf 'fleet-agent: the journal has no explanations of its messages\n' >&2
+
 error=$(systemctl daemon-reload 2>&1) ||
     fail "systemctl daemon-reload: $(last_line "$error")"
-error=$(systemctl enable fleet-agent.service 2>&1) ||
-    fail "systemctl enable fleet-agent.service: $(last_line "$error")"
+error=$(systemctl enable fleet-agent.service fleet-drain.service 2>&1) ||
+    fail "systemctl enable: $(last_line "$error")"
 # Not waiting: cloud-init, which runs this, must end before ecs.service can start.
-error=$(systemctl start --no-block fleet-agent.service 2>&1) ||
-    fail "systemctl start fleet-agent.service: $(last_line "$error")"
+error=$(systemctl start --no-block fleet-agent.service fleet-drain.service 2>&1) ||
+    fail "systemctl start: $(last_line "$error")"

@@ -217,6 +217,35 @@ fn render_prints_exactly_the_document() {
 }
 
 #[test]
+fn drain_refuses_wrong_input_before_it_asks_aws() {
+    let directory = directory_with(FILE);
+    let drain = |arguments: &[&str]| {
+        let ended = fleet_bootstrap(directory.path(), &[&["drain"], arguments].concat());
+        assert_eq!(
+            (ended.code, ended.stdout.as_str()),
+            (1, ""),
+            "{arguments:?}"
+        );
+        format!("$ drain {}\n{}\n", arguments.join(" "), ended.stderr)
+    };
+    const NODE: &str = "i-0123456789abcdef0";
+    let long = format!("--reason={}", "x".repeat(250));
+    let told: String = [
+        &["dev"][..],
+        &["dev", "0123456789abcdef0"][..],
+        &["dev", "I-0123456789ABCDEF0", "--reason=why?"][..],
+        &["dev", NODE, "--reason="][..],
+        &["dev", NODE, &long][..],
+        &["dev", NODE, "--reason=tired", "--undo"][..],
+        &["staging", NODE][..],
+    ]
+    .into_iter()
+    .map(drain)
+    .collect();
+    insta::assert_snapshot!("drain_refused", told);
+}
+
+#[test]
 fn wrong_usage_is_an_error_and_not_a_change() {
     let directory = tempfile::tempdir().expect("directory");
     assert_eq!(fleet_bootstrap(directory.path(), &["plan"]).code, 1);
@@ -228,7 +257,7 @@ fn help() {
     let directory = tempfile::tempdir().expect("directory");
     let mut text = String::new();
     for command in [
-        "", "init", "validate", "plan", "up", "status", "down", "render",
+        "", "init", "validate", "plan", "up", "status", "drain", "down", "render",
     ] {
         let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let ended = fleet_bootstrap(directory.path(), &arguments);

@@ -200,7 +200,9 @@ impl StandaloneConfig {
                 if after >= deadline_seconds {
                     problems.push(Problem::new(
                         format!("{key}.after_seconds"),
-                        format!("{after} is not before the drain's deadline of {deadline_seconds} s"),
+                        format!(
+                            "{after} is not before the drain's deadline of {deadline_seconds} s"
+                        ),
                     ));
                 }
                 Some(after)
@@ -285,7 +287,10 @@ mod tests {
             ["drain.deadline_seconds", "drain.maintenance_lead_seconds"]
         );
         for (config, key) in [
-            (standalone("batch", None, None), "drain.standalone.batch.policy"),
+            (
+                standalone("batch", None, None),
+                "drain.standalone.batch.policy",
+            ),
             (
                 standalone("batch", Some(Wait), Some(5)),
                 "drain.standalone.batch.after_seconds",

@@ -150,7 +150,8 @@ impl Cause {
     pub(crate) fn maintenance(event: &Maintenance, starts: Moment, now: Moment) -> Self {
         Self {
             detail: event.code.clone(),
-            end: Some(starts),
+            // One that should have begun already gives no time to plan with: the group's own counts.
+            end: (starts > now).then_some(starts),
             ..Self::new(format!("maintenance-{}", event.id), Kind::Maintenance, now)
         }
     }
@@ -255,6 +256,16 @@ impl Cause {
 }
 
 impl Bounds {
+    /// Only what concerns tasks: a cause that leaves the machine standing says nothing of when its
+    /// sidecars have to be gone.
+    pub(crate) fn of_tasks(self) -> Self {
+        Self {
+            sidecars: Moment::NEVER,
+            end: Moment::NEVER,
+            ..self
+        }
+    }
+
     /// The nearer of both, part by part.
     pub(crate) fn nearest(self, other: Self) -> Self {
         Self {

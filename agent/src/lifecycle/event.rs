@@ -271,7 +271,7 @@ pub(crate) enum Outcome {
         boot: String,
         /// The gate has been opened in this boot already.
         released: bool,
-        saved: Option<Saved>,
+        saved: Option<Box<Saved>>,
     },
     /// ecs.config is as it must be.
     EcsConfig(ConfigWritten),

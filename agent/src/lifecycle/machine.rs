@@ -63,6 +63,8 @@ const CONFIRMS_WITHIN: Duration = Duration::from_secs(10);
 /// A node's status before its drain is asked for this long; then it is set to DRAINING all the same,
 /// and stays so when the drain is called off.
 const ASKS_FOR: Duration = Duration::from_secs(60);
+/// On top of what sidecars may take by right.
+const FLUSH_MARGIN: Duration = Duration::from_secs(15);
 /// Tasks that do not change for this long are told of.
 const STALL: Duration = Duration::from_secs(120);
 /// A node that has been impaired for this long drains, if it is to.
@@ -146,6 +148,8 @@ struct Drain {
     resume: Phase,
     /// A cause has come that takes the machine itself: a drained node has to be looked at again.
     again: bool,
+    /// It has come to its end once, on a machine that stayed.
+    held: bool,
     /// Whether the container instance was ACTIVE before; not asked where it makes no difference.
     was_active: Option<bool>,
     set: bool,
@@ -257,6 +261,8 @@ impl Machine {
         // What was under way before a restart is not known yet.
         self.world.identity.as_ref()?;
         match &self.drain {
+            // A node that is being given up is not to be kept for an operator.
+            Some(_) if self.phase == Phase::Abandoning && self.after_tasks() == Phase::Drained => {}
             Some(drain) if !self.phase.is_leaving() => return Some(drain.resume),
             // Nothing stands any more: from the beginning, which for what is in place is no step.
             None if self.phase.is_leaving() => return Some(Phase::Starting),
@@ -345,6 +351,9 @@ impl Machine {
                     actions.push(Action::Record(Entry::TasksGone));
                 }
                 if next == Phase::Drained {
+                    if let Some(drain) = &mut self.drain {
+                        drain.held = true;
+                    }
                     actions.push(Action::Record(Entry::Drained));
                 }
             }
@@ -392,7 +401,11 @@ impl Machine {
             }
             Phase::Draining => self.bounds().map(|bounds| bounds.tasks),
             Phase::Stopping => self.bounds().map(|bounds| bounds.leftovers),
-            Phase::Flushing => self.bounds().map(|bounds| bounds.sidecars),
+            Phase::Flushing => {
+                // Docker may be dead: no need to wait for a deadline that is hours off.
+                let own = self.since + self.policy.spans.sidecars + FLUSH_MARGIN;
+                self.bounds().map(|bounds| bounds.sidecars.min(own))
+            }
             Phase::Abandoning
             | Phase::InService
             | Phase::Drained
@@ -516,6 +529,7 @@ impl Drain {
             began,
             resume: Phase::Draining,
             again: false,
+            held: false,
             was_active: None,
             set: false,
             gone: false,

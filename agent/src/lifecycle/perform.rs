@@ -122,7 +122,7 @@ impl<C: Clients> Context<C> {
             identity,
             boot,
             released: disk.is_released(),
-            saved,
+            saved: saved.map(Box::new),
         })
     }
 

@@ -1,10 +1,20 @@
 //! The machine as a table: every stage of a life against every event, kept as a snapshot, and the
 //! diagram of `docs/lifecycle.md`, which is drawn from the same table.
 
-use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    time::Duration,
+};
+
+use fleet_agent_config::DrainConfig;
 
 use super::{
-    event::{Action, ConfigWritten, Event, Healed, Job, Outcome, Phase, Policy, Tasks, Work},
+    cause::Spans,
+    event::{
+        Action, ConfigWritten, Event, Healed, Job, Order, Outcome, Phase, Policy, Scheduled,
+        SpotNews, Tasks, Work,
+    },
     machine::Machine,
 };
 use crate::{
@@ -12,7 +22,8 @@ use crate::{
         autoscaling::HookAnswer,
         docker::Whose,
         ecs::{Registration, SetDraining},
-        imds::{Identity, Target},
+        imds::{Identity, Maintenance, SpotAction, SpotNotice, Target},
+        introspection::AgentTask,
     },
     moment::Moment,
     sidecars::{
@@ -36,9 +47,12 @@ impl Stage {
     fn begin() -> Self {
         let policy = Policy {
             launch: Duration::from_secs(570),
-            drain: Duration::from_secs(1_800),
-            drain_reserve: Duration::from_secs(60),
-            flush: Duration::from_secs(30),
+            spans: Spans {
+                drain: Duration::from_secs(1_800),
+                container_stop: Duration::from_secs(30),
+                sidecars: Duration::from_secs(15),
+            },
+            drain: DrainConfig::default().validate(300, &mut Vec::new()),
             launch_hook: "fleet-launch".into(),
             drain_hook: "fleet-drain".into(),
             seed: 1,
@@ -92,7 +106,9 @@ fn identified() -> Outcome {
             instance: "i-1".into(),
             region: "r".into(),
             zone: "z".into(),
+            spot: true,
         },
+        boot: "b".into(),
         released: false,
         saved: None,
     }
@@ -110,10 +126,41 @@ fn sidecars(state: State) -> Outcome {
     })
 }
 
+fn task(number: usize) -> AgentTask {
+    AgentTask {
+        arn: format!("task-{number}"),
+        family: "web".into(),
+        known: "RUNNING".into(),
+        desired: "RUNNING".into(),
+    }
+}
+
+fn order(order: Order) -> Event {
+    Event::Order(order)
+}
+
+fn wish() -> Event {
+    order(Order::Drain {
+        request: "1".into(),
+        reason: "a look".into(),
+    })
+}
+
+fn notice(action: SpotAction) -> Outcome {
+    let time = jiff::Timestamp::from_second(1_763_712_000).expect("in range");
+    Outcome::Spot(SpotNews {
+        notice: Some((
+            SpotNotice { action, time },
+            Moment::from_millis(100_000_000),
+        )),
+        rebalance: None,
+    })
+}
+
 fn tasks(count: usize) -> Outcome {
     Outcome::Tasks(Tasks {
-        by_agent: Ok(count),
-        by_docker: Ok(count),
+        by_agent: Ok((0..count).map(task).collect()),
+        by_docker: Ok((0..count).map(|number| (task(number).arn, 1)).collect()),
     })
 }
 
@@ -175,6 +222,30 @@ fn stages() -> Vec<Stage> {
         .clone()
         .job(Job::ReadTarget, Outcome::Target(Target::Terminated))
         .after(1);
+    let wished = in_service
+        .clone()
+        .feed(wish())
+        .job(Job::Describe, ready())
+        .job(
+            Job::SetDraining,
+            Outcome::Draining(SetDraining::Set { tasks: 1 }),
+        )
+        .job(Job::CountTasks, tasks(1))
+        .after(1);
+    let drained = wished
+        .clone()
+        .job(Job::CountTasks, tasks(0))
+        .after(1)
+        .job(Job::CountTasks, tasks(0))
+        .after(1)
+        .job(Job::ConfirmEmpty, Outcome::Confirmed(0));
+    let warm = gated
+        .clone()
+        .job(
+            Job::ReadTarget,
+            Outcome::Target(Target::Warmed("Warmed:Stopped".into())),
+        )
+        .job(Job::ClearCheckpoint, Outcome::CheckpointCleared);
     let stopping = draining.clone().after(1_750);
     let flushing = stopping.clone().job(
         Job::StopLeftovers,
@@ -202,6 +273,7 @@ fn stages() -> Vec<Stage> {
             .job(Job::ReadTarget, Outcome::Target(Target::InService))
             .after(3)
             .named("gated, may be released"),
+        warm.named("gated, in a warm pool"),
         unregistered.named("launching, not registered"),
         proven.named("launching, proven"),
         abandoning.named("abandoning"),
@@ -209,7 +281,9 @@ fn stages() -> Vec<Stage> {
         draining.named("draining, a task left"),
         empty.named("draining, empty"),
         never_joined.named("draining, never joined"),
+        wished.named("draining, for an operator"),
         stopping.named("stopping"),
+        drained.named("drained"),
         flushing.named("flushing"),
         completing.named("completing"),
         done.named("done"),
@@ -236,6 +310,9 @@ fn events() -> Vec<(String, Event)> {
             "sidecar changed".to_owned(),
             Event::Container(Whose::Sidecar),
         ),
+        ("an operator drains".to_owned(), wish()),
+        ("an operator undrains".to_owned(), order(Order::Undrain)),
+        ("the machine shuts down".to_owned(), order(Order::Shutdown)),
     ];
     let mut ok = |job, name: &str, outcome| {
         events.push((name.to_owned(), Event::Finished(job, Ok(outcome))));
@@ -259,12 +336,65 @@ fn events() -> Vec<(String, Event)> {
     ok(
         Job::ReadTarget,
         "target Warmed:Stopped",
-        Outcome::Target(Target::Other("Warmed:Stopped".into())),
+        Outcome::Target(Target::Warmed("Warmed:Stopped".into())),
     );
     ok(
         Job::ReadTarget,
         "target unknown",
         Outcome::Target(Target::NoGroup),
+    );
+    ok(
+        Job::ReadSpot,
+        "spot notice to terminate",
+        notice(SpotAction::Terminate),
+    );
+    ok(
+        Job::ReadSpot,
+        "spot notice to stop",
+        notice(SpotAction::Stop),
+    );
+    ok(
+        Job::ReadSpot,
+        "a rebalance is recommended",
+        Outcome::Spot(SpotNews {
+            rebalance: Some("t".into()),
+            ..SpotNews::default()
+        }),
+    );
+    ok(
+        Job::ReadMaintenance,
+        "maintenance is near",
+        Outcome::Maintenance(vec![Scheduled {
+            event: Maintenance {
+                id: "e".into(),
+                code: "system-reboot".into(),
+                starts: jiff::Timestamp::UNIX_EPOCH,
+                ends: None,
+            },
+            starts: Moment::from_millis(1_500_000),
+            ends: None,
+        }]),
+    );
+    ok(Job::ReadTag, "tagged", Outcome::Tag(Some("a1 x".into())));
+    ok(Job::ReadTag, "not tagged", Outcome::Tag(None));
+    ok(
+        Job::ClearCheckpoint,
+        "checkpoint cleared",
+        Outcome::CheckpointCleared,
+    );
+    ok(Job::SetActive, "ACTIVE again", Outcome::Active(true));
+    ok(
+        Job::ReadGroups,
+        "tasks are a service's",
+        Outcome::Groups([("task-0".into(), "service:web".into())].into()),
+    );
+    ok(
+        Job::StopStandalone,
+        "standalone tasks stopped",
+        Outcome::StandaloneStopped {
+            stopped: 1,
+            left: 0,
+        },
     );
     ok(Job::ConvergeSidecars, "sidecars up", sidecars(State::Up));
     ok(
@@ -367,11 +497,15 @@ fn events() -> Vec<(String, Event)> {
     events
 }
 
-const JOBS: [Job; 20] = [
+const JOBS: [Job; 27] = [
     Job::Identify,
     Job::WriteEcsConfig,
     Job::ReadTarget,
+    Job::ReadSpot,
+    Job::ReadMaintenance,
+    Job::ReadTag,
     Job::ConvergeSidecars,
+    Job::ClearCheckpoint,
     Job::Release,
     Job::ReadEcsAgent,
     Job::HealEcs,
@@ -381,7 +515,10 @@ const JOBS: [Job; 20] = [
     Job::CompleteLaunch,
     Job::AbandonLaunch,
     Job::SetDraining,
+    Job::SetActive,
     Job::CountTasks,
+    Job::ReadGroups,
+    Job::StopStandalone,
     Job::ConfirmEmpty,
     Job::ShutGate,
     Job::StopLeftovers,
@@ -453,7 +590,7 @@ fn the_whole_table() {
 /// The diagram of the documentation is the table's, so that it cannot be outdated.
 #[test]
 fn the_documented_diagram_is_the_tables() {
-    let mut edges = BTreeSet::new();
+    let mut edges: BTreeMap<(Phase, Phase), BTreeSet<String>> = BTreeMap::new();
     for stage in stages() {
         let from = stage.phase();
         let reached = events()
@@ -462,14 +599,21 @@ fn the_documented_diagram_is_the_tables() {
             .chain([(TIME_IS_UP.to_owned(), time_is_up(&stage).0)]);
         for (name, to) in reached {
             if to != from {
-                edges.insert((from, to, name));
+                edges.entry((from, to)).or_default().insert(name);
             }
         }
     }
     let mut diagram = "stateDiagram-v2\n    [*] --> starting\n".to_owned();
-    for (from, to, name) in edges {
+    for ((from, to), names) in edges {
+        let names: Vec<String> = names.into_iter().collect();
         let id = |phase: Phase| phase.as_str().replace('-', "_");
-        let _ = writeln!(diagram, "    {} --> {}: {name}", id(from), id(to));
+        let _ = writeln!(
+            diagram,
+            "    {} --> {}: {}",
+            id(from),
+            id(to),
+            names.join(", ")
+        );
     }
     diagram.push_str("    done --> [*]\n");
     let documented = include_str!("../../docs/lifecycle.md");

@@ -186,6 +186,7 @@ mod tests {
             network: fleet_agent_config::Network::Bridge,
             volumes: vec![],
             memory_mib: None,
+            flush: None,
             stop_timeout_seconds: 10,
         }
     }

@@ -17,13 +17,16 @@ use crate::{
     clients::{
         Clients,
         autoscaling::{AutoScaling, HookAnswer, Verb},
+        disk::Disk,
         docker::{Container, Docker, TaskContainer, Whose},
         ecs::{Ecs, Registration, SetDraining},
-        imds::{Identity, Imds, Target},
-        introspection::Introspection,
+        imds::{Identity, Imds, Maintenance, Spot, Target},
+        introspection::{AgentTask, Introspection},
         systemd::{Systemd, Unit, Units},
     },
     clock::Clock,
+    ecs_config::render::Layers,
+    lifecycle::saved::Saved,
 };
 
 pub(crate) const INSTANCE: &str = "i-0123456789abcdef0";
@@ -55,6 +58,20 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) target: Target,
+    /// Whether it is a spot instance, and what EC2 says of it.
+    pub(crate) is_spot: bool,
+    pub(crate) spot: Spot,
+    pub(crate) maintenance: Vec<Maintenance>,
+    /// `fleet:drain`.
+    pub(crate) tag: Option<String>,
+    /// Counts boots.
+    pub(crate) boot: u32,
+    pub(crate) saved: Option<Saved>,
+    pub(crate) released: bool,
+    /// ecs.config as it stands, and whether whoever runs with an older one is still to be told.
+    pub(crate) ecs_config: Option<Layers>,
+    pub(crate) owed: bool,
+    pub(crate) console: Vec<String>,
     pub(crate) launch: Held,
     pub(crate) drain: Held,
     /// Whether the ECS agent registers once it runs.
@@ -65,6 +82,8 @@ pub(crate) struct World {
     pub(crate) refusals: Vec<&'static str>,
     /// Tasks that ECS, its agent and Docker know, one container each.
     pub(crate) tasks: BTreeSet<String>,
+    /// Those of them that no service started.
+    pub(crate) standalone: BTreeSet<String>,
     /// Tasks that only ECS still knows.
     pub(crate) late_tasks: usize,
     pub(crate) sidecars: Vec<Container>,
@@ -72,6 +91,10 @@ pub(crate) struct World {
     faults: BTreeMap<&'static str, Fault>,
     /// Names of all calls, in their order.
     pub(crate) calls: Vec<&'static str>,
+    /// Containers that were stopped, in their order.
+    pub(crate) stopped: Vec<String>,
+    /// Containers that were sent a signal, in their order.
+    pub(crate) signalled: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -86,6 +109,16 @@ impl Node {
         Self {
             world: Rc::new(RefCell::new(World {
                 target: Target::InService,
+                is_spot: false,
+                spot: Spot::default(),
+                maintenance: Vec::new(),
+                tag: None,
+                boot: 1,
+                saved: None,
+                released: false,
+                ecs_config: None,
+                owed: false,
+                console: Vec::new(),
                 launch: Held::Open,
                 drain: Held::NotOpen,
                 registers: true,
@@ -93,11 +126,14 @@ impl Node {
                 registration: None,
                 refusals: Vec::new(),
                 tasks: BTreeSet::new(),
+                standalone: BTreeSet::new(),
                 late_tasks: 0,
                 sidecars: Vec::new(),
                 attributes: BTreeMap::new(),
                 faults: BTreeMap::new(),
                 calls: Vec::new(),
+                stopped: Vec::new(),
+                signalled: Vec::new(),
             })),
             clock: Clock::paused(),
         }
@@ -121,6 +157,16 @@ impl Node {
     pub(crate) fn heal(&self, call: &'static str) {
         self.change(|world| {
             world.faults.remove(call);
+        });
+    }
+
+    /// Another boot: ecs.service is not released in it, and nothing runs but what dockerd restarts.
+    pub(crate) fn reboot(&self) {
+        self.change(|world| {
+            world.boot += 1;
+            world.released = false;
+            world.ecs_runs = false;
+            world.tasks.clear();
         });
     }
 
@@ -170,6 +216,65 @@ impl Clients for Node {
     fn systemd(&self) -> &impl Systemd {
         self
     }
+
+    fn disk(&self) -> &impl Disk {
+        self
+    }
+}
+
+impl Disk for Node {
+    fn boot(&self) -> Result<String> {
+        Ok(format!("boot-{}", self.world().boot))
+    }
+
+    fn load(&self, instance: &str) -> Result<Option<Saved>> {
+        let saved = self.world().saved.clone();
+        Ok(saved.filter(|saved| saved.instance == instance))
+    }
+
+    fn save(&self, saved: &Saved) -> Result<()> {
+        self.change(|world| world.saved = Some(saved.clone()));
+        Ok(())
+    }
+
+    fn is_released(&self) -> bool {
+        self.world().released
+    }
+
+    fn release(&self) -> Result<bool> {
+        let before = self.is_released();
+        self.change(|world| world.released = true);
+        Ok(!before)
+    }
+
+    fn shut(&self) -> Result<()> {
+        self.change(|world| world.released = false);
+        Ok(())
+    }
+
+    fn write_ecs_config(&self, layers: &Layers) -> Result<bool> {
+        self.change(|world| {
+            if world.ecs_config.as_ref() != Some(layers) {
+                world.ecs_config = Some(layers.clone());
+                world.owed = true;
+            }
+        });
+        Ok(self.world().owed)
+    }
+
+    fn settled(&self) {
+        self.change(|world| world.owed = false);
+    }
+
+    fn clear_checkpoint(&self) -> Result<()> {
+        self.change(|world| world.calls.push("clear-checkpoint"));
+        Ok(())
+    }
+
+    fn say(&self, text: &str) -> Result<()> {
+        self.change(|world| world.console.push(text.to_owned()));
+        Ok(())
+    }
 }
 
 impl Imds for Node {
@@ -179,7 +284,23 @@ impl Imds for Node {
             instance: INSTANCE.to_owned(),
             region: "eu-central-1".to_owned(),
             zone: "eu-central-1a".to_owned(),
+            spot: self.world().is_spot,
         })
+    }
+
+    async fn spot(&self) -> Result<Spot> {
+        self.call("imds").await?;
+        Ok(self.world().spot.clone())
+    }
+
+    async fn maintenance(&self) -> Result<Vec<Maintenance>> {
+        self.call("imds").await?;
+        Ok(self.world().maintenance.clone())
+    }
+
+    async fn tag(&self, _: &str) -> Result<Option<String>> {
+        self.call("imds").await?;
+        Ok(self.world().tag.clone())
     }
 
     async fn target(&self) -> Result<Target> {
@@ -239,6 +360,32 @@ impl Ecs for Node {
         Ok(SetDraining::Set { tasks })
     }
 
+    async fn set_active(&self, _: &str) -> Result<bool> {
+        self.call("set-active").await?;
+        let mut world = self.world.borrow_mut();
+        let Some(registration) = &mut world.registration else {
+            return Ok(false);
+        };
+        registration.status = "ACTIVE".to_owned();
+        Ok(true)
+    }
+
+    async fn task_groups(&self, _: &str) -> Result<BTreeMap<String, String>> {
+        self.call("ecs-groups").await?;
+        let world = self.world();
+        let group = |task: &String| {
+            let standalone = world.standalone.contains(task);
+            if standalone {
+                "family:batch"
+            } else {
+                "service:web"
+            }
+            .to_owned()
+        };
+        let tasks = world.tasks.iter();
+        Ok(tasks.map(|task| (task.clone(), group(task))).collect())
+    }
+
     async fn put_attributes(&self, _: &str, attributes: &[(String, String)]) -> Result<()> {
         self.call("put-attributes").await?;
         self.change(|world| world.attributes.extend(attributes.iter().cloned()));
@@ -265,13 +412,24 @@ impl Introspection for Node {
             .map(|_| CONTAINER_INSTANCE.to_owned()))
     }
 
-    async fn live_tasks(&self) -> Result<Vec<String>> {
+    async fn live_tasks(&self) -> Result<Vec<AgentTask>> {
         self.call("introspection").await?;
         let world = self.world();
         if !world.ecs_runs {
             bail!("introspection: connection refused");
         }
-        Ok(world.tasks.iter().cloned().collect())
+        let task = |arn: &String| AgentTask {
+            arn: arn.clone(),
+            family: if world.standalone.contains(arn) {
+                "batch"
+            } else {
+                "web"
+            }
+            .to_owned(),
+            known: "RUNNING".to_owned(),
+            desired: "RUNNING".to_owned(),
+        };
+        Ok(world.tasks.iter().map(task).collect())
     }
 }
 
@@ -357,9 +515,24 @@ impl Docker for Node {
         Ok(())
     }
 
+    async fn signal(&self, id: &str, _: &str) -> Result<()> {
+        self.call("docker-signal").await?;
+        self.change(|world| world.signalled.push(id.to_owned()));
+        Ok(())
+    }
+
+    async fn ends_within(&self, id: &str, limit: Duration) -> Result<bool> {
+        let runs = |world: &World| world.sidecars.iter().any(|c| c.id == id && c.running);
+        if runs(&self.world()) {
+            tokio::time::sleep(limit).await;
+        }
+        Ok(!runs(&self.world()))
+    }
+
     async fn stop(&self, id: &str, _: Duration) -> Result<()> {
         self.call("docker-stop").await?;
         self.change(|world| {
+            world.stopped.push(id.to_owned());
             world.tasks.remove(id);
             for container in world
                 .sidecars

@@ -25,7 +25,7 @@ use crate::{
 /// ECS's own hook: it holds an instance for an hour when ECS has lost sight of it.
 const ECS_HOOK: &str = "ecs-managed-draining-termination-hook";
 /// What the agent gets for answering its hooks itself once the last task is gone, beyond the time
-/// in which it stops its sidecars.
+/// in which it flushes and stops its sidecars.
 const AGENT_GRACE: Duration = Duration::from_secs(20);
 /// What instances get to go, beyond the drain's deadline.
 const GONE_LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -182,7 +182,7 @@ impl Apply<'_> {
     }
 }
 
-/// The agent stops its sidecars one after another before it answers.
+/// The agent has its sidecars flush, and stops them one after another, before it answers.
 fn grace(drain: Drain) -> Duration {
     AGENT_GRACE + Duration::from_secs(drain.sidecars_seconds.into())
 }

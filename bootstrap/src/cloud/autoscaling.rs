@@ -116,6 +116,19 @@ impl AutoScaling {
         Ok(groups)
     }
 
+    /// The lifecycle state of one instance; `None` when it is in no group.
+    pub(crate) async fn lifecycle_state(&self, id: &str) -> Result<Option<String>, CallError> {
+        let reply = self
+            .client
+            .describe_auto_scaling_instances()
+            .instance_ids(id)
+            .send()
+            .await
+            .map_err(failed("autoscaling:DescribeAutoScalingInstances", id))?;
+        let mut found = reply.auto_scaling_instances.unwrap_or_default().into_iter();
+        Ok(found.next().and_then(|instance| instance.lifecycle_state))
+    }
+
     pub(crate) async fn hooks(&self, group: &str) -> Result<Vec<Hook>, CallError> {
         let reply = self
             .client

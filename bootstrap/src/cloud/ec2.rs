@@ -1,4 +1,4 @@
-//! Subnets, security groups, launch templates, consoles.
+//! Subnets, security groups, launch templates, instances.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +18,14 @@ use crate::inventory::{Ingress, LaunchTemplate, SecurityGroup, Source, Subnet, T
 #[derive(Debug)]
 pub(crate) struct Ec2 {
     client: Client,
+}
+
+/// An instance, as EC2 itself sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ec2Instance {
+    /// `running`, `terminated`...
+    pub(crate) state: String,
+    pub(crate) tags: Tags,
 }
 
 impl Ec2 {
@@ -284,6 +292,43 @@ impl Ec2 {
             .await
             .map(drop)
             .map_err(failed("ec2:CreateTags", id))
+    }
+
+    /// Takes a tag off a resource, if it still has this value: a newer one is somebody else's.
+    pub(crate) async fn untag(&self, id: &str, key: &str, value: &str) -> Result<(), CallError> {
+        self.client
+            .delete_tags()
+            .resources(id)
+            .tags(Tag::builder().key(key).value(value).build())
+            .send()
+            .await
+            .map(drop)
+            .map_err(failed("ec2:DeleteTags", id))
+    }
+
+    /// An instance; EC2 still shows one for about an hour after its end.
+    pub(crate) async fn instance(&self, id: &str) -> Result<Option<Ec2Instance>, CallError> {
+        let instances: Vec<_> = self
+            .client
+            .describe_instances()
+            // A filter, since naming an absent one fails the call.
+            .filters(filter("instance-id", &[id.to_owned()]))
+            .into_paginator()
+            .items()
+            .send()
+            .try_collect()
+            .await
+            .map_err(failed("ec2:DescribeInstances", id))?;
+        let mut instances = instances
+            .into_iter()
+            .flat_map(|reservation| reservation.instances.unwrap_or_default());
+        Ok(instances.next().map(|instance| {
+            let state = instance.state.and_then(|state| state.name);
+            Ec2Instance {
+                state: state.map_or_else(String::new, |name| name.as_str().to_owned()),
+                tags: tags(instance.tags),
+            }
+        }))
     }
 
     /// What an instance has written to its console so far. `Latest` needs a Nitro instance, which

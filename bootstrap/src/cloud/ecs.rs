@@ -8,8 +8,9 @@ use aws_sdk_ecs::{
     types::{
         AutoScalingGroupProvider, AutoScalingGroupProviderUpdate, CapacityProvider as SdkProvider,
         CapacityProviderField, CapacityProviderStatus, CapacityProviderStrategyItem,
-        CapacityProviderUpdateStatus, Cluster as SdkCluster, ClusterField, DesiredStatus,
-        ManagedDraining, ManagedScaling, ManagedScalingStatus, ManagedTerminationProtection, Tag,
+        CapacityProviderUpdateStatus, Cluster as SdkCluster, ClusterField,
+        ContainerInstance as SdkInstance, DesiredStatus, ManagedDraining, ManagedScaling,
+        ManagedScalingStatus, ManagedTerminationProtection, Tag,
     },
 };
 
@@ -346,6 +347,37 @@ impl Ecs {
         }
     }
 
+    /// The container instance of one EC2 instance, unless it is inactive or there is none.
+    pub(crate) async fn container_instance(
+        &self,
+        cluster: &str,
+        instance_id: &str,
+    ) -> Result<Option<ContainerInstance>, CallError> {
+        let listed = self
+            .client
+            .list_container_instances()
+            .cluster(cluster)
+            .filter(format!("ec2InstanceId == {instance_id}"))
+            .send()
+            .await
+            .map_err(failed("ecs:ListContainerInstances", instance_id));
+        // Without a cluster there are none.
+        let arns = found(listed)?.and_then(|reply| reply.container_instance_arns);
+        let Some(arn) = arns.unwrap_or_default().into_iter().next() else {
+            return Ok(None);
+        };
+        let reply = self
+            .client
+            .describe_container_instances()
+            .cluster(cluster)
+            .container_instances(&arn)
+            .send()
+            .await
+            .map_err(failed("ecs:DescribeContainerInstances", &arn))?;
+        let mut instances = reply.container_instances.unwrap_or_default().into_iter();
+        Ok(instances.next().map(read_instance))
+    }
+
     /// All container instances of a cluster but the inactive ones, which a list without a status
     /// leaves out.
     pub(crate) async fn container_instances(
@@ -373,20 +405,7 @@ impl Ecs {
                 .await
                 .map_err(failed("ecs:DescribeContainerInstances", cluster))?;
             let found = reply.container_instances.unwrap_or_default().into_iter();
-            instances.extend(found.map(|instance| {
-                let attributes = instance.attributes.unwrap_or_default().into_iter();
-                ContainerInstance {
-                    arn: instance.container_instance_arn.unwrap_or_default(),
-                    instance_id: instance.ec2_instance_id.unwrap_or_default(),
-                    status: instance.status.unwrap_or_default(),
-                    connected: instance.agent_connected,
-                    running_tasks: instance.running_tasks_count,
-                    pending_tasks: instance.pending_tasks_count,
-                    attributes: attributes
-                        .map(|attribute| (attribute.name, attribute.value.unwrap_or_default()))
-                        .collect(),
-                }
-            }));
+            instances.extend(found.map(read_instance));
         }
         Ok(instances)
     }
@@ -532,4 +551,18 @@ fn ecs_tags(tags: &Tags) -> Vec<Tag> {
     tags.iter()
         .map(|(key, value)| Tag::builder().key(key).value(value).build())
         .collect()
+}
+fn read_instance(instance: SdkInstance) -> ContainerInstance {
+    let attributes = instance.attributes.unwrap_or_default().into_iter();
+    ContainerInstance {
+        arn: instance.container_instance_arn.unwrap_or_default(),
+        instance_id: instance.ec2_instance_id.unwrap_or_default(),
+        status: instance.status.unwrap_or_default(),
+        connected: instance.agent_connected,
+        running_tasks: instance.running_tasks_count,
+        pending_tasks: instance.pending_tasks_count,
+        attributes: attributes
+            .map(|attribute| (attribute.name, attribute.value.unwrap_or_default()))
+            .collect(),
+    }
 }

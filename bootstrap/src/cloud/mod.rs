@@ -17,5 +17,6 @@ mod template;
 
 pub(crate) use autoscaling::{Activity, Pinned};
 pub(crate) use config::Cloud;
+pub(crate) use ec2::Ec2Instance;
 pub(crate) use ecs::{ContainerInstance, Standing};
 pub(crate) use error::{CallError, Kind};

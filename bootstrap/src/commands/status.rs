@@ -150,7 +150,7 @@ fn count(nodes: &Nodes) -> Counts {
         wanted: nodes.wanted,
         max: nodes.max,
         running: nodes.count(Node::is_running),
-        in_ecs: nodes.count(Node::is_in_ecs),
+        in_ecs: nodes.in_ecs(),
         ready: nodes.count(Node::is_ready),
         draining: nodes.count(Node::is_draining),
         stale: nodes.stale(),
@@ -254,14 +254,37 @@ fn node_row(node: &NodeRow) -> Vec<String> {
         node.id.clone(),
         node.group.clone(),
         node.zone.clone(),
-        node.state.clone(),
+        state(node),
         ecs,
         node.tasks.to_string(),
         health(node),
-        node.intent.clone().unwrap_or_default(),
+        intent(node),
         node.template_version
             .map_or_else(String::new, |version| format!("v{version}")),
     ]
+}
+
+/// What is not in service, on its way there or on its way out stands out: nobody waits for it.
+fn state(node: &NodeRow) -> String {
+    let set_apart = ["Standby", "EnteringStandby", "Warmed:"];
+    if set_apart.iter().any(|state| node.state.starts_with(state)) {
+        yellow(&node.state)
+    } else {
+        node.state.clone()
+    }
+}
+
+/// `serve`, or `drain, 3 tasks left`.
+fn intent(node: &NodeRow) -> String {
+    match node.intent.as_deref() {
+        None => String::new(),
+        Some("serve") => "serve".to_owned(),
+        Some(intent) => yellow(match node.tasks {
+            0 => format!("{intent}, no tasks left"),
+            1 => format!("{intent}, 1 task left"),
+            tasks => format!("{intent}, {tasks} tasks left"),
+        }),
+    }
 }
 
 /// `ok`, or `impaired docker since 2026-01-02T03:04:05Z`.
@@ -277,5 +300,38 @@ fn health(node: &NodeRow) -> String {
                 part(&node.since)
             ))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_does_not_serve_says_what_it_is_about() {
+        let row = |intent: Option<&str>, tasks| {
+            let node = NodeRow {
+                id: "i-1".into(),
+                group: "web".into(),
+                zone: "a".into(),
+                state: "Standby".into(),
+                ecs: Some("DRAINING".into()),
+                connected: true,
+                tasks,
+                ready: false,
+                health: None,
+                reason: None,
+                since: None,
+                intent: intent.map(str::to_owned),
+                template_version: None,
+            };
+            let cells = [state(&node), super::intent(&node)];
+            cells.map(|cell| anstream::adapter::strip_str(&cell).to_string())
+        };
+        assert_eq!(row(Some("serve"), 3), ["Standby", "serve"]);
+        assert_eq!(row(Some("drain"), 2)[1], "drain, 2 tasks left");
+        assert_eq!(row(Some("leave"), 1)[1], "leave, 1 task left");
+        assert_eq!(row(Some("leave"), 0)[1], "leave, no tasks left");
+        assert_eq!(row(None, 0)[1], "");
     }
 }

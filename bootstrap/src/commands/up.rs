@@ -28,7 +28,7 @@ pub async fn run(args: &UpArgs, out: &Output) -> Result<Exit> {
     }
     interruptible(out, async |stop| bring_up(&session, &plan, out, stop).await).await?;
     out.line(if plan.steps.is_empty() {
-        green("Nothing to do: everything is as the file says, and all nodes are ready.")
+        green("Nothing to do: everything is as the file says, and every node that should serve is ready.")
     } else {
         green("Ready.")
     });

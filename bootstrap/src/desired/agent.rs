@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use fleet_agent_config::{
     AutoScalingConfig, Config, DrainConfig, ParameterConfig, Problem, SidecarConfig, VERSION,
-    names as fixed, render,
+    names as fixed, render, sidecars_seconds,
 };
 use serde::Serialize;
 
@@ -39,18 +39,21 @@ impl AgentSettings {
         };
         config.auto_scaling.launch_timeout_seconds = Some(settings.launch_timeout_seconds);
         config.auto_scaling.drain_timeout_seconds = Some(settings.drain_timeout_seconds);
-        config.drain.deadline_seconds = Some(settings.drain_deadline_seconds);
+        config.drain = DrainConfig {
+            deadline_seconds: Some(settings.drain.deadline_seconds),
+            rebalance: Some(settings.drain.rebalance),
+            impaired: Some(settings.drain.impaired),
+            maintenance: Some(settings.drain.maintenance),
+            maintenance_lead_seconds: Some(settings.drain.maintenance_lead_seconds),
+            standalone: config.drain.standalone,
+        };
         Ok(Self {
             config,
             launch_timeout_seconds: settings.launch_timeout_seconds,
             drain_timeout_seconds: settings.drain_timeout_seconds,
             drain: Drain {
-                deadline_seconds: settings.drain_deadline_seconds,
-                sidecars_seconds: settings
-                    .sidecars
-                    .iter()
-                    .map(|sidecar| sidecar.stop_timeout_seconds)
-                    .sum(),
+                deadline_seconds: settings.drain.deadline_seconds,
+                sidecars_seconds: sidecars_seconds(&settings.sidecars),
             },
         })
     }
@@ -101,9 +104,7 @@ fn wire(spec: &spec::Spec, group: &spec::Group, cluster: &str, names: &GroupName
             drain_hook: Some(fixed::DRAIN_HOOK.to_owned()),
             drain_timeout_seconds: spec.agent.drain_timeout_seconds,
         },
-        drain: DrainConfig {
-            deadline_seconds: group.drain_deadline_seconds,
-        },
+        drain: group.drain.clone(),
         parameter: ParameterConfig {
             name: names.parameter.clone(),
         },

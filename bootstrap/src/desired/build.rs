@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fleet_agent_config::{Problem, Problems, names as fixed, names::tag};
+use fleet_agent_config::{Problem, Problems, SIDECARS_MAX, names as fixed, names::tag};
 
 use super::{
     AutoScalingGroup, CapacityProvider, Cluster, Desired, Drain, Group, Hook, Identity, Image,
@@ -18,8 +18,8 @@ const IMAGE_PARAMETER: &str =
     "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id";
 /// A group that left the file leaves no deadline behind: as long as Auto Scaling holds a hook of 300 s.
 const REMOVED_DEADLINE_SECONDS: u32 = 30_000;
-/// Nor its sidecars: five at the longest stop time-out.
-const REMOVED_SIDECARS_SECONDS: u32 = 5 * 60;
+/// Nor its sidecars: as long as any group's may take.
+const REMOVED_SIDECARS_SECONDS: u32 = SIDECARS_MAX;
 /// A standard parameter holds 4 KB (PutParameter); a larger tier could never be left again.
 const PARAMETER_MAX: usize = 4 * 1024;
 
@@ -360,7 +360,55 @@ mod tests {
         insta::assert_snapshot!("agent.toml", documents.agent_toml);
         let settings = fleet_agent_config::Settings::read("agent.toml", &documents.agent_toml)
             .expect("the agent takes it");
-        assert_eq!(settings.drain_deadline_seconds, 1_800);
+        assert_eq!(settings.drain.deadline_seconds, 1_800);
+        assert_eq!(settings.drain.stops_standalone_after("nightly"), Some(600));
+    }
+
+    #[test]
+    fn no_default_of_a_drain_is_left_to_the_agents_version() {
+        let spec = FleetFile::new("fleet.toml", FILE)
+            .spec("dev")
+            .expect("valid");
+        for group in &spec.groups {
+            let text = documents(&spec, group).expect("renders").agent_toml;
+            for key in [
+                "deadline_seconds",
+                "rebalance",
+                "impaired",
+                "maintenance",
+                "maintenance_lead_seconds",
+            ] {
+                assert!(text.contains(&format!("\n{key} = ")), "{key}: {text}");
+            }
+        }
+    }
+
+    /// ECS guide, managed scaling: the warm-up is the time until a new instance counts.
+    #[test]
+    fn a_node_is_warming_up_for_as_long_as_it_may_take_to_prove_itself() {
+        for seconds in [30, 900, 7_200] {
+            let text = FILE.replace(
+                "launch_timeout_seconds = 900",
+                &format!("launch_timeout_seconds = {seconds}"),
+            );
+            for group in desired(&text).expect("builds").groups {
+                let launching = &group.auto_scaling_group.hooks[0];
+                assert_eq!(launching.transition, Transition::Launching);
+                assert_eq!(launching.timeout_seconds, seconds);
+                assert!(group.capacity_provider.instance_warmup_seconds >= seconds);
+            }
+        }
+    }
+
+    #[test]
+    fn sidecars_of_a_drain_take_the_longest_flush_and_every_stop() {
+        let seconds: Vec<u32> = desired(FILE)
+            .expect("builds")
+            .groups
+            .iter()
+            .map(|group| group.drain.sidecars_seconds)
+            .collect();
+        assert_eq!(seconds, [25, 35], "batch has one sidecar less");
     }
 
     #[test]

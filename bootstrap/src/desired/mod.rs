@@ -85,7 +85,7 @@ pub struct Group {
 pub struct Drain {
     /// Bound of the wait for tasks, seconds.
     pub deadline_seconds: u32,
-    /// What the sidecars may take to stop, one after another, once the last task is gone, seconds.
+    /// What the sidecars may take to flush and stop once the last task is gone, seconds.
     pub sidecars_seconds: u32,
 }
 
@@ -184,7 +184,8 @@ pub struct CapacityProvider {
     pub name: String,
     /// 1 to 100.
     pub target_capacity: u32,
-    /// At least the launch hook's time-out, seconds.
+    /// The launch hook's time-out, seconds: with less, ECS would count on nodes that have not
+    /// proven themselves and scale as if they served.
     pub instance_warmup_seconds: u32,
 }
 

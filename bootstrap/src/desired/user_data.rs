@@ -19,7 +19,12 @@ pub(super) const SIZE_MAX: usize = 16 * 1024;
 
 const UNIT_PATH: &str = "/etc/systemd/system/fleet-agent.service";
 const UNIT: &str = include_str!("../../../systemd/fleet-agent.service");
+const DRAIN_UNIT_PATH: &str = "/etc/systemd/system/fleet-drain.service";
+const DRAIN_UNIT: &str = include_str!("../../../systemd/fleet-drain.service");
 const GATE: &str = include_str!("../../../systemd/10-fleet.conf");
+/// Where systemd looks for what packages explain of their messages (journalctl, --update-catalog).
+const CATALOG_DIRECTORY: &str = "/usr/lib/systemd/catalog";
+const CATALOG: &str = "fleet.catalog";
 const INSTALLER_PATH: &str = "/usr/libexec/fleet/install-agent";
 const INSTALLER: &str = include_str!("../../templates/install-agent.sh");
 
@@ -72,6 +77,7 @@ pub(super) fn cloud_config(
             settings,
             WriteFile::new(GATE_PATH, "0644", GATE),
             WriteFile::new(UNIT_PATH, "0644", UNIT),
+            WriteFile::new(DRAIN_UNIT_PATH, "0644", DRAIN_UNIT),
             WriteFile::new(INSTALLER_PATH, "0755", &installer),
         ],
         runcmd: vec![vec![INSTALLER_PATH]],
@@ -119,6 +125,8 @@ fn installer(source: &Source) -> String {
         .replace("@SHA256@", &source.sha256)
         .replace("@PROTOCOL@", protocol)
         .replace("@BINARY@", AGENT_BINARY)
+        .replace("@CATALOG_DIRECTORY@", CATALOG_DIRECTORY)
+        .replace("@CATALOG@", &format!("{CATALOG_DIRECTORY}/{CATALOG}"))
         .replace("@URL@", &source.url)
 }
 
@@ -230,8 +238,45 @@ mod tests {
         assert!(text.contains("protocol='https'\n"));
     }
 
+    const AGENT: &str = "#!/bin/sh\necho \"this is the $*\"\n";
+
+    /// Puts an agent where the installer downloads it, and returns its SHA-256.
+    fn download(directory: &Path, agent: &str) -> String {
+        use sha2::Digest;
+        std::fs::write(directory.join("download"), agent).expect("written");
+        sha2::Sha256::digest(agent)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
+    /// What boot-order demands of the unit: first to stop, and only at a shutdown.
+    #[test]
+    fn the_drain_unit_stops_before_what_a_drain_needs() {
+        let after = DRAIN_UNIT
+            .lines()
+            .find_map(|line| line.strip_prefix("After="))
+            .expect("ordered");
+        for needed in [
+            "fleet-agent.service",
+            "ecs.service",
+            "docker.service",
+            "network-online.target",
+        ] {
+            assert!(after.split(' ').any(|unit| unit == needed), "{needed}");
+        }
+        let stop = DRAIN_UNIT
+            .lines()
+            .find_map(|line| line.strip_prefix("ExecStop="))
+            .expect("drains");
+        let (guard, drain) = stop.split_once("|| exit 0; exec ").expect("guarded");
+        assert!(guard.contains("is-system-running)\" = stopping"), "{guard}");
+        assert_eq!(drain, format!("{AGENT_BINARY} drain --shutdown'"));
+    }
+
     /// Runs the installer with everything it touches in a directory of its own, on a download that
-    /// is a file there. Returns what stands on the console and what systemctl was told.
+    /// is a file there. Returns what stands on the console and what systemctl and journalctl were
+    /// told.
     fn install(directory: &Path, sha256: &str) -> (bool, String, String) {
         let at = |name: &str| directory.join(name).display().to_string();
         let source = Source {
@@ -241,6 +286,11 @@ mod tests {
         let script = installer(&source)
             .replace(AGENT_BINARY, &at("fleet-agent"))
             .replace("/dev/console", &at("console"))
+            .replace(CATALOG_DIRECTORY, &at("catalog"))
+            .replace(
+                "journalctl --",
+                &format!("echo >>{} journalctl --", at("systemctl")),
+            )
             .replace("--retry 5", "--retry 0")
             .replace("systemctl ", &format!("echo >>{} ", at("systemctl")));
         let ended = Command::new("sh")
@@ -254,21 +304,39 @@ mod tests {
     #[test]
     fn the_installer_starts_what_it_was_told_to_download() {
         let directory = tempfile::tempdir().expect("directory");
-        std::fs::write(directory.path().join("download"), "agent").expect("written");
-        let sum = "d4f0bc5a29de06b510f9aa428f1eedba926012b591fef7a518e776a7c9bd1824";
-        let (ok, console, systemctl) = install(directory.path(), sum);
+        let sum = download(directory.path(), AGENT);
+        let (ok, console, systemctl) = install(directory.path(), &sum);
         assert!(ok, "{console}");
         assert_eq!(
             systemctl,
-            "daemon-reload\nenable fleet-agent.service\nstart --no-block fleet-agent.service\n"
+            "journalctl --update-catalog\n\
+             daemon-reload\n\
+             enable fleet-agent.service fleet-drain.service\n\
+             start --no-block fleet-agent.service fleet-drain.service\n"
         );
+        let catalog = directory.path().join("catalog").join(CATALOG);
+        let catalog = std::fs::read_to_string(catalog).expect("written");
+        assert_eq!(catalog, "this is the catalog\n");
         let installed = directory.path().join("fleet-agent");
-        assert_eq!(std::fs::read(&installed).expect("installed"), b"agent");
+        let bytes = std::fs::read(&installed).expect("installed");
+        assert_eq!(bytes, AGENT.as_bytes());
         let mode = std::fs::metadata(&installed)
             .expect("installed")
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o755);
+    }
+
+    #[test]
+    fn a_node_does_without_explanations_in_its_journal() {
+        let directory = tempfile::tempdir().expect("directory");
+        let sum = download(directory.path(), "#!/bin/sh\nexit 1\n");
+        let (ok, console, systemctl) = install(directory.path(), &sum);
+        assert!(ok && console.is_empty(), "{console}");
+        assert!(
+            systemctl.starts_with("daemon-reload\n") && systemctl.contains("start "),
+            "{systemctl}"
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! error; a spec exists only when there was none. Names and documents made from a spec are the
 //! business of [`desired`](crate::desired), which alone knows how long they become.
 
+mod drain;
 mod rules;
 mod shapes;
 mod tags;
@@ -15,8 +16,11 @@ use std::{
     path::Path,
 };
 
-use fleet_agent_config::{Document, Problem, Problems, SidecarConfig};
+use fleet_agent_config::{Document, DrainConfig, Problem, Problems, SidecarConfig};
 use serde::{Deserialize, de::IgnoredAny};
+
+pub(crate) use shapes::ec2_id;
+pub(crate) use tags::{VALUE_MAX as TAG_VALUE_MAX, value_problem as tag_value_problem};
 
 /// One environment of a `fleet.toml`, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,8 +99,9 @@ pub struct Group {
     pub root_volume_gib: u32,
     /// Target capacity of the capacity provider, per cent.
     pub target_capacity: u32,
-    /// Bound of a drain, seconds; the agent's default when absent.
-    pub drain_deadline_seconds: Option<u32>,
+    /// How its nodes leave: its own settings over those of all groups. What is absent has the
+    /// agent's own default.
+    pub drain: DrainConfig,
     /// `ECS_*` settings.
     pub ecs: BTreeMap<String, String>,
     /// The sidecars it chose, or all of them.
@@ -219,7 +224,8 @@ impl FleetFile {
                 .iter()
                 .any(|outer| is_below(&inner.key, &outer.key))
         };
-        problems.extend(unreadable.iter().filter(is_outermost).cloned());
+        let outermost = unreadable.iter().filter(is_outermost).cloned();
+        problems.extend(outermost.map(drain::explain_old_key));
         document.check(problems)?;
         let mut spec = checked.spec;
         spec.file.clone_from(&self.name);

@@ -7,7 +7,7 @@ use fleet_agent_config::{
     AutoScalingConfig, Config, DrainConfig, Problem, SidecarConfig, VERSION, ecs,
 };
 
-use super::{Agent, Group, Network, Source, Spec, shapes, tags, wire};
+use super::{Agent, Group, Network, Source, Spec, drain, shapes, tags, wire};
 
 /// The root volume of the ECS-optimized AMI, GiB: a smaller one does not launch.
 const ROOT_VOLUME_MIN: u32 = 30;
@@ -64,6 +64,7 @@ pub(super) fn check(file: wire::File, environment: &str) -> Checked {
     }
     let shared = Shared {
         agent: &agent,
+        drain: &file.drain,
         tags: &file.tags,
         sidecars: &file.sidecars,
     };
@@ -96,6 +97,7 @@ pub(super) fn check(file: wire::File, environment: &str) -> Checked {
 /// What all groups have in common.
 struct Shared<'a> {
     agent: &'a Agent,
+    drain: &'a DrainConfig,
     tags: &'a BTreeMap<String, String>,
     sidecars: &'a BTreeMap<String, SidecarConfig>,
 }
@@ -150,7 +152,7 @@ impl Rules {
         tags::check(table, tags, on_instances, &mut self.problems);
     }
 
-    fn group(&mut self, name: String, group: wire::Group, shared: &Shared<'_>) -> Group {
+    fn group(&mut self, name: String, mut group: wire::Group, shared: &Shared<'_>) -> Group {
         let table = format!("groups.{name}");
         let key = |field: &str| format!("{table}.{field}");
         self.check(table.as_str(), shapes::name(&name));
@@ -183,14 +185,32 @@ impl Rules {
                 "it is the percentage of nodes that ECS keeps busy",
             ),
         );
-        self.agent_rules(&table, &group, shared.agent);
         if shared.agent.source.is_none() && group.ami.is_none() {
             self.warnings.push(Problem::new(
                 table.as_str(),
                 "gets no fleet-agent: set `ami` to an image that carries it, or [agent] source to download it; without either no node becomes ready",
             ));
         }
-        let sidecars = self.chosen_sidecars(&key("sidecars"), group.sidecars, shared.sidecars);
+        let names = group.sidecars.take();
+        let sidecars_key = match names {
+            Some(_) => key("sidecars"),
+            None => "sidecars".to_owned(),
+        };
+        let sidecars = self.chosen_sidecars(&key("sidecars"), names, shared.sidecars);
+        let drain = drain::inherited(shared.drain, &group.drain);
+        let config = Config {
+            version: VERSION,
+            auto_scaling: AutoScalingConfig {
+                launch_timeout_seconds: shared.agent.launch_timeout_seconds,
+                drain_timeout_seconds: shared.agent.drain_timeout_seconds,
+                ..AutoScalingConfig::default()
+            },
+            drain: drain.clone(),
+            ecs: group.ecs.clone(),
+            sidecars: sidecars.clone(),
+            ..Config::default()
+        };
+        self.agent_rules(&table, &sidecars_key, &group, config, shared.drain);
         self.tags(&key("tags"), &group.tags, true);
         let tags = merged(shared.tags, group.tags);
         tags::check_count(&key("tags"), tags.len(), &mut self.problems);
@@ -204,7 +224,7 @@ impl Rules {
             ami: group.ami,
             root_volume_gib,
             target_capacity,
-            drain_deadline_seconds: group.drain_deadline_seconds,
+            drain,
             ecs: group.ecs,
             sidecars,
             tags,
@@ -270,29 +290,32 @@ impl Rules {
 
     /// What the agent itself would refuse, said of this file's keys. The names in agent.toml are
     /// made from ones checked above, so what the agent says of those is left out.
-    fn agent_rules(&mut self, table: &str, group: &wire::Group, agent: &Agent) {
-        let config = Config {
-            version: VERSION,
-            auto_scaling: AutoScalingConfig {
-                launch_timeout_seconds: agent.launch_timeout_seconds,
-                drain_timeout_seconds: agent.drain_timeout_seconds,
-                ..AutoScalingConfig::default()
-            },
-            drain: DrainConfig {
-                deadline_seconds: group.drain_deadline_seconds,
-            },
-            ecs: group.ecs.clone(),
-            ..Config::default()
-        };
+    fn agent_rules(
+        &mut self,
+        table: &str,
+        sidecars_key: &str,
+        group: &wire::Group,
+        config: Config,
+        shared_drain: &DrainConfig,
+    ) {
         let mut found = Vec::new();
         config.validate(&mut found);
         for problem in found {
             let key = match problem.key.as_str() {
                 "auto_scaling.launch_timeout_seconds" => "agent.launch_timeout_seconds".to_owned(),
                 "auto_scaling.drain_timeout_seconds" => "agent.drain_timeout_seconds".to_owned(),
-                "drain.deadline_seconds" => format!("{table}.drain_deadline_seconds"),
+                // Of all of them together; each for itself has been checked where it stands.
+                "sidecars" => sidecars_key.to_owned(),
                 setting if setting.starts_with("ecs.") => format!("{table}.{setting}"),
-                _ => continue,
+                setting => match setting.strip_prefix("drain.") {
+                    Some(field) => {
+                        let problem =
+                            drain::told(field, problem.message, table, &group.drain, shared_drain);
+                        self.problems.push(problem);
+                        continue;
+                    }
+                    None => continue,
+                },
             };
             self.check(key, Some(problem.message));
         }

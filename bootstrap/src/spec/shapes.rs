@@ -102,7 +102,7 @@ pub(super) fn account(value: &str) -> Option<String> {
 }
 
 /// An EC2 id such as `subnet-0123456789abcdef0`; `kind` is what stands before the dash.
-pub(super) fn ec2_id(kind: &str, value: &str) -> Option<String> {
+pub(crate) fn ec2_id(kind: &str, value: &str) -> Option<String> {
     let example = format!("{kind}-0123456789abcdef0");
     if value.is_empty() {
         return Some(format!("is missing: fill in an id such as {example}"));

@@ -10,7 +10,8 @@ const COUNT_MAX: usize = 50;
 /// AmazonECSManaged and Name.
 const COUNT_OWN: usize = 9;
 const KEY_MAX: usize = 128;
-const VALUE_MAX: usize = 256;
+/// Characters in the value of a tag.
+pub(crate) const VALUE_MAX: usize = 256;
 
 /// Checks the tags of the table `table`. `on_instances` asks for keys that are legal in instance
 /// metadata: one other key makes every launch fail (EC2 guide, "Work with instance tags in IMDS").
@@ -61,7 +62,8 @@ fn key_problem(key: &str, on_instances: bool) -> Option<String> {
         .then(|| "may hold letters, digits, spaces and + - = . _ : / @".to_owned())
 }
 
-fn value_problem(key: &str, value: &str) -> Option<String> {
+/// What is wrong with the value of a tag.
+pub(crate) fn value_problem(key: &str, value: &str) -> Option<String> {
     if let Some(why) = secrets::literal(key, value) {
         return Some(format!(
             "{why}: tags are readable by all, they must hold none"

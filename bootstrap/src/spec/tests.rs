@@ -25,7 +25,7 @@ fn the_example_is_valid_in_each_environment() {
     let prod = file.spec("prod").expect("valid");
     assert_eq!(dev.warnings, []);
     assert_eq!(dev.groups[0].name, "batch");
-    assert_eq!(dev.groups[0].line, 31);
+    assert_eq!(dev.groups[0].line, 43);
     assert_eq!(dev.groups[0].sidecars.len(), 1);
     assert_eq!(dev.groups[0].tags["cost-centre"], "43");
     assert_eq!((dev.groups[1].min, dev.groups[1].desired), (1, 2));
@@ -79,10 +79,35 @@ fn each_mistake_has_its_message() {
         ("max = 6", ""),
         ("max = 6", "max = 0"),
         ("desired = 2", "desired = 9"),
+        ("deadline_seconds = 1800", "deadline_seconds = 99999"),
         (
-            "drain_deadline_seconds = 1800",
-            "drain_deadline_seconds = 99999",
+            "[groups.web.drain]\ndeadline_seconds = 1800",
+            "drain_deadline_seconds = 1800\n[groups.web.drain]",
         ),
+        ("deadline_seconds = 1800", "deadline_second = 1800"),
+        ("deadline_seconds = 1800", "deadline_seconds = 300"),
+        ("rebalance = \"drain\"", "rebalance = \"replace\""),
+        (
+            "maintenance_lead_seconds = 600",
+            "maintenance_lead_seconds = 5",
+        ),
+        ("maintenance_lead_seconds = 600", "deadline_seconds = 500"),
+        ("policy = \"stop\"", ""),
+        ("policy = \"stop\"", "policy = \"wait\""),
+        ("policy = \"stop\"", "policy = \"kill\""),
+        ("after_seconds = 600", "after_seconds = 3600"),
+        (
+            "[drain.standalone.nightly]",
+            "[drain.standalone.\"night ly\"]",
+        ),
+        ("impaired = \"drain\"", "standalone.nightly = {}"),
+        (
+            "flush_signal = \"SIGUSR1\"",
+            "flush_signal = \"SIGUSR1\"\nstop_timeout_seconds = 46",
+        ),
+        ("flush_timeout_seconds = 15", "flush_timeout_seconds = 45"),
+        ("flush_signal = \"SIGUSR1\"", "flush_signal = \"SIGKILL\""),
+        ("flush_signal = \"SIGUSR1\"", ""),
         ("ECS_LOGLEVEL = \"warn\"", "ECS_LOGLEVEL = \"loud\""),
         ("ECS_LOGLEVEL = \"warn\"", "ECS_LOGLEVL = \"warn\""),
         ("ECS_LOGLEVEL = \"warn\"", "ECS_CLUSTER = \"other\""),
@@ -111,6 +136,45 @@ fn each_mistake_has_its_message() {
         let _ = writeln!(table, "{old}  =>  {new}\n{}\n", problems_with(old, new));
     }
     insta::assert_snapshot!("mistakes", table);
+}
+
+/// Auto Scaling ends a hook after a hundred time-outs, whatever the node still does.
+#[test]
+fn a_deadline_longer_than_the_hook_can_be_kept_open_is_refused() {
+    let with = |timeout: u32| {
+        let text = FILE
+            .replace(
+                "launch_timeout_seconds = 900",
+                &format!("drain_timeout_seconds = {timeout}"),
+            )
+            .replace("deadline_seconds = 1800", "deadline_seconds = 3600");
+        problems_in(&text, "dev")
+    };
+    assert_eq!(with(36), "ok");
+    let problems = with(35);
+    assert_eq!(problems.lines().count(), 2, "{problems}");
+    assert!(
+        problems.contains(
+            "groups.web.drain.deadline_seconds: must be 1 to 3500: Auto Scaling holds a hook of 35 s no longer"
+        ),
+        "{problems}"
+    );
+}
+
+#[test]
+fn an_environment_overrides_how_nodes_leave() {
+    let text = format!(
+        "{FILE}\n[environments.prod.drain]\nmaintenance_lead_seconds = 120\n\
+         [environments.prod.groups.web.drain]\ndeadline_seconds = 700\n"
+    );
+    let file = FleetFile::new("fleet.toml", text);
+    let of = |environment: &str| file.spec(environment).expect("valid").groups;
+    let (dev, prod) = (of("dev"), of("prod"));
+    assert_eq!(dev[1].drain.deadline_seconds, Some(1_800));
+    assert_eq!(prod[1].drain.deadline_seconds, Some(700));
+    assert_eq!(prod[1].drain.rebalance, dev[1].drain.rebalance);
+    assert_eq!(prod[0].drain.maintenance_lead_seconds, Some(120));
+    assert_eq!(prod[0].drain.standalone.len(), 1, "inherited");
 }
 
 #[test]
@@ -144,7 +208,7 @@ fn a_mistake_in_an_environment_is_found_where_it_stands() {
     assert_eq!(problems_in(&text, "dev"), "ok");
     assert_eq!(
         problems_in(&text, "prod"),
-        "fleet.toml:53: groups.web.min: 9 is above max, 6"
+        "fleet.toml:67: groups.web.min: 9 is above max, 6"
     );
 }
 
@@ -192,7 +256,7 @@ fn what_works_but_perhaps_not_as_meant_is_a_warning() {
         .collect();
     assert_eq!(
         warnings,
-        [(23, "groups.web"), (29, "groups.web.ecs.ECS_BRAND_NEW")]
+        [(31, "groups.web"), (36, "groups.web.ecs.ECS_BRAND_NEW")]
     );
 }
 

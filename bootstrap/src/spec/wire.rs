@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fleet_agent_config::SidecarConfig;
+use fleet_agent_config::{DrainConfig, SidecarConfig};
 use serde::Deserialize;
 
 /// The whole file.
@@ -15,6 +15,8 @@ pub(super) struct File {
     pub(super) cluster: Cluster,
     pub(super) tags: BTreeMap<String, String>,
     pub(super) agent: Agent,
+    /// What every group inherits, field by field.
+    pub(super) drain: DrainConfig,
     pub(super) groups: BTreeMap<String, Group>,
     pub(super) sidecars: BTreeMap<String, SidecarConfig>,
 }
@@ -66,7 +68,7 @@ pub(super) struct Group {
     pub(super) ami: Option<String>,
     pub(super) root_volume_gib: Option<u32>,
     pub(super) target_capacity: Option<u32>,
-    pub(super) drain_deadline_seconds: Option<u32>,
+    pub(super) drain: DrainConfig,
     pub(super) sidecars: Option<Vec<String>>,
     pub(super) ecs: BTreeMap<String, String>,
     pub(super) tags: BTreeMap<String, String>,

@@ -1,23 +1,33 @@
 //! The admin API under `/_sandbox/`, in JSON: what is played to the fleet, and a look at it. The
 //! types are shared with [`crate::client`].
 
+mod machine;
+
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
 use axum::{
     body::Body,
     http::{HeaderValue, Method, Response, StatusCode, header},
 };
-use jiff::SignedDuration;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
     api_error::ApiError,
     autoscaling::requests::{SetDesiredCapacity, TerminateInstance},
-    ecs::{InstanceStatus, RegisterTaskDefinition, ServiceStatus, TaskStatus},
+    ecs::{InstanceStatus, RegisterTaskDefinition, RunTask, ServiceStatus, TaskStatus},
     faults::FaultRule,
-    world::{SpotNotice, State, World},
+    world::{State, World},
 };
+
+pub use machine::{
+    CancelMaintenance, Maintain, Power, PowerAction, Rebalance, SetImds, SetLifeCycle, SetTags,
+    Spot,
+};
+
+/// What one RunTask starts at most.
+const RUN_TASK_MAX: u32 = 10;
 
 /// GET status.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -52,6 +62,8 @@ pub struct NodeState {
     pub lifecycle_state: String,
     /// From scale-in.
     pub protected: bool,
+    /// `running` or `stopped`, until it is gone.
+    pub machine: Option<String>,
     /// Once its machine runs.
     pub address: Option<Ipv4Addr>,
     /// Access key of its credentials: its name in the counts of calls.
@@ -75,7 +87,7 @@ pub struct ClusterState {
     pub services: BTreeMap<String, u32>,
 }
 
-/// POST run-tasks: one service of one container.
+/// POST run-tasks: one service of one container, or tasks of no service.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunTasks {
@@ -94,6 +106,15 @@ pub struct RunTasks {
     pub cpu: Option<u32>,
     /// MiB; 32 if absent.
     pub memory: Option<u32>,
+    /// RunTask: tasks of no service, which nobody replaces. `service` is their family.
+    #[serde(default)]
+    pub standalone: bool,
+    /// `stopTimeout`, seconds; the ECS agent's own default if absent.
+    pub stop_timeout: Option<u32>,
+    /// Of the service's deployment configuration; 100 if absent.
+    pub minimum_healthy_percent: Option<u32>,
+    /// Of the service's deployment configuration; 200 if absent.
+    pub maximum_percent: Option<u32>,
 }
 
 /// POST scale.
@@ -115,26 +136,6 @@ pub struct Terminate {
     /// Whether it is not to be replaced.
     #[serde(default)]
     pub decrement: bool,
-}
-
-/// POST spot: a notice now, and the machine is gone after `seconds`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Spot {
-    /// EC2 instance id.
-    pub instance: String,
-    /// `terminate`, `stop` or `hibernate`.
-    pub action: String,
-    /// EC2 gives 120.
-    pub seconds: u32,
-}
-
-/// POST rebalance.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rebalance {
-    /// EC2 instance id.
-    pub instance: String,
 }
 
 /// POST images.
@@ -188,6 +189,11 @@ impl From<ApiError> for Refusal {
 }
 
 async fn serve(world: &World, method: &Method, path: &str, body: &[u8]) -> Result<Value, Refusal> {
+    if method == Method::POST
+        && let Some(answer) = machine::serve(world, path, body).await
+    {
+        return answer;
+    }
     match (method.as_str(), path) {
         ("GET", "status") => Ok(json!(world.look(status))),
         ("GET", "calls") => Ok(json!(world.look(|state| state.calls.list()))),
@@ -224,16 +230,6 @@ async fn serve(world: &World, method: &Method, path: &str, body: &[u8]) -> Resul
             world.change(|state, now| state.autoscaling.terminate_instance(&request, now))?;
             Ok(json!({}))
         }
-        ("POST", "spot") => spot(world, read(body)?),
-        ("POST", "rebalance") => {
-            let Rebalance { instance } = read(body)?;
-            world.change(|state, now| {
-                let machine = state.machines.get_mut(&instance);
-                let machine = machine.ok_or_else(|| no_machine(&instance))?;
-                machine.rebalance = Some(now);
-                Ok(json!({}))
-            })
-        }
         ("GET", "network") => {
             let vpc_id = world.moto().default_vpc().await?;
             let mut subnets = world.moto().subnets().await?;
@@ -255,57 +251,95 @@ async fn serve(world: &World, method: &Method, path: &str, body: &[u8]) -> Resul
 }
 
 fn run_tasks(world: &World, asked: &RunTasks) -> Result<Value, Refusal> {
-    let definition = json!({
-        "family": asked.service,
-        "containerDefinitions": [{
-            "name": asked.service,
-            "image": asked.image,
-            "command": asked.command,
-            "cpu": asked.cpu.unwrap_or(0),
-            "memory": asked.memory.unwrap_or(32),
-            "essential": true,
-        }],
+    let percents = [asked.minimum_healthy_percent, asked.maximum_percent];
+    if asked.standalone && percents.iter().any(Option::is_some) {
+        let message = "standalone tasks have no deployment, hence no percentages".to_owned();
+        return Err(Refusal(StatusCode::BAD_REQUEST, message));
+    }
+    let mut container = json!({
+        "name": asked.service,
+        "image": asked.image,
+        "command": asked.command,
+        "cpu": asked.cpu.unwrap_or(0),
+        "memory": asked.memory.unwrap_or(32),
+        "essential": true,
     });
+    if let Some(seconds) = asked.stop_timeout {
+        container["stopTimeout"] = json!(seconds);
+    }
+    let definition = json!({ "family": asked.service, "containerDefinitions": [container] });
     let definition = RegisterTaskDefinition::read(definition.to_string().as_bytes());
     let definition = definition.map_err(|e| bad_request(&e))?;
     world.change(|state, now| {
         let registered = state.ecs.register_task_definition(definition, now)?;
-        let mut service = json!({
-            "cluster": asked.cluster,
-            "taskDefinition": registered["taskDefinition"]["taskDefinitionArn"],
-            "desiredCount": asked.count,
-        });
-        let exists = state.ecs.clusters().any(|cluster| {
-            let service = cluster.services.get(&asked.service);
-            cluster.name == asked.cluster
-                && service.is_some_and(|s| s.status == ServiceStatus::Active)
-        });
-        if exists {
-            service["service"] = json!(asked.service);
-            let update = serde_json::from_value(service).map_err(|e| bad_request(&e))?;
-            Ok(state.ecs.update_service(update, now)?)
+        let definition = &registered["taskDefinition"]["taskDefinitionArn"];
+        if asked.standalone {
+            start_standalone(state, asked, definition, now)
         } else {
-            service["serviceName"] = json!(asked.service);
-            let create = serde_json::from_value(service).map_err(|e| bad_request(&e))?;
-            Ok(state.ecs.create_service(create, now)?)
+            keep_service(state, asked, definition, now)
         }
     })
 }
 
-fn spot(world: &World, asked: Spot) -> Result<Value, Refusal> {
-    if !["terminate", "stop", "hibernate"].contains(&asked.action.as_str()) {
-        let message = format!("'{}' is no spot action", asked.action);
-        return Err(Refusal(StatusCode::BAD_REQUEST, message));
-    }
-    world.change(|state, now| {
-        let machine = state.machines.get_mut(&asked.instance);
-        let machine = machine.ok_or_else(|| no_machine(&asked.instance))?;
-        machine.spot = Some(SpotNotice {
-            action: asked.action,
-            at: now + SignedDuration::from_secs(asked.seconds.into()),
+/// RunTask, as often as its own bound makes it necessary.
+fn start_standalone(
+    state: &mut State,
+    asked: &RunTasks,
+    definition: &Value,
+    now: Timestamp,
+) -> Result<Value, Refusal> {
+    let mut left = asked.count;
+    while left > 0 {
+        let count = left.min(RUN_TASK_MAX);
+        let run = json!({
+            "cluster": asked.cluster,
+            "taskDefinition": definition,
+            "count": count,
         });
-        Ok(json!({}))
-    })
+        let run: RunTask = serde_json::from_value(run).map_err(|e| bad_request(&e))?;
+        let ran = state.ecs.run_task(&run, now)?;
+        if let Some(failure) = ran["failures"].as_array().and_then(|f| f.first()) {
+            let message = format!("RunTask found no place for a task: {failure}");
+            return Err(Refusal(StatusCode::CONFLICT, message));
+        }
+        left -= count;
+    }
+    Ok(json!({}))
+}
+
+/// CreateService, or UpdateService if there is such a service.
+fn keep_service(
+    state: &mut State,
+    asked: &RunTasks,
+    definition: &Value,
+    now: Timestamp,
+) -> Result<Value, Refusal> {
+    let mut service = json!({
+        "cluster": asked.cluster,
+        "taskDefinition": definition,
+        "desiredCount": asked.count,
+    });
+    for (key, percent) in [
+        ("minimumHealthyPercent", asked.minimum_healthy_percent),
+        ("maximumPercent", asked.maximum_percent),
+    ] {
+        if let Some(percent) = percent {
+            service["deploymentConfiguration"][key] = json!(percent);
+        }
+    }
+    let exists = state.ecs.clusters().any(|cluster| {
+        let service = cluster.services.get(&asked.service);
+        cluster.name == asked.cluster && service.is_some_and(|s| s.status == ServiceStatus::Active)
+    });
+    if exists {
+        service["service"] = json!(asked.service);
+        let update = serde_json::from_value(service).map_err(|e| bad_request(&e))?;
+        Ok(state.ecs.update_service(update, now)?)
+    } else {
+        service["serviceName"] = json!(asked.service);
+        let create = serde_json::from_value(service).map_err(|e| bad_request(&e))?;
+        Ok(state.ecs.create_service(create, now)?)
+    }
 }
 
 fn status(state: &State) -> Status {
@@ -364,6 +398,10 @@ fn node_state(state: &State, instance: &crate::autoscaling::Instance) -> NodeSta
         instance_id: instance.id.clone(),
         lifecycle_state: instance.state.as_str().to_owned(),
         protected: instance.protected,
+        machine: machine.map(|m| {
+            let stopped = m.circumstances.stopped;
+            if stopped { "stopped" } else { "running" }.to_owned()
+        }),
         address: machine.and_then(|m| m.address),
         access_key_id: machine.map(crate::world::Machine::access_key_id),
         ecs_status: registered.map(|(_, found)| found.status.as_str().to_owned()),
@@ -399,13 +437,6 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
 
 fn bad_request(error: &serde_json::Error) -> Refusal {
     Refusal(StatusCode::BAD_REQUEST, error.to_string())
-}
-
-fn no_machine(instance: &str) -> Refusal {
-    Refusal(
-        StatusCode::NOT_FOUND,
-        format!("there is no machine {instance}"),
-    )
 }
 
 fn respond(status: StatusCode, value: &Value) -> Response<Body> {

@@ -14,7 +14,10 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
-use fleet_sandbox::client::{Client, RunTasks, Spot};
+use fleet_sandbox::client::{
+    Client, ImdsFault, LifeCycle, Maintain, MaintenanceCode, Power, PowerAction, RunTasks, SetTags,
+    Spot, SpotAction,
+};
 
 use crate::{
     daemon::{self, Options},
@@ -53,17 +56,7 @@ enum Subcommands {
     /// Show what the sandbox holds, as JSON.
     Status,
     /// Have a service run COUNT tasks, made if it does not exist.
-    RunTasks {
-        /// ECS cluster.
-        cluster: String,
-        /// Service, and task definition family.
-        service: String,
-        /// Tasks to keep running.
-        count: u32,
-        /// What each runs; without it, a shell that waits and ends at once on SIGTERM.
-        #[arg(last = true)]
-        command: Vec<String>,
-    },
+    RunTasks(RunTasksArgs),
     /// Set the desired capacity of an Auto Scaling group.
     Scale {
         /// Auto Scaling group.
@@ -79,16 +72,87 @@ enum Subcommands {
         #[arg(long)]
         decrement: bool,
     },
+    /// Stop an instance in EC2: shut down and kept. Auto Scaling replaces it, as on AWS.
+    Stop {
+        /// EC2 instance id.
+        instance: String,
+        /// Auto Scaling does not look, as with its health checks suspended.
+        #[arg(long)]
+        unnoticed: bool,
+    },
+    /// Start a stopped instance.
+    Start {
+        /// EC2 instance id.
+        instance: String,
+    },
+    /// Reboot an instance in EC2.
+    Reboot {
+        /// EC2 instance id.
+        instance: String,
+    },
+    /// Terminate an instance in EC2, by hand: Auto Scaling only notices when it is gone.
+    Poweroff {
+        /// EC2 instance id.
+        instance: String,
+    },
     /// Give an instance a spot interruption notice.
     Spot {
         /// EC2 instance id.
         instance: String,
-        /// Seconds from now to the interruption.
-        #[arg(long = "in", default_value_t = 120, value_name = "SECONDS")]
-        seconds: u32,
-        /// What EC2 will do: terminate, stop or hibernate.
-        #[arg(long, default_value = "terminate")]
-        action: String,
+        /// Seconds from now to the interruption [default: 120; 0 for hibernate].
+        #[arg(long = "in", value_name = "SECONDS")]
+        seconds: Option<u32>,
+        /// What EC2 will do.
+        #[arg(long, value_enum, default_value_t)]
+        action: SpotAction,
+    },
+    /// Recommend that an instance be replaced, as EC2 does before it takes spot instances back.
+    Rebalance {
+        /// EC2 instance id.
+        instance: String,
+    },
+    /// Say in an instance's metadata whether it is a spot instance.
+    LifeCycle {
+        /// EC2 instance id.
+        instance: String,
+        /// How it was bought.
+        life_cycle: LifeCycle,
+    },
+    /// Schedule maintenance of an instance, or cancel it.
+    Maintenance {
+        /// EC2 instance id.
+        instance: String,
+        /// Seconds from now to its beginning.
+        #[arg(
+            long = "in",
+            value_name = "SECONDS",
+            required_unless_present = "cancel"
+        )]
+        seconds: Option<u32>,
+        /// What EC2 will do.
+        #[arg(long, value_enum, default_value = "instance-reboot")]
+        code: MaintenanceCode,
+        /// Cancel all that has not begun.
+        #[arg(long, conflicts_with_all = ["seconds", "code"])]
+        cancel: bool,
+    },
+    /// Put tags on an instance, or take them off.
+    Tag {
+        /// EC2 instance id.
+        instance: String,
+        /// Tags to put on.
+        #[arg(value_name = "KEY=VALUE", value_parser = key_value, required_unless_present = "remove")]
+        tags: Vec<(String, String)>,
+        /// A key to take off; may be repeated.
+        #[arg(long, value_name = "KEY")]
+        remove: Vec<String>,
+    },
+    /// Give an instance's metadata service a fault, until `ok`.
+    Imds {
+        /// EC2 instance id.
+        instance: String,
+        #[command(subcommand)]
+        fault: ImdsCommand,
     },
     /// Make an AMI with the agent inside, as Packer would; prints its id.
     Bake {
@@ -127,6 +191,85 @@ enum Subcommands {
 }
 
 #[derive(Debug, Args)]
+struct RunTasksArgs {
+    /// ECS cluster.
+    cluster: String,
+    /// Service, and task definition family.
+    service: String,
+    /// Tasks to keep running.
+    count: u32,
+    /// RunTask instead: tasks of no service, which nobody replaces.
+    #[arg(long, conflicts_with_all = ["min", "max"])]
+    standalone: bool,
+    /// The task's stopTimeout: seconds between SIGTERM and SIGKILL.
+    #[arg(long, value_name = "SECONDS")]
+    stop_timeout: Option<u32>,
+    /// The service's minimumHealthyPercent.
+    #[arg(long, value_name = "PERCENT")]
+    min: Option<u32>,
+    /// The service's maximumPercent.
+    #[arg(long, value_name = "PERCENT")]
+    max: Option<u32>,
+    /// What each runs; without it, a shell that waits and ends at once on SIGTERM.
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+impl From<RunTasksArgs> for RunTasks {
+    fn from(args: RunTasksArgs) -> Self {
+        Self {
+            cluster: args.cluster,
+            service: args.service,
+            count: args.count,
+            image: image::BUSYBOX.to_owned(),
+            command: or_waiting(args.command),
+            standalone: args.standalone,
+            stop_timeout: args.stop_timeout,
+            minimum_healthy_percent: args.min,
+            maximum_percent: args.max,
+            ..Self::default()
+        }
+    }
+}
+
+/// Faults of the metadata service.
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum ImdsCommand {
+    /// Takes questions and answers none.
+    Down,
+    /// Answers after MS milliseconds, with what is true by then.
+    Slow {
+        /// Milliseconds.
+        ms: u32,
+    },
+    /// Answers with this HTTP status; 401 makes it forget all tokens, once.
+    Status {
+        /// 400 to 599.
+        #[arg(value_parser = clap::value_parser!(u16).range(400..=599))]
+        code: u16,
+    },
+    /// Answers MS milliseconds late, with what was true when it was asked.
+    Late {
+        /// Milliseconds.
+        ms: u32,
+    },
+    /// Nothing is wrong any more.
+    Ok,
+}
+
+impl From<ImdsCommand> for ImdsFault {
+    fn from(command: ImdsCommand) -> Self {
+        match command {
+            ImdsCommand::Down => Self::Down,
+            ImdsCommand::Slow { ms } => Self::Slow { ms },
+            ImdsCommand::Status { code } => Self::Status { code },
+            ImdsCommand::Late { ms } => Self::Late { ms },
+            ImdsCommand::Ok => Self::Ok,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
 struct UpArgs {
     /// Port of the gateway on 127.0.0.1; 0 for any.
     #[arg(long, default_value_t = 4566)]
@@ -150,22 +293,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Subcommands::Down => down(name).await?,
         Subcommands::Env => env(name).await?,
         Subcommands::Status => print(&pretty(&client(name)?.status().await?)?)?,
-        Subcommands::RunTasks {
-            cluster,
-            service,
-            count,
-            command,
-        } => {
-            let tasks = RunTasks {
-                cluster,
-                service,
-                count,
-                image: image::BUSYBOX.to_owned(),
-                command: or_waiting(command),
-                ..RunTasks::default()
-            };
-            client(name)?.run_tasks(&tasks).await?;
-        }
+        Subcommands::RunTasks(args) => client(name)?.run_tasks(&args.into()).await?,
         Subcommands::Scale { group, desired } => client(name)?.scale(&group, desired).await?,
         Subcommands::Terminate {
             instance,
@@ -179,9 +307,59 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let spot = Spot {
                 instance,
                 action,
-                seconds,
+                seconds: seconds.unwrap_or_else(|| warning(action)),
             };
             client(name)?.spot(&spot).await?;
+        }
+        Subcommands::Stop {
+            instance,
+            unnoticed,
+        } => power(name, instance, PowerAction::Stop, unnoticed).await?,
+        Subcommands::Start { instance } => {
+            power(name, instance, PowerAction::Start, false).await?;
+        }
+        Subcommands::Reboot { instance } => {
+            power(name, instance, PowerAction::Reboot, false).await?;
+        }
+        Subcommands::Poweroff { instance } => {
+            power(name, instance, PowerAction::Terminate, false).await?;
+        }
+        Subcommands::Rebalance { instance } => client(name)?.rebalance(&instance).await?,
+        Subcommands::LifeCycle {
+            instance,
+            life_cycle,
+        } => client(name)?.set_life_cycle(&instance, life_cycle).await?,
+        Subcommands::Maintenance {
+            instance,
+            seconds,
+            code,
+            cancel: _,
+        } => match seconds {
+            Some(seconds) => {
+                let event = Maintain {
+                    instance,
+                    code,
+                    seconds,
+                };
+                client(name)?.maintain(&event).await?;
+            }
+            None => client(name)?.cancel_maintenance(&instance).await?,
+        },
+        Subcommands::Tag {
+            instance,
+            tags,
+            remove,
+        } => {
+            let set = tags.into_iter().collect();
+            let tags = SetTags {
+                instance,
+                set,
+                remove,
+            };
+            client(name)?.set_tags(&tags).await?;
+        }
+        Subcommands::Imds { instance, fault } => {
+            client(name)?.set_imds(&instance, fault.into()).await?;
         }
         Subcommands::Bake { agent } => {
             let image_id = client(name)?.register_image("fleet-agent").await?;
@@ -222,6 +400,35 @@ fn options(name: &str, args: UpArgs) -> anyhow::Result<Options> {
         files,
         moto,
     })
+}
+
+/// How long before the act EC2 gives a spot notice, seconds.
+fn warning(action: SpotAction) -> u32 {
+    match action {
+        SpotAction::Terminate | SpotAction::Stop => 120,
+        SpotAction::Hibernate => 0,
+    }
+}
+
+async fn power(
+    name: &str,
+    instance: String,
+    action: PowerAction,
+    unnoticed: bool,
+) -> anyhow::Result<()> {
+    let power = Power {
+        instance,
+        action,
+        unnoticed,
+    };
+    client(name)?.power(&power).await
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("want KEY=VALUE".to_owned()),
+    }
 }
 
 /// target/venv/bin for target/debug/fleet-sandbox.
@@ -398,5 +605,25 @@ mod tests {
             panic!("not exec");
         };
         assert_eq!((instance.as_str(), command.len()), ("i-1", 2));
+    }
+
+    fn refused(arguments: &[&str]) -> bool {
+        let program = ["fleet-sandbox"];
+        Cli::try_parse_from(program.iter().chain(arguments)).is_err()
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        assert!(refused(&["maintenance", "i-1"]));
+        assert!(refused(&["maintenance", "i-1", "--in", "5", "--cancel"]));
+        assert!(!refused(&["maintenance", "i-1", "--cancel"]));
+        assert!(refused(&["tag", "i-1"]));
+        assert!(refused(&["tag", "i-1", "fleet:drain"]));
+        assert!(!refused(&["tag", "i-1", "--remove", "fleet:drain"]));
+        assert!(refused(&["imds", "i-1", "status", "200"]));
+        assert!(refused(&["imds", "i-1", "slow"]));
+        let tasks = ["run-tasks", "dev", "web", "1", "--standalone"];
+        assert!(!refused(&tasks));
+        assert!(refused(&[&tasks[..], &["--min", "100"]].concat()));
     }
 }

@@ -8,11 +8,13 @@ use serde_json::Value;
 
 pub use crate::{
     admin::{
-        ClusterState, GroupState, Image, Network, NodeState, Rebalance, RegisterImage, RunTasks,
-        Scale, Spot, Status, Terminate,
+        CancelMaintenance, ClusterState, GroupState, Image, Maintain, Network, NodeState, Power,
+        PowerAction, Rebalance, RegisterImage, RunTasks, Scale, SetImds, SetLifeCycle, SetTags,
+        Spot, Status, Terminate,
     },
     calls::CallCount,
     faults::FaultRule,
+    notices::{ImdsFault, LifeCycle, MaintenanceCode, SpotAction},
 };
 
 /// The first answers of moto behind the gateway are slow.
@@ -77,7 +79,12 @@ impl Client {
         self.tell("terminate", &asked).await
     }
 
-    /// Gives a spot notice; the machine is gone when its time is up.
+    /// Stops, starts, reboots or terminates a machine in EC2, past its group.
+    pub async fn power(&self, power: &Power) -> anyhow::Result<()> {
+        self.tell("power", power).await
+    }
+
+    /// Gives a spot notice, which is carried out when its time is up.
     pub async fn spot(&self, spot: &Spot) -> anyhow::Result<()> {
         self.tell("spot", spot).await
     }
@@ -86,6 +93,43 @@ impl Client {
     pub async fn rebalance(&self, instance: &str) -> anyhow::Result<()> {
         let instance = instance.to_owned();
         self.tell("rebalance", &Rebalance { instance }).await
+    }
+
+    /// Says whether a machine is a spot instance.
+    pub async fn set_life_cycle(
+        &self,
+        instance: &str,
+        life_cycle: LifeCycle,
+    ) -> anyhow::Result<()> {
+        let instance = instance.to_owned();
+        let asked = SetLifeCycle {
+            instance,
+            life_cycle,
+        };
+        self.tell("life-cycle", &asked).await
+    }
+
+    /// Schedules maintenance.
+    pub async fn maintain(&self, event: &Maintain) -> anyhow::Result<()> {
+        self.tell("maintenance", event).await
+    }
+
+    /// Cancels all maintenance that has not begun.
+    pub async fn cancel_maintenance(&self, instance: &str) -> anyhow::Result<()> {
+        let instance = instance.to_owned();
+        self.tell("maintenance/cancel", &CancelMaintenance { instance })
+            .await
+    }
+
+    /// Gives a machine's metadata service a fault, or none.
+    pub async fn set_imds(&self, instance: &str, fault: ImdsFault) -> anyhow::Result<()> {
+        let instance = instance.to_owned();
+        self.tell("imds", &SetImds { instance, fault }).await
+    }
+
+    /// Puts tags on a machine and takes tags off it.
+    pub async fn set_tags(&self, tags: &SetTags) -> anyhow::Result<()> {
+        self.tell("tags", tags).await
     }
 
     /// The fault rules in force.

@@ -39,6 +39,8 @@ const RECIPE: &[&[u8]] = &[
 ];
 
 const AGENT_UNIT: &str = include_str!("../../../systemd/fleet-agent.service");
+const DRAIN_UNIT: &str = include_str!("../../../systemd/fleet-drain.service");
+const CATALOG: &str = include_str!("../../../systemd/fleet.catalog");
 const AGENT_GATE: &str = include_str!("../../../systemd/10-fleet.conf");
 
 /// Tag of the node image that belongs to this program's recipe.
@@ -81,8 +83,8 @@ pub(crate) async fn require_built(docker: &Docker) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Bakes the image of AMI `image_id`: the node image with `agent` as /usr/bin/fleet-agent, its unit
-/// enabled and ecs.service gated. Without an agent, the image of a bake that lost it.
+/// Bakes the image of AMI `image_id`: the node image with `agent` as /usr/bin/fleet-agent, its units
+/// enabled, its messages explained and ecs.service gated. Without an agent, the image of a bake that lost it.
 pub(crate) fn bake(sandbox: &str, agent: Option<&Path>, image_id: &str) -> anyhow::Result<()> {
     let context = tempdir(sandbox, image_id)?;
     let baked = stage(&context, agent).and_then(|()| build(sandbox, &context, image_id));
@@ -101,7 +103,9 @@ fn tempdir(sandbox: &str, image_id: &str) -> anyhow::Result<PathBuf> {
 fn stage(context: &Path, agent: Option<&Path>) -> anyhow::Result<()> {
     let units = context.join("root/etc/systemd/system");
     let bin = context.join("root/usr/bin");
+    let catalog = context.join("root/usr/lib/systemd/catalog");
     for directory in [
+        catalog.clone(),
         units.join("multi-user.target.wants"),
         units.join("ecs.service.d"),
         bin.clone(),
@@ -115,13 +119,22 @@ fn stage(context: &Path, agent: Option<&Path>) -> anyhow::Result<()> {
             .with_context(|| format!("copy the agent from {}", agent.display()))?;
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
     }
-    fs::write(units.join("fleet-agent.service"), AGENT_UNIT)?;
     fs::write(units.join("ecs.service.d/10-fleet.conf"), AGENT_GATE)?;
-    symlink(
-        "/etc/systemd/system/fleet-agent.service",
-        units.join("multi-user.target.wants/fleet-agent.service"),
-    )?;
-    let recipe = format!("FROM {}\nCOPY --chown=0:0 root/ /\n", node_tag());
+    for (name, text) in [
+        ("fleet-agent.service", AGENT_UNIT),
+        ("fleet-drain.service", DRAIN_UNIT),
+    ] {
+        fs::write(units.join(name), text)?;
+        symlink(
+            format!("/etc/systemd/system/{name}"),
+            units.join("multi-user.target.wants").join(name),
+        )?;
+    }
+    fs::write(catalog.join("fleet.catalog"), CATALOG)?;
+    let recipe = format!(
+        "FROM {}\nCOPY --chown=0:0 root/ /\nRUN journalctl --update-catalog\n",
+        node_tag()
+    );
     fs::write(context.join("Dockerfile"), recipe)?;
     Ok(())
 }

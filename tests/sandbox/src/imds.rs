@@ -2,7 +2,8 @@
 //! is known by the address the question comes from. Containers inside a machine come with the
 //! machine's own address, as on EC2.
 //!
-//! What is answered is in [`tree`]; here are tokens, methods and status codes.
+//! What is answered is in [`tree`]; here are tokens, methods, status codes, and the service's own
+//! troubles.
 
 #![allow(
     clippy::disallowed_methods,
@@ -25,9 +26,9 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header},
     response::Response,
 };
-use fleet_sandbox::machines::Metadata;
+use fleet_sandbox::{machines::Metadata, notices::ImdsFault};
 use jiff::Timestamp;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 
 use self::tree::Tree;
 
@@ -61,9 +62,16 @@ pub(crate) async fn serve(
 
 struct Service {
     lookup: Box<dyn Fn(Ipv4Addr) -> Option<Metadata> + Send + Sync>,
-    /// Good until when, and for whom.
-    tokens: Mutex<HashMap<String, (Ipv4Addr, Instant)>>,
+    tokens: Mutex<HashMap<String, Token>>,
     since: Timestamp,
+}
+
+/// What a token is good for.
+struct Token {
+    owner: Ipv4Addr,
+    good_until: Instant,
+    /// Of the machine's tokens; an older one is forgotten.
+    generation: u32,
 }
 
 async fn answer(
@@ -76,28 +84,58 @@ async fn answer(
     let IpAddr::V4(caller) = peer.ip() else {
         return refusal(StatusCode::NOT_FOUND);
     };
-    if method == Method::PUT && uri.path() == "/latest/api/token" {
-        return service.token(caller, &headers);
-    }
-    if method != Method::GET && method != Method::HEAD {
-        return refusal(StatusCode::METHOD_NOT_ALLOWED);
-    }
-    if !service.is_good(caller, &headers) {
-        return refusal(StatusCode::UNAUTHORIZED);
-    }
-    let Some(metadata) = (service.lookup)(caller) else {
-        // A machine nobody knows is a machine being made: clients come again after a 503.
-        return refusal(StatusCode::SERVICE_UNAVAILABLE);
-    };
-    let tree = Tree::of(&metadata, caller, service.since, Timestamp::now());
-    match tree.get(uri.path()) {
-        Some(body) => plain(body),
-        None => refusal(StatusCode::NOT_FOUND),
+    let honest = || service.answer(caller, &method, uri.path(), &headers);
+    let fault = (service.lookup)(caller).map(|metadata| metadata.imds);
+    match fault.unwrap_or_default() {
+        ImdsFault::Ok => honest(),
+        // Whoever asked hangs up some time, which drops this.
+        ImdsFault::Down => std::future::pending().await,
+        ImdsFault::Slow { ms } => {
+            sleep(Duration::from_millis(ms.into())).await;
+            honest()
+        }
+        ImdsFault::Late { ms } => {
+            let stale = honest();
+            sleep(Duration::from_millis(ms.into())).await;
+            stale
+        }
+        ImdsFault::Status { code } => {
+            refusal(StatusCode::from_u16(code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE))
+        }
     }
 }
 
 impl Service {
-    fn token(&self, caller: Ipv4Addr, headers: &HeaderMap) -> Response {
+    fn answer(
+        &self,
+        caller: Ipv4Addr,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Response {
+        let metadata = (self.lookup)(caller);
+        let generation = metadata.as_ref().map_or(0, |m| m.token_generation);
+        if method == Method::PUT && path == "/latest/api/token" {
+            return self.token(caller, generation, headers);
+        }
+        if method != Method::GET && method != Method::HEAD {
+            return refusal(StatusCode::METHOD_NOT_ALLOWED);
+        }
+        if !self.is_good(caller, generation, headers) {
+            return refusal(StatusCode::UNAUTHORIZED);
+        }
+        let Some(metadata) = metadata else {
+            // A machine nobody knows is a machine being made: clients come again after a 503.
+            return refusal(StatusCode::SERVICE_UNAVAILABLE);
+        };
+        let tree = Tree::of(&metadata, caller, self.since, Timestamp::now());
+        match tree.get(path) {
+            Some(body) => plain(body),
+            None => refusal(StatusCode::NOT_FOUND),
+        }
+    }
+
+    fn token(&self, caller: Ipv4Addr, generation: u32, headers: &HeaderMap) -> Response {
         // A forwarded request may come from anywhere; AWS refuses it a token.
         if headers.contains_key("x-forwarded-for") {
             return refusal(StatusCode::FORBIDDEN);
@@ -114,9 +152,14 @@ impl Service {
         let now = Instant::now();
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         if tokens.len() >= TOKENS_MAX {
-            tokens.retain(|_, (_, good_until)| *good_until > now);
+            tokens.retain(|_, token| token.good_until > now);
         }
-        tokens.insert(token.clone(), (caller, now + Duration::from_secs(ttl)));
+        let good = Token {
+            owner: caller,
+            good_until: now + Duration::from_secs(ttl),
+            generation,
+        };
+        tokens.insert(token.clone(), good);
         drop(tokens);
         let mut response = plain(token.into_bytes());
         response
@@ -125,14 +168,16 @@ impl Service {
         response
     }
 
-    fn is_good(&self, caller: Ipv4Addr, headers: &HeaderMap) -> bool {
+    fn is_good(&self, caller: Ipv4Addr, generation: u32, headers: &HeaderMap) -> bool {
         let Some(token) = headers.get(TOKEN).and_then(|value| value.to_str().ok()) else {
             return false;
         };
         let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens
-            .get(token)
-            .is_some_and(|(owner, good_until)| *owner == caller && *good_until > Instant::now())
+        tokens.get(token).is_some_and(|token| {
+            token.owner == caller
+                && token.generation == generation
+                && token.good_until > Instant::now()
+        })
     }
 }
 
@@ -171,6 +216,8 @@ fn respond(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Res
 mod tests {
     use std::collections::BTreeMap;
 
+    use fleet_sandbox::notices::LifeCycle;
+
     use super::*;
 
     pub(super) fn machine() -> Metadata {
@@ -189,16 +236,33 @@ mod tests {
                 "dev-web".to_owned(),
             )])),
             target_lifecycle_state: Some("InService".to_owned()),
+            life_cycle: LifeCycle::OnDemand,
             spot_action: None,
             rebalance: None,
+            maintenance: Vec::new(),
+            maintenance_history: Vec::new(),
+            imds: ImdsFault::Ok,
+            token_generation: 0,
         }
     }
 
     async fn start(known: bool) -> String {
+        start_with(move || known.then(machine)).await
+    }
+
+    async fn start_with(metadata: impl Fn() -> Option<Metadata> + Send + Sync + 'static) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(serve(listener, move |_| known.then(machine)));
+        tokio::spawn(serve(listener, move |_| metadata()));
         url
+    }
+
+    /// A machine that can be changed while the service runs.
+    async fn start_live() -> (Arc<Mutex<Metadata>>, String) {
+        let live = Arc::new(Mutex::new(machine()));
+        let looked_up = live.clone();
+        let url = start_with(move || Some(looked_up.lock().unwrap().clone())).await;
+        (live, url)
     }
 
     fn client() -> reqwest::Client {
@@ -264,6 +328,63 @@ mod tests {
         let (status, body) = get(&url, &token, "/latest/meta-data/spot/instance-action").await;
         assert_eq!(status, 404);
         assert!(body.contains("<title>404 - Not Found</title>"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn forgotten_tokens_are_refused_and_new_ones_are_good() {
+        let (live, url) = start_live().await;
+        let path = "/latest/meta-data/instance-id";
+        let old = token(&url).await;
+        live.lock().unwrap().token_generation += 1;
+        assert_eq!(get(&url, &old, path).await.0, 401);
+        let new = token(&url).await;
+        assert_eq!(get(&url, &new, path).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn a_status_is_everybody_s_answer_until_it_is_taken_back() {
+        let (live, url) = start_live().await;
+        let path = "/latest/meta-data/instance-id";
+        let token = token(&url).await;
+        live.lock().unwrap().imds = ImdsFault::Status { code: 503 };
+        assert_eq!(get(&url, &token, path).await.0, 503);
+        let asked = client().put(format!("{url}/latest/api/token"));
+        let asked = asked.header(TOKEN_TTL.as_str(), "60");
+        assert_eq!(asked.send().await.unwrap().status().as_u16(), 503);
+        live.lock().unwrap().imds = ImdsFault::Ok;
+        assert_eq!(get(&url, &token, path).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_down_answers_nothing() {
+        let (live, url) = start_live().await;
+        live.lock().unwrap().imds = ImdsFault::Down;
+        let asked = client().get(format!("{url}/latest/meta-data/"));
+        let asked = asked.timeout(Duration::from_millis(200)).send().await;
+        assert!(asked.unwrap_err().is_timeout());
+    }
+
+    /// The state of the machine that a question has for its answer, if the machine goes from
+    /// `InService` to `Terminated` while the answer is under way.
+    async fn answer_during_a_change(fault: ImdsFault) -> String {
+        let (live, url) = start_live().await;
+        let token = token(&url).await;
+        live.lock().unwrap().imds = fault;
+        let path = "/latest/meta-data/autoscaling/target-lifecycle-state";
+        let (answer, ()) = tokio::join!(get(&url, &token, path), async {
+            sleep(Duration::from_millis(300)).await;
+            live.lock().unwrap().target_lifecycle_state = Some("Terminated".to_owned());
+        });
+        answer.1
+    }
+
+    #[tokio::test]
+    async fn a_slow_answer_is_fresh_and_a_late_one_is_stale() {
+        let slow = answer_during_a_change(ImdsFault::Slow { ms: 1_000 });
+        let late = answer_during_a_change(ImdsFault::Late { ms: 1_000 });
+        let (slow, late) = tokio::join!(slow, late);
+        assert_eq!(slow, "Terminated");
+        assert_eq!(late, "InService");
     }
 
     #[tokio::test]

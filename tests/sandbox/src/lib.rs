@@ -13,5 +13,6 @@ mod ids;
 pub mod machines;
 pub mod moto;
 pub mod node_protocol;
+pub mod notices;
 mod paging;
 pub mod world;

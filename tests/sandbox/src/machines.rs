@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use tokio::sync::oneshot;
 
+use crate::notices::{ImdsFault, LifeCycle, ScheduledEvent};
+
 /// What the models ask of the machine room. Sent in order on one channel.
 #[derive(Debug)]
 pub enum MachineCommand {
@@ -14,14 +16,18 @@ pub enum MachineCommand {
         /// EC2 instance id.
         instance_id: String,
     },
-    /// Power off and keep; answered by [`MachineEvent::Stopped`].
+    /// Power off and keep, disk and address; answered by [`MachineEvent::Stopped`].
     Stop {
         /// EC2 instance id.
         instance_id: String,
     },
-    /// Power on what [`MachineCommand::Stop`] powered off; answered by [`MachineEvent::Started`] with
-    /// its address, or [`MachineEvent::Failed`].
+    /// Power on a stopped machine; answered by [`MachineEvent::Started`].
     Start {
+        /// EC2 instance id.
+        instance_id: String,
+    },
+    /// Shut the machine down and boot it again. Not answered.
+    Reboot {
         /// EC2 instance id.
         instance_id: String,
     },
@@ -60,7 +66,7 @@ pub enum MachineEvent {
         /// Why.
         reason: String,
     },
-    /// It is off as [`MachineCommand::Stop`] asked, with its disk.
+    /// It is off, as commanded, and can be started again.
     Stopped {
         /// EC2 instance id.
         instance_id: String,
@@ -98,8 +104,18 @@ pub struct Metadata {
     pub tags: Option<BTreeMap<String, String>>,
     /// `autoscaling/target-lifecycle-state`.
     pub target_lifecycle_state: Option<String>,
+    /// `instance-life-cycle`.
+    pub life_cycle: LifeCycle,
     /// `spot/instance-action`: action and time, RFC 3339.
     pub spot_action: Option<(String, String)>,
     /// `events/recommendations/rebalance`: notice time, RFC 3339.
     pub rebalance: Option<String>,
+    /// `events/maintenance/scheduled`.
+    pub maintenance: Vec<ScheduledEvent>,
+    /// `events/maintenance/history`.
+    pub maintenance_history: Vec<ScheduledEvent>,
+    /// What is wrong with the metadata service of this machine.
+    pub imds: ImdsFault,
+    /// Rises when the service forgets the tokens it has given this machine.
+    pub token_generation: u32,
 }

@@ -8,6 +8,7 @@
     reason = "gives the pure models their time"
 )]
 
+mod circumstances;
 mod launch;
 mod machine;
 
@@ -37,8 +38,10 @@ use crate::{
     moto::MotoApi,
     node_protocol::HOLD_SECONDS,
 };
+pub(crate) use circumstances::Circumstances;
+use circumstances::Due;
+pub(crate) use machine::Machine;
 use machine::Machines;
-pub(crate) use machine::{Machine, SpotNotice};
 
 /// Settings of a world.
 #[derive(Debug, Clone)]
@@ -85,6 +88,31 @@ pub(crate) struct State {
     pub(crate) ecs_limits: ecs::Limits,
     /// Request ids.
     pub(crate) ids: Ids,
+}
+
+impl State {
+    /// Auto Scaling replaces an instance that EC2 has stopped, and does not wait for its grace
+    /// period: see "Health checks for instances" in its user guide.
+    fn notice_stopped(&mut self, instance_id: &str, now: Timestamp) {
+        let in_service = |(_, instance): (_, &autoscaling::Instance)| {
+            !instance.state.is_terminating() && instance.healthy
+        };
+        if !self
+            .autoscaling
+            .instance(instance_id)
+            .is_some_and(in_service)
+        {
+            return;
+        }
+        let unhealthy = group_requests::SetInstanceHealth {
+            instance_id: instance_id.to_owned(),
+            health_status: "Unhealthy".to_owned(),
+            should_respect_grace_period: Some(false),
+        };
+        if let Err(e) = self.autoscaling.set_instance_health(&unhealthy, now) {
+            log::warn!("Auto Scaling could not notice that {instance_id} is stopped: {e}");
+        }
+    }
 }
 
 impl World {
@@ -166,9 +194,10 @@ impl World {
                 self.forget_in_ec2(instance_id);
             }
             MachineEvent::Stopped { instance_id } => self.change(|state, now| {
-                state.machines.stopped(&instance_id);
-                if !state.autoscaling.machine_stopped(&instance_id, now) {
-                    log::warn!("{instance_id} was stopped, and no warm pool asked for it");
+                let seen = state.machines.stopped(&instance_id);
+                // A stop that a warm pool asked for is no fault.
+                if !state.autoscaling.machine_stopped(&instance_id, now) && seen {
+                    state.notice_stopped(&instance_id, now);
                 }
             }),
             MachineEvent::Gone { instance_id } => {
@@ -335,13 +364,17 @@ impl World {
     }
 
     fn advance(&self) {
-        let reclaimed = self.change(|state, now| {
+        let due = self.change(|state, now| {
             state.autoscaling.advance(now);
             state.ecs.advance(now);
-            state.machines.reclaim(now)
+            state.machines.due(now)
         });
-        for instance_id in reclaimed {
-            self.command(MachineCommand::Terminate { instance_id });
+        for (instance_id, due) in due {
+            self.command(match due {
+                Due::Reboot => MachineCommand::Reboot { instance_id },
+                Due::Stop => MachineCommand::Stop { instance_id },
+                Due::Terminate => MachineCommand::Terminate { instance_id },
+            });
         }
     }
 }

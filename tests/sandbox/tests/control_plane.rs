@@ -11,7 +11,10 @@ use aws_sdk_ecs::types::{Attribute, ContainerInstanceStatus, Resource};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata as _;
 use axum::{Router, body::Body, http::Response};
 use fleet_sandbox::{
-    client::{Client, FaultRule, RunTasks},
+    client::{
+        Client, FaultRule, ImdsFault, LifeCycle, Maintain, MaintenanceCode, Power, PowerAction,
+        RunTasks, SetTags, Spot, SpotAction,
+    },
     machines::{MachineCommand, MachineEvent},
     node_protocol::{Reply, Sync, TaskReport},
     world::{World, WorldOptions},
@@ -63,9 +66,10 @@ impl Sandbox {
                     MachineCommand::Start { instance_id } => {
                         room.machine_event(MachineEvent::Started {
                             instance_id,
-                            address: Ipv4Addr::new(10, 213, 0, 11),
+                            address: Ipv4Addr::new(10, 213, 0, 10),
                         });
                     }
+                    MachineCommand::Reboot { .. } => {}
                     MachineCommand::Console { reply, .. } => {
                         reply.send(Some("fleet-agent: hello\n".into())).unwrap();
                     }
@@ -482,4 +486,200 @@ async fn calls_beyond_ecs_limits_are_refused_before_the_model_sees_them() {
     let calls = sandbox.admin.calls().await.unwrap();
     let list = calls.iter().find(|c| c.operation == "ListTasks").unwrap();
     assert_eq!(list.refused, 3);
+}
+
+#[tokio::test]
+async fn a_warm_pool_is_put_shown_and_deleted() {
+    let sandbox = Sandbox::start().await;
+    sandbox.create_group(0).await;
+    let put = || {
+        let put = sandbox.autoscaling.put_warm_pool();
+        put.auto_scaling_group_name(GROUP)
+            .max_group_prepared_capacity(0)
+    };
+    let reuse = aws_sdk_autoscaling::types::InstanceReusePolicy::builder();
+    let reuse = reuse.reuse_on_scale_in(true).build();
+    let refused = put().instance_reuse_policy(reuse).send().await.unwrap_err();
+    assert_eq!(refused.code(), Some("ValidationError"));
+    put().send().await.unwrap();
+    let pool = sandbox.autoscaling.describe_warm_pool();
+    let pool = pool.auto_scaling_group_name(GROUP).send().await.unwrap();
+    let settings = pool.warm_pool_configuration().unwrap();
+    assert_eq!(settings.pool_state().unwrap().as_str(), "Stopped");
+    assert!(pool.instances().is_empty());
+    let groups = sandbox.autoscaling.describe_auto_scaling_groups();
+    let groups = groups.send().await.unwrap();
+    assert_eq!(groups.auto_scaling_groups()[0].warm_pool_size(), Some(0));
+    let delete = sandbox.autoscaling.delete_warm_pool();
+    let delete = delete.auto_scaling_group_name(GROUP);
+    delete.force_delete(true).send().await.unwrap();
+    let standby = sandbox.autoscaling.enter_standby();
+    let standby = standby.auto_scaling_group_name(GROUP).instance_ids("i-0");
+    let refused = standby.should_decrement_desired_capacity(true).send().await;
+    assert_eq!(refused.unwrap_err().code(), Some("ValidationError"));
+}
+
+impl Sandbox {
+    fn metadata(&self) -> fleet_sandbox::machines::Metadata {
+        let address = Ipv4Addr::new(10, 213, 0, 10);
+        self.world.metadata(address).unwrap()
+    }
+
+    async fn power(&self, action: PowerAction, unnoticed: bool) -> anyhow::Result<()> {
+        let instance = self.metadata().instance_id;
+        let power = Power {
+            instance,
+            action,
+            unnoticed,
+        };
+        self.admin.power(&power).await
+    }
+
+    async fn machine(&self) -> Option<String> {
+        let status = self.admin.status().await.unwrap();
+        status.groups[0].instances[0].machine.clone()
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_is_stopped_is_replaced_unless_auto_scaling_does_not_look() {
+    let mut sandbox = Sandbox::start().await;
+    sandbox.create_group(1).await;
+    sandbox.machine_room_did(1).await;
+    let instance = sandbox.metadata().instance_id;
+    sandbox.complete("fleet-launch", &instance).await.unwrap();
+
+    let running = sandbox.power(PowerAction::Start, false).await.unwrap_err();
+    assert!(running.to_string().contains("IncorrectInstanceState"));
+    sandbox.power(PowerAction::Stop, true).await.unwrap();
+    sandbox.machine_room_did(2).await;
+    assert_eq!(sandbox.machine().await.as_deref(), Some("stopped"));
+    assert_eq!(sandbox.states().await, ["InService"]);
+    assert!(sandbox.power(PowerAction::Reboot, false).await.is_err());
+    sandbox.power(PowerAction::Start, false).await.unwrap();
+    sandbox.machine_room_did(3).await;
+    assert_eq!(sandbox.machine().await.as_deref(), Some("running"));
+
+    sandbox.power(PowerAction::Stop, false).await.unwrap();
+    sandbox.machine_room_did(4).await;
+    assert_eq!(sandbox.states().await[0], "Terminating:Wait");
+}
+
+#[tokio::test]
+async fn a_machine_terminated_by_hand_is_gone_before_its_hook_opens() {
+    let mut sandbox = Sandbox::start().await;
+    sandbox.create_group(1).await;
+    sandbox.machine_room_did(1).await;
+    let instance = sandbox.metadata().instance_id;
+    sandbox.complete("fleet-launch", &instance).await.unwrap();
+    sandbox.power(PowerAction::Terminate, false).await.unwrap();
+    sandbox.machine_room_did(2).await;
+    assert_eq!(sandbox.machine().await, None);
+    assert_eq!(sandbox.states().await[0], "Terminating:Wait");
+}
+
+#[tokio::test]
+async fn a_spot_machine_is_stopped_when_its_time_is_up() {
+    let mut sandbox = Sandbox::start().await;
+    sandbox.create_group(1).await;
+    sandbox.machine_room_did(1).await;
+    let instance = sandbox.metadata().instance_id;
+    assert_eq!(sandbox.metadata().life_cycle, LifeCycle::OnDemand);
+    let mut spot = Spot {
+        instance,
+        action: SpotAction::Hibernate,
+        seconds: 120,
+    };
+    assert!(sandbox.admin.spot(&spot).await.is_err(), "no warning");
+    spot.seconds = 0;
+    sandbox.admin.spot(&spot).await.unwrap();
+    sandbox.machine_room_did(2).await;
+    assert_eq!(sandbox.machine().await.as_deref(), Some("stopped"));
+    assert_eq!(sandbox.metadata().life_cycle, LifeCycle::Spot);
+    assert_eq!(sandbox.metadata().spot_action, None);
+}
+
+#[tokio::test]
+async fn what_befalls_a_machine_is_in_its_metadata() {
+    let mut sandbox = Sandbox::start().await;
+    sandbox.create_group(1).await;
+    sandbox.machine_room_did(1).await;
+    let (admin, instance) = (&sandbox.admin, sandbox.metadata().instance_id);
+
+    let event = Maintain {
+        instance: instance.clone(),
+        code: MaintenanceCode::InstanceRetirement,
+        seconds: 3_600,
+    };
+    admin.maintain(&event).await.unwrap();
+    let events = sandbox.metadata().maintenance;
+    assert_eq!((events.len(), events[0].state.as_str()), (1, "active"));
+    admin.cancel_maintenance(&instance).await.unwrap();
+    assert_eq!(sandbox.metadata().maintenance[0].state, "canceled");
+    assert!(admin.cancel_maintenance(&instance).await.is_err());
+
+    let late = ImdsFault::Late { ms: 9_000 };
+    admin.set_imds(&instance, late).await.unwrap();
+    assert_eq!(sandbox.metadata().imds, late);
+    let status = |code| ImdsFault::Status { code };
+    assert!(admin.set_imds(&instance, status(200)).await.is_err());
+    admin.set_imds(&instance, status(401)).await.unwrap();
+    let metadata = sandbox.metadata();
+    assert_eq!(
+        (metadata.imds, metadata.token_generation),
+        (ImdsFault::Ok, 1)
+    );
+
+    let drain = ("fleet:drain".to_owned(), "yes".to_owned());
+    let mut tags = SetTags {
+        instance: instance.clone(),
+        set: [drain].into(),
+        ..SetTags::default()
+    };
+    admin.set_tags(&tags).await.unwrap();
+    assert_eq!(sandbox.metadata().tags.unwrap()["fleet:drain"], "yes");
+    tags.set.clear();
+    tags.remove.push("fleet:drain".to_owned());
+    admin.set_tags(&tags).await.unwrap();
+    let tags = sandbox.metadata().tags.unwrap();
+    assert!(!tags.contains_key("fleet:drain"));
+}
+
+#[tokio::test]
+async fn standalone_tasks_and_deployment_percentages_are_as_asked() {
+    let mut sandbox = Sandbox::start().await;
+    let cluster = sandbox.ecs.create_cluster().cluster_name("dev");
+    cluster.send().await.unwrap();
+    sandbox.create_group(1).await;
+    sandbox.machine_room_did(1).await;
+    let arn = sandbox.register(&sandbox.metadata().instance_id).await;
+    // RunTask places nothing on an instance whose agent is not connected.
+    sandbox.sync(&arn, 0, vec![]).await;
+    let mut tasks = RunTasks {
+        cluster: "dev".into(),
+        service: "batch".into(),
+        count: 12,
+        image: "busybox".into(),
+        stop_timeout: Some(7),
+        standalone: true,
+        ..RunTasks::default()
+    };
+    sandbox.admin.run_tasks(&tasks).await.unwrap();
+    let orders = sandbox.sync(&arn, 0, vec![]).await;
+    assert_eq!(orders.tasks.len(), 12);
+    assert_eq!(orders.tasks[0].containers[0].stop_timeout, Some(7));
+    let group = sandbox.ecs.describe_tasks().cluster("dev");
+    let group = group.tasks(&orders.tasks[0].task_arn).send().await.unwrap();
+    assert_eq!(group.tasks()[0].group(), Some("family:batch"));
+
+    tasks.minimum_healthy_percent = Some(100);
+    assert!(sandbox.admin.run_tasks(&tasks).await.is_err(), "no service");
+    tasks.standalone = false;
+    tasks.maximum_percent = Some(100);
+    sandbox.admin.run_tasks(&tasks).await.unwrap();
+    let service = sandbox.ecs.describe_services().cluster("dev");
+    let service = service.services("batch").send().await.unwrap();
+    let deployment = service.services()[0].deployment_configuration().unwrap();
+    assert_eq!(deployment.minimum_healthy_percent(), Some(100));
+    assert_eq!(deployment.maximum_percent(), Some(100));
 }

@@ -19,10 +19,21 @@ impl Machine {
         self.causes().any(|cause| cause.kind == Kind::AutoScaling)
     }
 
-    /// The nearest of all causes' bounds.
+    /// The nearest of all causes' bounds. What kept a machine that stays drained has had its time: it
+    /// has no say in a later drain.
     pub(super) fn bounds(&self) -> Option<Bounds> {
+        let is_held = self.drain.as_ref().is_some_and(|drain| drain.held);
+        let is_final = self.causes().any(|cause| cause.kind.is_final());
         self.causes()
-            .map(|cause| cause.bounds(&self.policy.spans))
+            .filter(|cause| cause.kind.is_final() || !is_held)
+            .map(|cause| {
+                let bounds = cause.bounds(&self.policy.spans);
+                if is_final && !cause.kind.is_final() {
+                    bounds.of_tasks()
+                } else {
+                    bounds
+                }
+            })
             .reduce(Bounds::nearest)
     }
 
@@ -169,7 +180,10 @@ impl Machine {
     /// There is one cause of this kind, or none.
     fn hold(&mut self, kind: Kind, cause: Option<Cause>, now: Moment, actions: &mut Vec<Action>) {
         let id = cause.as_ref().map(|cause| cause.id.clone());
-        if let Some(cause) = cause {
+        if let Some(mut cause) = cause {
+            // Saying it again in other words gives no more time.
+            let said = self.causes().find(|known| known.kind == kind);
+            cause.began = said.map_or(cause.began, |said| said.began);
             self.add_cause(cause, now, actions);
         }
         let other = |known: &Cause| known.kind == kind && Some(&known.id) != id.as_ref();

@@ -117,12 +117,10 @@ impl Machine {
 
     /// An ECS agent that does not answer yet is what starting looks like.
     pub(super) fn is_told(&self, job: Job) -> bool {
-        match job {
-            Job::ReadEcsAgent => self.phase == Phase::InService,
-            // Given up, so that nothing is started while all is stopped.
-            Job::ConvergeSidecars => self.phase < Phase::Flushing,
-            _ => true,
-        }
+        let is_starting = job == Job::ReadEcsAgent && self.phase != Phase::InService;
+        // Given up, so that nothing is started while all is stopped.
+        let is_given_up = job == Job::ConvergeSidecars && self.phase >= Phase::Flushing;
+        !is_starting && !is_given_up
     }
 
     pub(super) fn learn(
@@ -148,7 +146,7 @@ impl Machine {
                 self.world.identity = Some(identity);
                 self.world.boot = boot;
                 if let Some(saved) = saved {
-                    self.restore(saved, actions);
+                    self.restore(*saved, actions);
                 }
             }
             Outcome::EcsConfig(written) => {
@@ -170,6 +168,7 @@ impl Machine {
             Outcome::Sidecars(round) => self.learn_sidecars(round, now, actions),
             Outcome::Released { now: opened } => {
                 self.world.released = true;
+                self.world.gate_shut = false;
                 if opened {
                     actions.push(Action::Record(Entry::Released));
                 }
@@ -269,6 +268,7 @@ impl Machine {
             Drain {
                 causes: causes.map(|cause| (cause.id.clone(), cause)).collect(),
                 resume: drain.phase,
+                held: drain.phase == Phase::Drained,
                 set: drain.set,
                 seen_open: drain.seen_open,
                 answered: drain.answered,

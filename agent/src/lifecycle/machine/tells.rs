@@ -26,7 +26,8 @@ pub(crate) struct Leaving<'a> {
     /// The one whose end comes first, first.
     pub(crate) causes: Vec<&'a Cause>,
     pub(crate) began: Moment,
-    pub(crate) bounds: Bounds,
+    /// None once drained, on a machine that stays.
+    pub(crate) bounds: Option<Bounds>,
     /// Task to group, as far as it is known.
     pub(crate) groups: &'a BTreeMap<String, String>,
 }
@@ -54,20 +55,16 @@ impl Machine {
             sidecars: self.world.sidecars.as_deref().unwrap_or_default(),
             health: self.health,
             health_since: self.health_since,
-            leaving: self
-                .drain
-                .as_ref()
-                .zip(self.bounds())
-                .map(|(drain, bounds)| {
-                    let mut causes: Vec<&Cause> = self.causes().collect();
-                    causes.sort_by_key(|cause| cause.bounds(&self.policy.spans).end);
-                    Leaving {
-                        causes,
-                        began: drain.began,
-                        bounds,
-                        groups: &drain.groups,
-                    }
-                }),
+            leaving: self.drain.as_ref().map(|drain| {
+                let mut causes: Vec<&Cause> = self.causes().collect();
+                causes.sort_by_key(|cause| cause.bounds(&self.policy.spans).end);
+                Leaving {
+                    causes,
+                    began: drain.began,
+                    bounds: self.bounds(),
+                    groups: &drain.groups,
+                }
+            }),
         }
     }
 

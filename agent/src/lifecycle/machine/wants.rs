@@ -125,11 +125,25 @@ impl Machine {
 
     fn drained(&self, now: Moment) -> Vec<Work> {
         let mut wanted = vec![Work::CountTasks, Work::ConvergeSidecars(Scope::All)];
-        if self.world.released {
-            wanted.extend(self.heal());
+        // After a reboot too the node is to be seen as connected, and to hear that it is wanted again.
+        if self.world.container_instance.is_some() {
+            wanted.extend(self.keep_ecs_up());
         }
         wanted.extend(self.publish(now));
         wanted
+    }
+
+    /// A node that has joined needs its ECS agent also in a boot that began during its drain: only the
+    /// agent can report tasks stopped.
+    fn keep_ecs_up(&self) -> Option<Work> {
+        if self.world.released {
+            return self.heal();
+        }
+        Some(if self.world.ecs_config {
+            Work::Release
+        } else {
+            Work::WriteEcsConfig
+        })
     }
 
     /// Whether the container instance was ACTIVE decides whether it is ours to set back. Asked only
@@ -182,12 +196,7 @@ impl Machine {
         if !standalone.is_empty() {
             wanted.push(Work::StopStandalone(standalone));
         }
-        // After a reboot in the middle of a drain, only the ECS agent can report the tasks stopped.
-        if self.world.released {
-            wanted.extend(self.heal());
-        } else {
-            wanted.push(Work::Release);
-        }
+        wanted.extend(self.keep_ecs_up());
         let is_empty_here = self.is_node_silent(now) || drain.empty_in_a_row >= AGREE;
         if drain.set && !drain.gone && is_empty_here {
             wanted.push(Work::ConfirmEmpty(arn.clone()));
@@ -285,7 +294,11 @@ impl Machine {
     pub(super) fn cadence(&self, job: Job) -> Duration {
         let brisk = matches!(self.phase, Phase::Launching | Phase::Draining);
         match job {
-            Job::ReadTarget | Job::HealEcs | Job::SetDraining | Job::StopStandalone => seconds(2),
+            Job::ReadTarget
+            | Job::HealEcs
+            | Job::SetDraining
+            | Job::StopStandalone
+            | Job::CompleteLaunch => seconds(2),
             // drain-rules of the poll: IMDS has a budget of packets that it shares with DNS.
             Job::ReadSpot => seconds(5),
             Job::ReadTag => seconds(10),
@@ -309,7 +322,6 @@ impl Machine {
             | Job::Release
             | Job::Describe
             | Job::Publish
-            | Job::CompleteLaunch
             | Job::AbandonLaunch
             | Job::ShutGate
             | Job::StopLeftovers

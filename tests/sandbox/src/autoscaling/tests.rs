@@ -511,3 +511,28 @@ fn groups_are_paged_and_filtered() {
 
 mod pool;
 mod properties;
+
+#[test]
+fn a_fifth_of_a_group_of_five_thousand_is_replaced() {
+    let mut bench = Bench::new(|r| {
+        (r.max_size, r.desired_capacity) = (Some(5_000), Some(5_000));
+    });
+    bench.hook("drain", "TERMINATING", "CONTINUE");
+    let ids = bench.launch();
+    let leaving = &ids[..1_000];
+    for id in leaving {
+        bench.terminate(id, false).unwrap();
+        bench.now += SignedDuration::from_millis(1);
+        bench.model.advance(bench.now);
+    }
+    assert_eq!(bench.launch().len(), leaving.len());
+    for id in leaving {
+        let beat = action("drain", id, None);
+        bench.model.record_heartbeat(&beat, bench.now).unwrap();
+        assert!(bench.model.next_deadline() > Some(bench.now));
+        bench.complete("drain", id, "CONTINUE").unwrap();
+    }
+    assert_eq!(bench.bury(), leaving);
+    assert_eq!(bench.group().instances.len(), 5_000);
+    assert_eq!(bench.group().capacity(), 5_000);
+}

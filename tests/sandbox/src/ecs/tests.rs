@@ -251,6 +251,44 @@ fn placement_reckons_with_memory() {
 }
 
 #[test]
+fn a_place_that_becomes_free_or_fit_is_taken() {
+    let mut bench = Bench::new();
+    let a = bench.node("i-a");
+    bench.service(10, 100, 200);
+    bench.work(&a);
+    let second = |name: &str, constraints: Value| {
+        read::<CreateService>(json!({
+            "cluster": "dev",
+            "serviceName": name,
+            "taskDefinition": "hello",
+            "desiredCount": 1,
+            "placementConstraints": constraints,
+        }))
+    };
+    let of = |bench: &Bench, name: &str| {
+        let tasks = bench.cluster().tasks.values();
+        tasks.filter(|t| t.service.as_deref() == Some(name)).count()
+    };
+    let plain = second("second", json!([]));
+    bench.model.create_service(plain, bench.now).unwrap();
+    assert_eq!(of(&bench, "second"), 0, "the node is full");
+    bench.update(json!({ "desiredCount": 8 })).unwrap();
+    assert_eq!(of(&bench, "second"), 0, "its tasks still stop");
+    bench.work(&a);
+    assert_eq!(of(&bench, "second"), 1);
+
+    let ready = json!([{ "type": "memberOf", "expression": "attribute:ready exists" }]);
+    let choosy = second("choosy", ready);
+    bench.model.create_service(choosy, bench.now).unwrap();
+    assert_eq!(of(&bench, "choosy"), 0);
+    bench
+        .put(json!({ "name": "ready", "targetId": a }))
+        .unwrap();
+    bench.work(&a);
+    assert_eq!(of(&bench, "choosy"), 1);
+}
+
+#[test]
 fn a_lost_machine_is_deregistered_and_its_tasks_move() {
     let mut bench = Bench::new();
     let (a, b) = (bench.node("i-a"), bench.node("i-b"));

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use fleet_sandbox::machines::Metadata;
+use fleet_sandbox::{machines::Metadata, notices::SpotAction};
 use jiff::{Timestamp, ToSpan as _};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
@@ -84,7 +84,7 @@ impl Tree {
         self.leaf("local-hostname", &host);
         self.leaf("instance-action", "none");
         self.leaf("instance-id", &metadata.instance_id);
-        self.leaf("instance-life-cycle", "on-demand");
+        self.leaf("instance-life-cycle", metadata.life_cycle.as_str());
         self.leaf("instance-type", &metadata.instance_type);
         self.leaf("placement/availability-zone", &metadata.availability_zone);
         self.leaf("placement/region", &metadata.region);
@@ -168,14 +168,25 @@ impl Tree {
     }
 
     fn notices(&mut self, metadata: &Metadata) {
-        self.leaf("events/maintenance/history", "[]");
-        self.leaf("events/maintenance/scheduled", "[]");
+        for (list, events) in [
+            ("history", &metadata.maintenance_history),
+            ("scheduled", &metadata.maintenance),
+        ] {
+            self.leaf(
+                &format!("events/maintenance/{list}"),
+                format!("{:#}", json!(events)),
+            );
+        }
         if let Some(state) = &metadata.target_lifecycle_state {
             self.leaf("autoscaling/target-lifecycle-state", state);
         }
         if let Some((action, time)) = &metadata.spot_action {
             let notice = json!({"action": action, "time": time});
             self.leaf("spot/instance-action", notice.to_string());
+            // The older of the two leaves, which only knows termination.
+            if action == SpotAction::Terminate.as_str() {
+                self.leaf("spot/termination-time", time);
+            }
         }
         if let Some(time) = &metadata.rebalance {
             let notice = json!({"noticeTime": time});
@@ -200,6 +211,8 @@ fn is_date(version: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use fleet_sandbox::notices::{LifeCycle, ScheduledEvent};
+
     use super::{super::tests::machine, *};
 
     fn tree(metadata: &Metadata) -> Tree {
@@ -290,6 +303,11 @@ mod tests {
             let path = format!("/latest/meta-data/tags/instance/{key}");
             assert_eq!(text(&tree, &path).as_deref(), Some("dev-web"));
         }
+        let list = "/latest/meta-data/tags/instance";
+        assert_eq!(
+            text(&tree, list).as_deref(),
+            Some("aws:autoscaling:groupName")
+        );
     }
 
     #[test]
@@ -309,8 +327,48 @@ mod tests {
             Some(r#"{"noticeTime":"2026-11-21T08:10:00Z"}"#)
         );
         assert_eq!(
+            text(&tree, "/latest/meta-data/spot/termination-time").as_deref(),
+            Some("2026-11-21T08:15:00Z")
+        );
+        assert_eq!(
             text(&tree, "/latest/meta-data/events/maintenance/scheduled").as_deref(),
             Some("[]")
         );
+    }
+
+    #[test]
+    fn a_machine_that_is_to_be_stopped_has_no_time_of_termination() {
+        let leaving = Metadata {
+            life_cycle: LifeCycle::Spot,
+            spot_action: Some(("stop".to_owned(), "2026-11-21T08:15:00Z".to_owned())),
+            ..machine()
+        };
+        let tree = tree(&leaving);
+        let path = "/latest/meta-data/spot/";
+        assert_eq!(text(&tree, path).as_deref(), Some("instance-action"));
+        let path = "/latest/meta-data/instance-life-cycle";
+        assert_eq!(text(&tree, path).as_deref(), Some("spot"));
+    }
+
+    #[test]
+    fn maintenance_is_a_list_of_events() {
+        let event = ScheduledEvent {
+            not_before: "21 Nov 2026 15:04:05 GMT".to_owned(),
+            code: "system-reboot".to_owned(),
+            description: "scheduled reboot".to_owned(),
+            event_id: "instance-event-0".to_owned(),
+            not_after: "21 Nov 2026 17:04:05 GMT".to_owned(),
+            state: "active".to_owned(),
+        };
+        let tree = tree(&Metadata {
+            maintenance: vec![event],
+            ..machine()
+        });
+        let events = text(&tree, "/latest/meta-data/events/maintenance/scheduled").unwrap();
+        let events: serde_json::Value = serde_json::from_str(&events).unwrap();
+        assert_eq!(events[0]["NotBefore"], "21 Nov 2026 15:04:05 GMT");
+        assert_eq!(events[0]["State"], "active");
+        let history = text(&tree, "/latest/meta-data/events/maintenance/history");
+        assert_eq!(history.as_deref(), Some("[]"));
     }
 }

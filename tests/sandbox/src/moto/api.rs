@@ -321,6 +321,38 @@ impl MotoApi {
         Ok(())
     }
 
+    /// Puts tags on an instance.
+    pub(crate) async fn create_tags(
+        &self,
+        instance_id: &str,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<(), ApiError> {
+        let mut parameters = vec![("ResourceId.1".to_owned(), instance_id)];
+        for (index, (key, value)) in tags.iter().enumerate() {
+            let prefix = format!("Tag.{}", index + 1);
+            parameters.push((format!("{prefix}.Key"), key));
+            parameters.push((format!("{prefix}.Value"), value));
+        }
+        let parameters: Vec<_> = parameters.iter().map(|(k, v)| (k.as_str(), *v)).collect();
+        self.call(EC2, "CreateTags", &parameters).await?;
+        Ok(())
+    }
+
+    /// Takes tags off an instance, whatever their values.
+    pub(crate) async fn delete_tags(
+        &self,
+        instance_id: &str,
+        keys: &[String],
+    ) -> Result<(), ApiError> {
+        let mut parameters = vec![("ResourceId.1".to_owned(), instance_id)];
+        for (index, key) in keys.iter().enumerate() {
+            parameters.push((format!("Tag.{}.Key", index + 1), key));
+        }
+        let parameters: Vec<_> = parameters.iter().map(|(k, v)| (k.as_str(), *v)).collect();
+        self.call(EC2, "DeleteTags", &parameters).await?;
+        Ok(())
+    }
+
     /// Registers an image and returns its id.
     pub(crate) async fn register_image(&self, name: &str) -> Result<String, ApiError> {
         #[derive(Debug, Default, Deserialize)]

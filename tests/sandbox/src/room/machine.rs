@@ -1,17 +1,19 @@
 //! The life of one machine, from power-on to nothing left.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use bollard::{
     Docker,
     errors::Error,
     query_parameters::{
-        CreateContainerOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-        StopContainerOptionsBuilder,
+        CreateContainerOptionsBuilder, KillContainerOptionsBuilder, LogsOptionsBuilder,
+        RemoveContainerOptionsBuilder,
     },
 };
 use fleet_sandbox::machines::MachineEvent;
 use futures_util::StreamExt as _;
-use tokio::sync::oneshot;
+use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 
 use super::{LastWords, node::Node};
 use crate::{
@@ -29,20 +31,49 @@ const CONSOLE_LINES: &str = "2000";
 /// with SIGHUP then, and with SIGINT for a power-off.
 const REBOOTED: i64 = 128 + 1;
 
-/// How long a terminated machine has to shut down before its power is cut, seconds. EC2 gives no
-/// figure; this lets units stop in order, as there.
-const SHUT_DOWN_SECONDS: i32 = 20;
+/// How long a machine has to shut down before its power is cut. EC2 says "a few minutes"; units
+/// stop in order meanwhile, each within its own time-out.
+const SHUT_DOWN: Duration = Duration::from_secs(300);
 
-/// Powers the machine on, keeps it through reboots, and removes it when it is terminated or has
-/// powered itself off.
+/// A button that was pressed before systemd listens does nothing: it is pressed again.
+const PRESS_AGAIN: Duration = Duration::from_secs(10);
+
+/// systemd's signal for "halt": every unit is stopped in order, and then the machine is off.
+const POWER_BUTTON: &str = "SIGRTMIN+3";
+
+/// systemd's signal for "reboot".
+const RESET_BUTTON: &str = "SIGRTMIN+5";
+
+/// What a machine is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    Stop,
+    Start,
+    Reboot,
+    Terminate,
+}
+
+/// How a time of running ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// It boots again.
+    Rebooted,
+    /// It is off and kept.
+    Stopped,
+    /// Terminated, or powered off by itself: an instance whose InstanceInitiatedShutdownBehavior is
+    /// `terminate`, as those of Auto Scaling should be, ends then.
+    Over,
+}
+
+/// Powers the machine on, keeps it through reboots and stops, and removes it when it is terminated
+/// or has powered itself off.
 pub(super) async fn live(
     docker: &Docker,
     node: &Node,
     last_words: &LastWords,
-    mut terminated: oneshot::Receiver<()>,
+    mut orders: UnboundedReceiver<Order>,
     report: impl Fn(MachineEvent),
 ) {
-    let container = node.container_name();
     let instance_id = node.instance_id.clone();
     if let Err(error) = power_on(docker, node).await {
         log::error!("launch {instance_id}: {error:#}");
@@ -54,36 +85,86 @@ pub(super) async fn live(
         });
         return;
     }
-    log::info!("{instance_id} is on at {}", node.address);
-    report(MachineEvent::Started {
+    let started = || MachineEvent::Started {
         instance_id: instance_id.clone(),
         address: node.address,
-    });
+    };
+    let stopped = || MachineEvent::Stopped {
+        instance_id: instance_id.clone(),
+    };
+    log::info!("{instance_id} is on at {}", node.address);
+    report(started());
     loop {
-        // Cancel safe: a wait that is dropped is only asked again.
-        let rebooted = tokio::select! {
-            code = powered_off(docker, node) => code == Some(REBOOTED),
-            // An error means that the room is closing, which ends the machine, too.
-            _ = &mut terminated => {
-                shut_down(docker, &container).await;
-                false
+        let ended = keep_running(docker, node, &mut orders, || report(started())).await;
+        match ended {
+            Ended::Over => break,
+            Ended::Rebooted => log::info!("{instance_id} reboots"),
+            Ended::Stopped => {
+                log::info!("{instance_id} is stopped");
+                report(stopped());
+                if !wait_for_start(&mut orders, || report(stopped())).await {
+                    break;
+                }
             }
-        };
-        if !rebooted {
+        }
+        if let Err(error) = start(docker, node).await {
+            log::error!("boot {instance_id} again: {error:#}");
             break;
         }
-        log::info!("{instance_id} reboots");
-        if let Err(error) = start(docker, node).await {
-            log::error!("reboot {instance_id}: {error:#}");
-            break;
+        if ended == Ended::Stopped {
+            log::info!("{instance_id} is on again at {}", node.address);
+            report(started());
         }
     }
-    if let Some(text) = console(docker, &container).await {
+    if let Some(text) = console(docker, &node.container_name()).await {
         last_words.keep(&instance_id, text);
     }
     remove(docker, node).await;
     log::info!("{instance_id} is gone");
     report(MachineEvent::Gone { instance_id });
+}
+
+/// Keeps the machine running until it goes off, by itself or as ordered.
+async fn keep_running(
+    docker: &Docker,
+    node: &Node,
+    orders: &mut UnboundedReceiver<Order>,
+    is_on: impl Fn(),
+) -> Ended {
+    loop {
+        // Cancel safe: a wait that is dropped is only asked again, and recv loses nothing.
+        let order = tokio::select! {
+            code = powered_off(docker, node) => {
+                return if code == Some(REBOOTED) { Ended::Rebooted } else { Ended::Over };
+            }
+            order = orders.recv() => order,
+        };
+        let (button, ended) = match order {
+            Some(Order::Start) => {
+                is_on();
+                continue;
+            }
+            Some(Order::Reboot) => (RESET_BUTTON, Ended::Rebooted),
+            Some(Order::Stop) => (POWER_BUTTON, Ended::Stopped),
+            // The room is closing, which ends the machine, too.
+            Some(Order::Terminate) | None => (POWER_BUTTON, Ended::Over),
+        };
+        shut_down(docker, node, button).await;
+        return ended;
+    }
+}
+
+/// Waits until the stopped machine is to run again; false if it is to end.
+async fn wait_for_start(orders: &mut UnboundedReceiver<Order>, is_off: impl Fn()) -> bool {
+    loop {
+        match orders.recv().await {
+            Some(Order::Start) => return true,
+            Some(Order::Terminate) | None => return false,
+            // EC2 refuses to reboot what is stopped.
+            Some(Order::Reboot) => {}
+            Some(Order::Stop) => is_off(),
+        }
+    }
 }
 
 async fn power_on(docker: &Docker, node: &Node) -> anyhow::Result<()> {
@@ -122,14 +203,35 @@ async fn powered_off(docker: &Docker, node: &Node) -> Option<i64> {
     }
 }
 
-/// Presses the power button: systemd stops its units in order, as at an EC2 termination.
-async fn shut_down(docker: &Docker, container: &str) {
-    let options = StopContainerOptionsBuilder::new()
-        .t(SHUT_DOWN_SECONDS)
-        .build();
-    match docker.stop_container(container, Some(options)).await {
-        Err(error) if !is_absent(&error) => {
-            log::error!("docker: stop container {container}: {error}; it is removed as it is");
+/// Presses a button until the machine is off, and cuts its power if it takes too long.
+async fn shut_down(docker: &Docker, node: &Node, button: &str) {
+    let pressing = async {
+        loop {
+            send(docker, node, button).await;
+            // Cancel safe, as above.
+            if timeout(PRESS_AGAIN, powered_off(docker, node))
+                .await
+                .is_ok()
+            {
+                return;
+            }
+        }
+    };
+    if timeout(SHUT_DOWN, pressing).await.is_err() {
+        let (id, seconds) = (&node.instance_id, SHUT_DOWN.as_secs());
+        log::warn!("{id} has not shut down in {seconds} s: its power is cut");
+        send(docker, node, "SIGKILL").await;
+        powered_off(docker, node).await;
+    }
+}
+
+/// Sends a signal to the machine's systemd. A machine that is off already needs none.
+async fn send(docker: &Docker, node: &Node, signal: &str) {
+    let name = node.container_name();
+    let options = KillContainerOptionsBuilder::new().signal(signal).build();
+    match docker.kill_container(&name, Some(options)).await {
+        Err(error) if !is_absent(&error) && !is_in_progress(&error) => {
+            log::error!("docker: send {signal} to container {name}: {error}");
         }
         _ => {}
     }

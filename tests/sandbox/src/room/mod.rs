@@ -28,7 +28,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::{addresses::Addresses, network::Network, node::Node};
+use self::{addresses::Addresses, machine::Order, network::Network, node::Node};
 
 pub(crate) use self::{
     node::{container_name, host_name},
@@ -81,7 +81,7 @@ impl Room {
     pub(crate) async fn run(
         self,
         mut commands: mpsc::UnboundedReceiver<MachineCommand>,
-        report: impl Fn(MachineEvent) + Clone + Send + 'static,
+        report: impl Fn(MachineEvent) + Clone + Send + Sync + 'static,
     ) {
         let mut machines = Machines::of(&self.network);
         loop {
@@ -93,18 +93,17 @@ impl Room {
                         self.launch(*launch, &mut machines, report.clone());
                     }
                     Some(MachineCommand::Terminate { instance_id }) => {
-                        // The machine's own task answers for it; nobody else does for a stranger.
-                        if !machines.terminate(&instance_id) {
-                            report(MachineEvent::Gone { instance_id });
-                        }
+                        machines.order(instance_id, Order::Terminate, &report);
                     }
-                    Some(
-                        MachineCommand::Stop { instance_id }
-                        | MachineCommand::Start { instance_id },
-                    ) => report(MachineEvent::Failed {
-                        instance_id,
-                        reason: "the machine room cannot power machines off and on".to_owned(),
-                    }),
+                    Some(MachineCommand::Stop { instance_id }) => {
+                        machines.order(instance_id, Order::Stop, &report);
+                    }
+                    Some(MachineCommand::Start { instance_id }) => {
+                        machines.order(instance_id, Order::Start, &report);
+                    }
+                    Some(MachineCommand::Reboot { instance_id }) => {
+                        machines.order(instance_id, Order::Reboot, &report);
+                    }
                     Some(MachineCommand::Console { instance_id, reply }) => {
                         self.console(&instance_id, reply);
                     }
@@ -121,7 +120,7 @@ impl Room {
         &self,
         launch: Launch,
         machines: &mut Machines,
-        report: impl Fn(MachineEvent) + Send + 'static,
+        report: impl Fn(MachineEvent) + Send + Sync + 'static,
     ) {
         let Some(address) = machines.addresses.take() else {
             return report(MachineEvent::Failed {
@@ -139,11 +138,11 @@ impl Room {
             gateway: self.node_url(),
             program: self.program.clone(),
         };
-        let (terminate, terminated) = oneshot::channel();
-        machines.running.insert(launch.instance_id, Some(terminate));
+        let (orders, ordered) = mpsc::unbounded_channel();
+        machines.orders.insert(launch.instance_id, orders);
         let (docker, last_words) = (self.docker.clone(), self.last_words.clone());
         machines.lives.spawn(async move {
-            machine::live(&docker, &node, &last_words, terminated, report).await;
+            machine::live(&docker, &node, &last_words, ordered, report).await;
             node
         });
     }
@@ -184,8 +183,8 @@ impl LastWords {
 /// The machines there are, and the addresses left for more.
 struct Machines {
     addresses: Addresses,
-    /// How to terminate each, by instance id; empty once it has been told.
-    running: HashMap<String, Option<oneshot::Sender<()>>>,
+    /// To each machine's own task, by instance id.
+    orders: HashMap<String, mpsc::UnboundedSender<Order>>,
     lives: JoinSet<Node>,
 }
 
@@ -193,25 +192,23 @@ impl Machines {
     fn of(network: &Network) -> Self {
         Self {
             addresses: Addresses::of(network.third_octet()),
-            running: HashMap::new(),
+            orders: HashMap::new(),
             lives: JoinSet::new(),
         }
     }
 
-    /// Tells a machine to end; whether there is such a machine. It may be ending already.
-    fn terminate(&mut self, instance_id: &str) -> bool {
-        let Some(terminate) = self.running.get_mut(instance_id) else {
-            return false;
-        };
-        if let Some(terminate) = terminate.take() {
-            // A machine that has just powered itself off does not listen any more.
-            let _ = terminate.send(());
+    /// Passes an order on. The machine's own task answers it; nobody does for a stranger, and so a
+    /// stranger is gone.
+    fn order(&self, instance_id: String, order: Order, report: &impl Fn(MachineEvent)) {
+        match self.orders.get(&instance_id) {
+            // A machine that has just ended does not listen any more, and says so itself.
+            Some(orders) => drop(orders.send(order)),
+            None => report(MachineEvent::Gone { instance_id }),
         }
-        true
     }
 
     fn forget(&mut self, node: &Node) {
-        self.running.remove(&node.instance_id);
+        self.orders.remove(&node.instance_id);
         self.addresses.give_back(node.address);
     }
 }

@@ -1,6 +1,6 @@
 //! Turning a launch order into an EC2 instance in moto and a machine in the machine room.
 
-use super::{World, machine::Machine};
+use super::{World, circumstances::Circumstances, machine::Machine};
 use crate::{
     api_error::ApiError,
     autoscaling::{LaunchOrder, Launched, TemplateSpec},
@@ -80,8 +80,7 @@ async fn prepare(world: &World, order: &LaunchOrder) -> Result<(Machine, Templat
         user_data,
         tags_in_metadata: data.tags_in_metadata(),
         address: None,
-        spot: None,
-        rebalance: None,
+        circumstances: Circumstances::default(),
     };
     Ok((machine, template))
 }

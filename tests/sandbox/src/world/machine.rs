@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use jiff::Timestamp;
 
-use super::WorldOptions;
+use super::{
+    WorldOptions,
+    circumstances::{Circumstances, Due},
+};
 use crate::machines::Metadata;
 
 /// Every machine from its launch until it is gone.
@@ -24,17 +27,7 @@ pub(crate) struct Machine {
     pub(crate) tags_in_metadata: bool,
     pub(crate) security_groups: Vec<String>,
     pub(crate) address: Option<Ipv4Addr>,
-    pub(crate) spot: Option<SpotNotice>,
-    pub(crate) rebalance: Option<Timestamp>,
-}
-
-/// A notice that EC2 takes the machine back.
-#[derive(Debug, Clone)]
-pub(crate) struct SpotNotice {
-    /// `terminate`, `stop` or `hibernate`.
-    pub(crate) action: String,
-    /// When.
-    pub(crate) at: Timestamp,
+    pub(crate) circumstances: Circumstances,
 }
 
 impl Machines {
@@ -49,14 +42,17 @@ impl Machines {
     pub(super) fn started(&mut self, instance_id: &str, address: Ipv4Addr) {
         if let Some(machine) = self.0.get_mut(instance_id) {
             machine.address = Some(address);
+            machine.circumstances.powered_on();
         }
     }
 
-    /// Its address may be another's from now on.
-    pub(super) fn stopped(&mut self, instance_id: &str) {
-        if let Some(machine) = self.0.get_mut(instance_id) {
-            machine.address = None;
-        }
+    /// The machine is off. Whether Auto Scaling sees that.
+    pub(super) fn stopped(&mut self, instance_id: &str) -> bool {
+        let Some(machine) = self.0.get_mut(instance_id) else {
+            return false;
+        };
+        machine.circumstances.powered_off();
+        !machine.circumstances.unnoticed
     }
 
     pub(crate) fn get(&self, instance_id: &str) -> Option<&Machine> {
@@ -90,21 +86,20 @@ impl Machines {
         }
     }
 
-    /// When the next spot notice is carried out.
+    /// When [`Machines::due`] has something next.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
-        let notices = self.0.values().filter_map(|m| m.spot.as_ref());
-        notices.map(|notice| notice.at).min()
+        let machines = self.0.values();
+        machines
+            .filter_map(|m| m.circumstances.next_deadline())
+            .min()
     }
 
-    /// The machines that EC2 takes back now. Each is named once.
-    pub(super) fn reclaim(&mut self, now: Timestamp) -> Vec<String> {
-        let due = |m: &Machine| m.spot.as_ref().is_some_and(|notice| notice.at <= now);
-        let mut reclaimed = Vec::new();
-        for machine in self.0.values_mut().filter(|m| due(m)) {
-            machine.spot = None;
-            reclaimed.push(machine.instance_id.clone());
-        }
-        reclaimed
+    /// What EC2 does to which machine now. Each is named once.
+    pub(super) fn due(&mut self, now: Timestamp) -> Vec<(String, Due)> {
+        let machines = self.0.values_mut();
+        machines
+            .filter_map(|m| Some((m.instance_id.clone(), m.circumstances.due(now)?)))
+            .collect()
     }
 }
 
@@ -121,7 +116,7 @@ impl Machine {
         options: &WorldOptions,
         target_lifecycle_state: Option<&'static str>,
     ) -> Metadata {
-        let spot = self.spot.as_ref();
+        let circumstances = &self.circumstances;
         Metadata {
             instance_id: self.instance_id.clone(),
             image_id: self.image_id.clone(),
@@ -134,13 +129,13 @@ impl Machine {
             user_data: self.user_data.clone(),
             tags: self.tags_in_metadata.then(|| self.tags.clone()),
             target_lifecycle_state: target_lifecycle_state.map(str::to_owned),
-            spot_action: spot.map(|notice| (notice.action.clone(), rfc3339(notice.at))),
-            rebalance: self.rebalance.map(rfc3339),
+            life_cycle: circumstances.life_cycle,
+            spot_action: circumstances.spot_action(),
+            rebalance: circumstances.rebalance(),
+            maintenance: circumstances.scheduled(),
+            maintenance_history: circumstances.history(),
+            imds: circumstances.imds,
+            token_generation: circumstances.token_generation,
         }
     }
-}
-
-/// As the metadata service writes times: whole seconds.
-fn rfc3339(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
