@@ -22,7 +22,7 @@ use crate::{
     clock::Clock,
     lifecycle::{
         driver::{Context, Driver},
-        event::{Action, Event, Policy},
+        event::{Action, Event, Job, Policy},
         machine::Machine,
     },
     moment::Moment,
@@ -149,6 +149,17 @@ fn tell(event: &Event) -> Option<String> {
         Event::Finished(_, Err(_)) | Event::Order(_) | Event::Heartbeat(_) => {
             Some(format!("{event:?}"))
         }
+        // Polls go well all the time.
+        Event::Finished(
+            Job::ReadTarget
+            | Job::ReadSpot
+            | Job::ReadTag
+            | Job::ReadMaintenance
+            | Job::CountTasks
+            | Job::ReadEcsAgent
+            | Job::ConvergeSidecars,
+            Ok(_),
+        ) => None,
         Event::Finished(job, Ok(_)) => Some(format!("{} went well", job.as_str())),
     }
 }

@@ -27,7 +27,7 @@ use crate::{
         disk::Disk,
         docker::{Container, Docker, TaskContainer, Whose},
         ecs::{Ecs, Registration, SetDraining},
-        imds::{Identity, Imds, Maintenance, Spot, Target},
+        imds::{Identity, Imds, Maintenance, Spot, Target, parse_target},
         introspection::{AgentTask, Introspection},
         systemd::{Systemd, Unit, Units},
     },
@@ -209,13 +209,7 @@ impl Imds for Remotes {
         let index = self.node;
         self.call(Part::Imds, "imds target", |world| {
             let instance = &world.nodes[index].instance;
-            match world.autoscaling.target_lifecycle_state(instance) {
-                None => Target::NoGroup,
-                Some("InService") => Target::InService,
-                Some("Terminated") => Target::Terminated,
-                Some(warm) if warm.starts_with("Warmed") => Target::Warmed(warm.to_owned()),
-                Some(other) => Target::Other(other.to_owned()),
-            }
+            parse_target(world.autoscaling.target_lifecycle_state(instance))
         })
         .await
     }
@@ -330,11 +324,20 @@ impl Ecs for Remotes {
     }
 
     async fn set_draining(&self, arn: &str) -> Result<SetDraining> {
+        let index = self.node;
         self.call(Part::Aws, "ecs set DRAINING", |world| {
             if world.rng.u32(..1_000) < world.weather.refused {
                 return Ok(SetDraining::NotYet("REGISTERING".to_owned()));
             }
-            let now = world.now();
+            let (now, millis) = (world.now(), world.millis());
+            let was = world.instance_status(index);
+            let book = &mut world.nodes[index].book;
+            let asked = book.told_active.is_some_and(|at| at + 90_000 > millis);
+            if was == Some(InstanceStatus::Active) && !asked {
+                // Nobody could say whose it is: it stays as it is, as documented.
+                book.drained_by_other = true;
+                book.drained_by_other_at = millis;
+            }
             let arns = [arn.to_owned()];
             let change = world
                 .ecs
@@ -654,8 +657,10 @@ impl Disk for Remotes {
         }
         let opens = !std::mem::replace(&mut node.released, true);
         let warm = node.book.warm_since;
+        let target = world.autoscaling.target_lifecycle_state(&world.nodes[self.node].instance);
+        let is_warm = target.is_some_and(|target| target.starts_with("Warmed"));
         // It is read every two seconds.
-        if opens && warm.is_some_and(|since| since + 5_000 < now) {
+        if opens && is_warm && warm.is_some_and(|since| since + 5_000 < now) {
             let what = "released while it waits in the warm pool".to_owned();
             world.violate(Invariant::WarmStaysOut, self.node, what);
         }

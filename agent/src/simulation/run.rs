@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Nothing that has begun by the quiet end takes longer.
-const END: u64 = QUIET + 420_000;
+const END: u64 = QUIET + 360_000;
 /// AWS calls of a launch, when nothing goes wrong.
 const LAUNCH_CALLS: u64 = 12;
 /// AWS calls of a drain beside heartbeats, when nothing goes wrong.
@@ -160,7 +160,7 @@ drain_hook = "fleet-drain"
 drain_timeout_seconds = {timeout}
 
 [drain]
-deadline_seconds = 240
+deadline_seconds = 180
 rebalance = "{reaction}"
 maintenance_lead_seconds = 60
 

@@ -24,7 +24,7 @@ use crate::{
 /// EC2's notice of a spot interruption.
 const NOTICE: u64 = 120_000;
 /// When nothing new happens any more.
-pub(super) const QUIET: u64 = 400_000;
+pub(super) const QUIET: u64 = 300_000;
 
 /// Something that is to happen to the world.
 #[derive(Debug)]
