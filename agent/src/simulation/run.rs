@@ -16,9 +16,9 @@ use super::{
 /// Nothing that has begun by the quiet end takes longer.
 const END: u64 = QUIET + 360_000;
 /// AWS calls of a launch, when nothing goes wrong.
-const LAUNCH_CALLS: u64 = 12;
+const LAUNCH_CALLS: u64 = 8;
 /// AWS calls of a drain beside heartbeats, when nothing goes wrong.
-const DRAIN_CALLS: u64 = 12;
+const DRAIN_CALLS: u64 = 8;
 
 /// What a story is made of.
 #[derive(Debug, Clone, Copy)]
@@ -114,7 +114,7 @@ fn is_over(world: &World) -> bool {
         return true;
     }
     // Looked at now and then only.
-    if now < quiet + 100_000 || now % 5_000 >= 500 || !world.agenda.is_empty() {
+    if now < quiet + 100_000 || now % 5_000 >= 1_000 || !world.agenda.is_empty() {
         return false;
     }
     world.nodes.iter().all(|node| {

@@ -28,7 +28,7 @@ pub(super) const DRAIN_HOOK: &str = "fleet-drain";
 /// Seconds that AWS counts from in every story.
 const BEGINNING: i64 = 1_800_000_000;
 /// How often the world looks after its machines.
-pub(super) const STEP: Duration = Duration::from_millis(500);
+pub(super) const STEP: Duration = Duration::from_secs(1);
 /// What ECS gives a task's container to end.
 pub(super) const CONTAINER_STOP: Duration = Duration::from_secs(30);
 /// How often an ECS agent speaks up without news.
@@ -218,7 +218,6 @@ impl World {
     }
 
     fn step_ecs_agent(&mut self, index: usize, millis: u64) {
-        let now = at(millis);
         let Self {
             nodes,
             ecs,
@@ -235,6 +234,7 @@ impl World {
         if !works {
             return;
         }
+        let now = at(millis);
         let is_online = node.faults.aws == State::Works;
         if !node.ecs.connected {
             if !is_online {
