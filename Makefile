@@ -8,7 +8,7 @@ DENY  := $(TOOLS)/bin/cargo-deny
 # The scripts and tests look for programs in target/, whatever the caller prefers.
 unexport CARGO_TARGET_DIR
 
-.PHONY: demo test bench setup build agent lint
+.PHONY: demo test bench mutants setup build agent lint
 .NOTPARALLEL:
 
 demo: setup build agent
@@ -18,10 +18,15 @@ demo: setup build agent
 # the last thing printed.
 test: setup lint build agent
 	$(CARGO) test --workspace --exclude fleet-tests
+	$(CARGO) test --package fleet-agent --features simulation --test simulation
 	$(CARGO) test --package fleet-tests
 
 bench: setup build agent
 	$(CARGO) run --quiet --package fleet-tests --bin bench
+
+# Breaks each rule of the lifecycle on purpose: the simulation has to notice. Takes an hour.
+mutants:
+	agent/mutations/run.py
 
 setup:
 	tests/setup.sh

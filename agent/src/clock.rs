@@ -46,6 +46,18 @@ impl Clock {
         }
     }
 
+    /// One node's clocks in a simulation.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn simulated(
+        now: impl Fn() -> Moment + 'static,
+        wall: impl Fn() -> Timestamp + 'static,
+    ) -> Self {
+        Self {
+            now: Rc::new(now),
+            wall: Rc::new(wall),
+        }
+    }
+
     /// This wall time, this long after the machine booted.
     #[cfg(test)]
     pub(crate) fn booted(uptime: Duration, wall: Timestamp) -> Self {

@@ -19,6 +19,8 @@ mod lifecycle;
 mod moment;
 mod paths;
 mod sidecars;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod state;
 mod status;
 #[cfg(test)]

@@ -300,7 +300,7 @@ fn parse_time(text: &str) -> Result<Timestamp> {
     Ok(civil.to_zoned(TimeZone::UTC)?.timestamp())
 }
 
-fn parse_target(state: Option<&str>) -> Target {
+pub(crate) fn parse_target(state: Option<&str>) -> Target {
     match state {
         None | Some("") => Target::NoGroup,
         Some("InService") => Target::InService,

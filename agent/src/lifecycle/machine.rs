@@ -65,6 +65,8 @@ const CONFIRMS_WITHIN: Duration = Duration::from_secs(10);
 const ASKS_FOR: Duration = Duration::from_secs(60);
 /// On top of what sidecars may take by right.
 const FLUSH_MARGIN: Duration = Duration::from_secs(15);
+/// What stopping leftovers gets at least on a machine that stays.
+const STOPS_WITHIN: Duration = Duration::from_secs(30);
 /// Tasks that do not change for this long are told of.
 const STALL: Duration = Duration::from_secs(120);
 /// A node that has been impaired for this long drains, if it is to.
@@ -302,6 +304,12 @@ impl Machine {
             Phase::Draining => is_over.then_some(Phase::Stopping),
             Phase::Stopping => (drain?.stopped || is_over).then(|| self.after_tasks()),
             Phase::Drained => drain?.again.then_some(Phase::Draining),
+            // What was to take the machine is withdrawn, and something else still asks for a drain.
+            Phase::Flushing | Phase::Completing | Phase::Done
+                if self.after_tasks() == Phase::Drained =>
+            {
+                Some(Phase::Draining)
+            }
             Phase::Flushing => (drain?.flushed || is_over).then(|| self.after_sidecars()),
             Phase::Completing => drain?.answered.then_some(Phase::Done),
             Phase::Done => self.owes_answer().then_some(Phase::Completing),
@@ -357,7 +365,7 @@ impl Machine {
                     actions.push(Action::Record(Entry::Drained));
                 }
             }
-            Phase::Draining if self.phase == Phase::Drained => {
+            Phase::Draining if self.phase >= Phase::Drained => {
                 if let Some(drain) = &mut self.drain {
                     drain.look_again();
                 }
@@ -400,7 +408,13 @@ impl Machine {
                 Some(began + self.policy.launch)
             }
             Phase::Draining => self.bounds().map(|bounds| bounds.tasks),
-            Phase::Stopping => self.bounds().map(|bounds| bounds.leftovers),
+            Phase::Stopping => {
+                // Of a machine that stays nothing may be left running, however short the time was.
+                let stays = self.after_tasks() == Phase::Drained;
+                let least = if stays { STOPS_WITHIN } else { Duration::ZERO };
+                let least = self.since + least;
+                self.bounds().map(|bounds| bounds.leftovers.max(least))
+            }
             Phase::Flushing => {
                 // Docker may be dead: no need to wait for a deadline that is hours off.
                 let own = self.since + self.policy.spans.sidecars + FLUSH_MARGIN;

@@ -16,7 +16,10 @@ impl Machine {
                 if !self.world.ecs_config {
                     wanted.push(Work::WriteEcsConfig);
                 }
-                wanted.push(Work::ConvergeSidecars(Scope::BeforeTasks));
+                // Not before it is known whether a drain has stopped them for good.
+                if self.world.identity.is_some() {
+                    wanted.push(Work::ConvergeSidecars(Scope::BeforeTasks));
+                }
                 wanted.extend(self.open_launch());
             }
             Phase::Gated => {
@@ -107,7 +110,9 @@ impl Machine {
     /// Only what we set to DRAINING is ours to set back, and only once nothing asks for it.
     fn activate(&self) -> Option<Work> {
         let arn = self.world.container_instance.clone()?;
-        (self.world.ours && self.drain.is_none()).then_some(Work::SetActive(arn))
+        // Of two calls under way at once either may come last.
+        let is_safe = !self.schedule.is_under_way(Job::SetDraining);
+        (self.world.ours && self.drain.is_none() && is_safe).then_some(Work::SetActive(arn))
     }
 
     fn stop_leftovers(&self, now: Moment) -> Work {
@@ -184,6 +189,8 @@ impl Machine {
         };
         if drain.set {
             wanted.extend(self.publish(now));
+        } else if self.schedule.is_under_way(Job::SetActive) {
+            // Of two calls under way at once either may come last.
         } else if self.asks_status(drain, now) {
             wanted.push(Work::Describe(arn.clone()));
         } else {

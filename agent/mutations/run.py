@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Breaks one rule of the lifecycle at a time, in a copy of the tree, and tells whether the
+simulation catches it. Arguments: names of mutants; without any, all of them."""
+
+import filecmp
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+WORK = ROOT / "target" / "mutants"
+TREE = WORK / "tree"
+TEST = "cargo test --locked --quiet -p fleet-agent --features simulation --test simulation".split()
+
+
+def copy_tree():
+    """Files that are as they were keep their times, so that only the mutated crate is built again."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True,
+    )
+    for name in listed.stdout.decode().split("\0"):
+        source, target = ROOT / name, TREE / name
+        if not name or not source.is_file():
+            continue
+        if target.is_file() and filecmp.cmp(source, target, shallow=False):
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+
+
+def run(command, log):
+    environment = os.environ | {
+        "CARGO_TARGET_DIR": str(WORK / "target"),
+        "RUST_BACKTRACE": "0",
+        "FLEET_SIMULATION_SEEDS": os.environ.get("FLEET_SIMULATION_SEEDS", "0..300"),
+    }
+    with open(log, "w", encoding="utf-8") as out:
+        done = subprocess.run(command, cwd=TREE, env=environment, stdout=out, stderr=out, check=False)
+    return done.returncode == 0
+
+
+def outcome(mutant):
+    copy_tree()
+    path = TREE / mutant["file"]
+    text = path.read_text(encoding="utf-8")
+    if text.count(mutant["from"]) != 1:
+        return "STALE: the text is not there exactly once"
+    path.write_text(text.replace(mutant["from"], mutant["to"]), encoding="utf-8")
+    log = WORK / f"{mutant['name']}.log"
+    if not run([*TEST, "--no-run"], log):
+        return f"STALE: does not compile, see {log}"
+    if run([*TEST, "no_story", "--", "--nocapture"], log):
+        return "MISSED"
+    kinds = re.findall(r"^(\w+): (\d+) seeds", log.read_text(encoding="utf-8"), re.MULTILINE)
+    return "caught: " + (", ".join(f"{kind} {seeds}" for kind, seeds in kinds) or f"see {log}")
+
+
+def main():
+    with open(ROOT / "agent" / "mutations" / "list.toml", "rb") as file:
+        mutants = tomllib.load(file)["mutant"]
+    wanted = set(sys.argv[1:])
+    missed = False
+    for mutant in mutants:
+        if wanted and mutant["name"] not in wanted:
+            continue
+        result = outcome(mutant)
+        missed |= not result.startswith("caught")
+        print(f"{mutant['name']:<28} {result}", flush=True)
+    copy_tree()
+    sys.exit(missed)
+
+
+main()

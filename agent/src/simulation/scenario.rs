@@ -1,0 +1,635 @@
+//! What happens in a story: drawn from the seed as it goes.
+
+use fleet_sandbox::{
+    autoscaling::{LaunchOrder, LifecycleState, requests},
+    ecs::InstanceStatus,
+};
+use jiff::SignedDuration;
+use serde_json::json;
+
+use super::{
+    agents::{self, Shared, wall},
+    checks::Invariant,
+    node::{Part, Power, State},
+    world::{CLUSTER, DRAIN_HOOK, Weather, World},
+};
+use crate::{
+    clients::imds::{Maintenance, SpotAction, SpotNotice},
+    lifecycle::{
+        cause::SHUTDOWN,
+        event::{Event, Order},
+    },
+};
+
+/// EC2's notice of a spot interruption.
+const NOTICE: u64 = 120_000;
+/// When nothing new happens any more.
+pub(super) const QUIET: u64 = 300_000;
+
+/// Something that is to happen to the world.
+#[derive(Debug)]
+pub(super) enum Step {
+    Launch(Box<LaunchOrder>),
+    Boot(usize),
+    StartAgent(usize),
+    /// EC2 takes the machine.
+    Terminate(usize),
+    StopWarm(usize),
+    StartWarm(usize),
+    /// systemd is done with fleet-drain.service.
+    ShutDown { node: usize, reboots: bool, until: u64 },
+    Interrupt(usize, SpotAction, u64),
+    Heal(usize, Part),
+    Thaw(usize),
+    Calm,
+    Untag(usize),
+    Undrain(usize),
+    Unrebalance(usize),
+    Unschedule(usize),
+    Forgive(usize),
+    Return(usize),
+    PutHook(String),
+    Draw,
+    Quiet,
+}
+
+/// Draws the story's frame: groups, services, and when it begins to be eventful.
+pub(super) fn begin(world: &mut World, nodes: u32) {
+    let now = world.now();
+    let cluster = serde_json::from_value(json!({ "clusterName": CLUSTER })).unwrap();
+    world.ecs.create_cluster(cluster, now).unwrap();
+    for family in ["app", "stuck", "batch"] {
+        let definition = json!({
+            "family": family,
+            "containerDefinitions": [{ "name": "main", "image": "x", "memory": 128 }],
+        });
+        let definition =
+            fleet_sandbox::ecs::RegisterTaskDefinition::read(definition.to_string().as_bytes());
+        world.ecs.register_task_definition(definition.unwrap(), now).unwrap();
+    }
+    for (name, desired, maximum) in [("app", nodes + nodes / 2, 200), ("stuck", nodes / 4, 100)] {
+        let service = json!({
+            "cluster": CLUSTER,
+            "serviceName": name,
+            "taskDefinition": name,
+            "desiredCount": desired,
+            "deploymentConfiguration": {
+                "minimumHealthyPercent": 100,
+                "maximumPercent": maximum,
+            },
+        });
+        let service = serde_json::from_value(service).unwrap();
+        world.ecs.create_service(service, now).unwrap();
+    }
+    let spots = nodes * 3 / 10;
+    for (name, desired) in [("web", nodes - spots), ("spot", spots)] {
+        create_group(world, name, desired);
+    }
+    if !world.is_fair && world.rng.u8(..5) == 0 {
+        put_hook(world, "web", "ecs-managed-draining-termination-hook", "TERMINATING", "CONTINUE", 60);
+    }
+    if world.rng.u8(..6) == 0 {
+        let pool = requests::PutWarmPool {
+            auto_scaling_group_name: "web".into(),
+            min_size: Some(2),
+            pool_state: Some(if world.rng.bool() { "Running" } else { "Stopped" }.into()),
+            ..requests::PutWarmPool::default()
+        };
+        world.autoscaling.put_warm_pool(&pool, now).unwrap();
+    }
+    world.settle();
+    world.later(40_000, Step::Draw);
+    world.later(QUIET, Step::Quiet);
+}
+
+fn create_group(world: &mut World, name: &str, desired: u32) {
+    let launch = u32::try_from(world.settings.launch_timeout_seconds).unwrap();
+    let drain = u32::try_from(world.settings.drain_timeout_seconds).unwrap();
+    let hook = |hook: &str, transition: &str, result: &str, timeout| requests::HookRequest {
+        lifecycle_hook_name: hook.into(),
+        auto_scaling_group_name: name.into(),
+        lifecycle_transition: Some(format!("autoscaling:EC2_INSTANCE_{transition}")),
+        heartbeat_timeout: Some(timeout),
+        default_result: Some(result.into()),
+        notification_metadata: None,
+    };
+    let request = requests::GroupRequest {
+        auto_scaling_group_name: name.into(),
+        launch_template: Some(requests::TemplateSpec {
+            launch_template_name: Some(name.into()),
+            ..requests::TemplateSpec::default()
+        }),
+        min_size: Some(0),
+        max_size: Some(desired * 2),
+        desired_capacity: Some(desired),
+        lifecycle_hook_specification_list: vec![
+            hook("fleet-launch", "LAUNCHING", "ABANDON", launch),
+            hook(DRAIN_HOOK, "TERMINATING", "CONTINUE", drain),
+        ],
+        ..requests::GroupRequest::default()
+    };
+    let subnets = ["a", "b"].map(|zone| fleet_sandbox::autoscaling::Subnet {
+        id: format!("subnet-{zone}"),
+        availability_zone: format!("eu-central-1{zone}"),
+    });
+    let now = world.now();
+    world.autoscaling.create_group(request, subnets.to_vec(), now).unwrap();
+}
+
+fn put_hook(world: &mut World, group: &str, hook: &str, transition: &str, result: &str, timeout: u32) {
+    let request = requests::HookRequest {
+        lifecycle_hook_name: hook.into(),
+        auto_scaling_group_name: group.into(),
+        lifecycle_transition: Some(format!("autoscaling:EC2_INSTANCE_{transition}")),
+        heartbeat_timeout: Some(timeout),
+        default_result: Some(result.into()),
+        notification_metadata: None,
+    };
+    world.autoscaling.put_hook(&request).unwrap();
+}
+
+/// Carries out a step.
+pub(super) fn perform(shared: &Shared, step: Step) {
+    let mut world = shared.borrow_mut();
+    let world = &mut *world;
+    if world.trace.wanted && !matches!(step, Step::Draw) {
+        world.note(format_args!("-- {step:?}"));
+    }
+    match step {
+        Step::Launch(order) => world.launch(&order),
+        Step::Boot(node) => boot(world, node),
+        Step::StartAgent(node) => {
+            if world.nodes[node].power == Power::On {
+                return start_agent(shared, world, node);
+            }
+        }
+        Step::Terminate(node) => take(world, node),
+        Step::StopWarm(node) => {
+            power_off(world, node);
+            let now = world.now();
+            let instance = world.nodes[node].instance.clone();
+            // Only what the group itself stops comes here.
+            let _ = world.autoscaling.machine_stopped(&instance, now);
+            world.settle();
+        }
+        Step::StartWarm(node) => {
+            boot(world, node);
+            let now = world.now();
+            let instance = world.nodes[node].instance.clone();
+            world.autoscaling.machine_started(&instance, now);
+            world.settle();
+        }
+        Step::ShutDown { node, reboots, until } => shut_down(world, node, reboots, until),
+        Step::Interrupt(node, action, noticed) => interrupt(world, node, action, noticed),
+        Step::Heal(node, part) => *world.nodes[node].faults.of(part) = State::Works,
+        Step::Thaw(node) => {
+            let node = &mut world.nodes[node];
+            node.notice = None;
+            for part in [Part::Agent, Part::Docker, Part::Ecs] {
+                *node.faults.of(part) = State::Works;
+            }
+        }
+        Step::Calm => world.weather = Weather::default(),
+        Step::Untag(node) => {
+            let now = world.millis();
+            world.nodes[node].tag = None;
+            world.nodes[node].withdraw("tag", now);
+        }
+        Step::Undrain(node) => {
+            let now = world.millis();
+            let known = &mut world.nodes[node];
+            if known.power == Power::Gone {
+                return;
+            }
+            if known.is_agent_up() && known.tell(Event::Order(Order::Undrain)) {
+                known.withdraw("operator", now);
+            } else {
+                world.later(2_000, Step::Undrain(node));
+            }
+        }
+        Step::Unrebalance(node) => {
+            let now = world.millis();
+            world.nodes[node].rebalance = None;
+            world.nodes[node].withdraw("rebalance", now);
+        }
+        Step::Unschedule(node) => {
+            let now = world.millis();
+            world.nodes[node].maintenance.clear();
+            world.nodes[node].withdraw("maintenance", now);
+        }
+        Step::Forgive(node) => {
+            let now = world.millis();
+            world.nodes[node].withdraw("spot", now);
+        }
+        Step::Return(node) => {
+            let now = world.now();
+            let request = requests::ExitStandby {
+                auto_scaling_group_name: world.nodes[node].group.clone(),
+                instance_ids: vec![world.nodes[node].instance.clone()],
+            };
+            // It may have gone meanwhile.
+            let _ = world.autoscaling.exit_standby(&request, now);
+            world.settle();
+        }
+        Step::PutHook(group) => {
+            let timeout = u32::try_from(world.settings.drain_timeout_seconds).unwrap();
+            put_hook(world, &group, DRAIN_HOOK, "TERMINATING", "CONTINUE", timeout);
+        }
+        Step::Draw => {
+            if world.millis() + 20_000 < QUIET {
+                draw(world);
+                let pause = world.rng.u64(2_000..20_000);
+                world.later(pause, Step::Draw);
+            }
+        }
+        Step::Quiet => quiet(world),
+    }
+}
+
+fn start_agent(shared: &Shared, world: &mut World, node: usize) {
+    let shared = shared.clone();
+    world.note(format_args!("n{node} agent starts"));
+    // The world is borrowed here; the process starts at the next turn.
+    tokio::task::spawn_local(async move {
+        if shared.borrow().nodes[node].power == Power::On {
+            agents::start(&shared, node);
+        }
+    });
+}
+
+/// The agent's process ends here and now.
+fn kill(world: &mut World, node: usize) {
+    let known = &mut world.nodes[node];
+    known.life += 1;
+    known.events = None;
+    known.faults.agent = State::Works;
+    if let Some(agent) = known.agent.take() {
+        agent.abort();
+    }
+}
+
+fn boot(world: &mut World, node: usize) {
+    let started = wall(world, node);
+    let known = &mut world.nodes[node];
+    if known.power != Power::Off {
+        return;
+    }
+    known.power = Power::On;
+    known.boot += 1;
+    known.released = false;
+    for sidecar in known.sidecars.iter_mut().filter(|sidecar| sidecar.running) {
+        sidecar.started = Some(started);
+    }
+    world.start_ecs(node);
+    let after = world.rng.u64(500..4_000);
+    world.later(after, Step::StartAgent(node));
+}
+
+fn power_off(world: &mut World, node: usize) {
+    kill(world, node);
+    let known = &mut world.nodes[node];
+    if known.power == Power::On {
+        known.power = Power::Off;
+    }
+    known.containers.clear();
+    known.ecs.active = false;
+    known.ecs.connected = false;
+}
+
+/// EC2 takes the machine for good.
+fn take(world: &mut World, node: usize) {
+    if world.nodes[node].power == Power::Gone {
+        return;
+    }
+    power_off(world, node);
+    world.nodes[node].power = Power::Gone;
+    let now = world.now();
+    let instance = world.nodes[node].instance.clone();
+    world.autoscaling.machine_gone(&instance, now);
+    world.ecs.machine_gone(&instance, now);
+    world.settle();
+}
+
+fn shut_down(world: &mut World, node: usize, reboots: bool, until: u64) {
+    let now = world.millis();
+    let known = &world.nodes[node];
+    if known.power != Power::On {
+        return;
+    }
+    let is_done = known.containers.is_empty() && known.sidecars.iter().all(|known| !known.running);
+    if !is_done && now < until {
+        world.later(1_000, Step::ShutDown { node, reboots, until });
+        return;
+    }
+    if reboots {
+        power_off(world, node);
+        // Of a machine that is shut down in order nothing is left running.
+        world.nodes[node].withdraw("shutdown", now);
+        let after = world.rng.u64(5_000..30_000);
+        world.later(after, Step::Boot(node));
+    } else {
+        take(world, node);
+    }
+}
+
+fn interrupt(world: &mut World, node: usize, action: SpotAction, noticed: u64) {
+    let now = world.millis();
+    let known = &world.nodes[node];
+    if known.power != Power::On {
+        return;
+    }
+    let is_judged = known.book.disturbed_at < noticed.saturating_sub(5_000)
+        && known.book.docker_down_at + 5_000 < noticed
+        && known.ecs.arn.is_some();
+    let runs = known.sidecars.iter().any(|sidecar| sidecar.running);
+    let stopped = known.book.sidecars_stopped_at;
+    if is_judged && (runs || stopped.is_none_or(|at| at + 10_000 > now)) {
+        let what = format!("taken {:?} ms after sidecars had ended", stopped.map(|at| now - at));
+        world.violate(Invariant::FlushedBeforeSpot, node, what);
+    }
+    match action {
+        SpotAction::Terminate => take(world, node),
+        SpotAction::Stop => {
+            power_off(world, node);
+            world.nodes[node].notice = None;
+            world.nodes[node].withdraw("spot", now);
+            let after = world.rng.u64(30_000..90_000);
+            world.later(after, Step::Boot(node));
+        }
+        SpotAction::Hibernate => {
+            for part in [Part::Agent, Part::Docker, Part::Ecs] {
+                *world.nodes[node].faults.of(part) = State::Hangs;
+            }
+            let after = world.rng.u64(30_000..90_000);
+            world.later(after, Step::Thaw(node));
+            world.later(after.max(125_000) + 1_000, Step::Forgive(node));
+        }
+    }
+}
+
+/// A node that is on, if there is one.
+fn pick(world: &mut World, wanted: impl Fn(&super::node::Node) -> bool) -> Option<usize> {
+    let nodes: Vec<usize> = (0..world.nodes.len())
+        .filter(|node| world.nodes[*node].power == Power::On && wanted(&world.nodes[*node]))
+        .collect();
+    (!nodes.is_empty()).then(|| nodes[world.rng.usize(..nodes.len())])
+}
+
+fn draw(world: &mut World) {
+    let Some(node) = pick(world, |_| true) else {
+        return;
+    };
+    if world.is_fair || world.rng.u8(..100) < 55 {
+        draw_cause(world, node);
+    } else {
+        draw_trouble(world, node);
+    }
+}
+
+fn draw_cause(world: &mut World, node: usize) {
+    let (now, millis) = (world.now(), world.millis());
+    let drain = u64::from(world.settings.drain.deadline_seconds) * 1_000;
+    let instance = world.nodes[node].instance.clone();
+    let group = world.nodes[node].group.clone();
+    let kind = world.rng.u8(..13);
+    world.note(format_args!("n{node} draws cause {kind}"));
+    match kind {
+        0 | 1 => {
+            let request = requests::TerminateInstance {
+                instance_id: instance,
+                should_decrement_desired_capacity: world.rng.bool(),
+            };
+            // It may be in a state that is not terminated from, or the group at its lower bound.
+            let _ = world.autoscaling.terminate_instance(&request, now);
+        }
+        2 => {
+            let desired = world.autoscaling.group(&group).unwrap().desired;
+            let max = world.autoscaling.group(&group).unwrap().max;
+            let by = world.rng.u32(1..4);
+            let up = world.rng.bool();
+            let request = requests::SetDesiredCapacity {
+                auto_scaling_group_name: group,
+                desired_capacity: if up { (desired + by).min(max) } else { desired.saturating_sub(by).max(2) },
+                honor_cooldown: None,
+            };
+            world.autoscaling.set_desired_capacity(request, now).unwrap();
+        }
+        3 | 4 => {
+            let Some(node) = pick(world, |node| node.spot && node.notice.is_none()) else {
+                return;
+            };
+            let action = [SpotAction::Terminate, SpotAction::Stop, SpotAction::Hibernate]
+                [world.rng.usize(..3)];
+            let time = wall(world, node) + SignedDuration::from_millis(NOTICE as i64);
+            let known = &mut world.nodes[node];
+            known.notice = Some(SpotNotice { action, time });
+            known.cause(format!("spot-{millis}"), true, millis + NOTICE);
+            world.later(NOTICE, Step::Interrupt(node, action, millis));
+        }
+        5 => {
+            let Some(node) = pick(world, |node| node.spot && node.rebalance.is_none()) else {
+                return;
+            };
+            let known = &mut world.nodes[node];
+            known.rebalance = Some(format!("t{millis}"));
+            known.cause(format!("rebalance-{millis}"), false, millis + drain);
+            let after = world.rng.u64(30_000..200_000);
+            world.later(after, Step::Unrebalance(node));
+        }
+        6 => {
+            if !world.nodes[node].maintenance.is_empty() {
+                return;
+            }
+            let starts = world.rng.u64(65_000..150_000);
+            let at = wall(world, node) + SignedDuration::from_millis(starts as i64);
+            let known = &mut world.nodes[node];
+            known.maintenance = vec![Maintenance {
+                id: format!("event-{millis}"),
+                code: "system-reboot".into(),
+                starts: at,
+                ends: None,
+            }];
+            known.cause(format!("maintenance-{millis}"), false, millis + starts);
+            let after = world.rng.u64(10_000..250_000);
+            world.later(after, Step::Unschedule(node));
+        }
+        7 => {
+            if world.nodes[node].tag.is_some() {
+                return;
+            }
+            let known = &mut world.nodes[node];
+            known.tag = Some(format!("t{millis}"));
+            known.cause(format!("tag-{millis}"), false, millis + drain);
+            let after = world.rng.u64(5_000..250_000);
+            world.later(after, Step::Untag(node));
+        }
+        8 => {
+            let known = &mut world.nodes[node];
+            let order = Order::Drain {
+                request: format!("r{millis}"),
+                reason: "a wish".into(),
+            };
+            if known.is_agent_up() && known.tell(Event::Order(order)) {
+                known.withdraw("operator", millis);
+                known.cause(format!("operator-{millis}"), false, millis + drain);
+                let after = world.rng.u64(5_000..250_000);
+                world.later(after, Step::Undrain(node));
+            }
+        }
+        9 => {
+            let known = &mut world.nodes[node];
+            if known.is_agent_up() && known.tell(Event::Order(Order::Shutdown)) {
+                let end = millis + SHUTDOWN.as_millis() as u64;
+                known.cause(format!("shutdown-{millis}"), true, end);
+                let reboots = world.rng.bool();
+                let until = millis + 120_000;
+                world.later(1_000, Step::ShutDown { node, reboots, until });
+            }
+        }
+        10 => {
+            if world.instance_status(node) == Some(InstanceStatus::Active) {
+                let arns = [world.nodes[node].ecs.arn.clone().unwrap()];
+                world.ecs.set_state(Some(CLUSTER), &arns, InstanceStatus::Draining, now).unwrap();
+                world.nodes[node].book.drained_by_other = true;
+                world.nodes[node].book.drained_by_other_at = millis;
+            }
+        }
+        11 => {
+            let run = json!({ "cluster": CLUSTER, "taskDefinition": "batch", "count": 3 });
+            let run = serde_json::from_value(run).unwrap();
+            world.ecs.run_task(&run, now).unwrap();
+        }
+        _ => stand_by(world, node),
+    }
+    world.settle();
+}
+
+fn stand_by(world: &mut World, node: usize) {
+    let now = world.now();
+    let group = world.nodes[node].group.clone();
+    let instance_ids = vec![world.nodes[node].instance.clone()];
+    let state = world.autoscaling.instance(&instance_ids[0]).map(|(_, known)| known.state);
+    if state != Some(LifecycleState::InService) {
+        return;
+    }
+    if world.rng.u8(..4) == 0 {
+        let request = requests::DetachInstances {
+            auto_scaling_group_name: group,
+            instance_ids,
+            should_decrement_desired_capacity: false,
+        };
+        let _ = world.autoscaling.detach_instances(&request, now);
+    } else {
+        let request = requests::EnterStandby {
+            auto_scaling_group_name: group,
+            instance_ids,
+            should_decrement_desired_capacity: true,
+        };
+        if world.autoscaling.enter_standby(&request, now).is_ok() {
+            let after = world.rng.u64(10_000..120_000);
+            world.later(after, Step::Return(node));
+        }
+    }
+}
+
+fn draw_trouble(world: &mut World, node: usize) {
+    let millis = world.millis();
+    let kind = world.rng.u8(..12);
+    world.note(format_args!("n{node} draws trouble {kind}"));
+    match kind {
+        0..=2 => {
+            kill(world, node);
+            let after = world.rng.u64(100..20_000);
+            world.later(after, Step::StartAgent(node));
+        }
+        3 => {
+            power_off(world, node);
+            let after = world.rng.u64(10_000..40_000);
+            world.later(after, Step::Boot(node));
+        }
+        4..=6 => {
+            let part = [Part::Imds, Part::Docker, Part::Ecs, Part::Aws, Part::Disk, Part::Agent]
+                [world.rng.usize(..6)];
+            let state = if world.rng.bool() || part == Part::Agent { State::Hangs } else { State::Fails };
+            *world.nodes[node].faults.of(part) = state;
+            let after = world.rng.u64(2_000..90_000);
+            world.later(after, Step::Heal(node, part));
+        }
+        7 | 8 => {
+            let mut share = |most| world.rng.u32(..most);
+            world.weather = Weather {
+                fails: share(200),
+                lost: share(100),
+                throttled: share(200),
+                late: share(200),
+                repeated: share(100),
+                refused: share(400),
+            };
+            let after = world.rng.u64(10_000..60_000);
+            world.later(after, Step::Calm);
+        }
+        9 => {
+            let tasks = world.nodes[node].ecs.tasks.values_mut();
+            if let Some(known) = tasks.filter(|known| known.container.is_some()).next() {
+                known.lies = true;
+            }
+        }
+        10 => {
+            let group = world.nodes[node].group.clone();
+            let now = world.now();
+            let request = requests::DeleteHook {
+                lifecycle_hook_name: DRAIN_HOOK.into(),
+                auto_scaling_group_name: group.clone(),
+            };
+            if world.autoscaling.delete_hook(&request, now).is_ok() {
+                for known in world.nodes.iter_mut().filter(|known| known.group == group) {
+                    if let Some(open) = &mut known.book.open {
+                        open.excused = true;
+                    }
+                }
+                let after = world.rng.u64(5_000..60_000);
+                world.later(after, Step::PutHook(group));
+            }
+            world.settle();
+        }
+        _ => {
+            let known = &mut world.nodes[node];
+            if world.rng.bool() {
+                known.wall_skew = world.rng.i64(-2_000..2_000);
+            } else {
+                // Suspended: for its clocks, and for what they show of AWS's, time has passed.
+                let slept = world.rng.u64(5_000..300_000);
+                known.slept += slept;
+                known.book.disturbed_at = millis;
+                for made in &mut known.book.causes {
+                    made.end = made.end.saturating_sub(slept);
+                }
+            }
+        }
+    }
+}
+
+/// Everything is healed and withdrawn; what goes on is only what has begun.
+fn quiet(world: &mut World) {
+    world.weather = Weather::default();
+    world.is_quiet_since = Some(world.millis());
+    let mut steps = Vec::new();
+    for (node, known) in world.nodes.iter_mut().enumerate() {
+        let is_frozen = known.notice.is_some();
+        if !is_frozen {
+            for part in [Part::Imds, Part::Docker, Part::Ecs, Part::Aws, Part::Disk, Part::Agent] {
+                *known.faults.of(part) = State::Works;
+            }
+        }
+        steps.extend([
+            Step::Untag(node),
+            Step::Undrain(node),
+            Step::Unrebalance(node),
+            Step::Unschedule(node),
+            Step::Return(node),
+        ]);
+    }
+    for step in steps {
+        world.later(0, step);
+    }
+}

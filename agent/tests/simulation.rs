@@ -1,0 +1,130 @@
+//! Two thousand stories of twenty nodes each, and the same one told twice.
+//!
+//! `FLEET_SIMULATION_SEED=N` tells one with all that happens; `FLEET_SIMULATION_SEEDS=A..B` looks
+//! further than the test does.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "which stories to tell is the caller's choice, and how long it takes is of interest"
+)]
+
+use std::{
+    collections::BTreeMap,
+    env,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use fleet_agent::simulation::{Options, REGRESSIONS, Report, run};
+
+const SEEDS: std::ops::Range<u64> = 0..2_000;
+
+#[test]
+fn no_story_breaks_a_promise() {
+    if let Ok(seed) = env::var("FLEET_SIMULATION_SEED") {
+        let seed = seed.parse().expect("FLEET_SIMULATION_SEED is a number");
+        let report = run(seed, traced());
+        for line in &report.lines {
+            println!("{line}");
+        }
+        assert!(report.violations.is_empty(), "{}", told(&report));
+        return;
+    }
+    let seeds = match env::var("FLEET_SIMULATION_SEEDS") {
+        Ok(range) => {
+            let (from, to) = range.split_once("..").expect("FLEET_SIMULATION_SEEDS is A..B");
+            from.parse().expect("a number")..to.parse().expect("a number")
+        }
+        Err(_) => SEEDS,
+    };
+    let known = REGRESSIONS.lines().filter(|line| !line.starts_with('#'));
+    let known = known.filter_map(|line| line.split_whitespace().next()?.parse().ok());
+    let began = Instant::now();
+    let reports = run_all(known.chain(seeds).collect());
+    let seconds: u64 = reports.iter().map(|report| report.seconds).sum();
+    println!(
+        "{} stories, {} nodes, {} drains, {} AWS calls, {} simulated hours in {:.1} s",
+        reports.len(),
+        reports.iter().map(|report| report.nodes).sum::<usize>(),
+        reports.iter().map(|report| report.drains).sum::<u64>(),
+        reports.iter().map(|report| report.aws_calls).sum::<u64>(),
+        seconds / 3_600,
+        began.elapsed().as_secs_f64()
+    );
+    let bad: Vec<&Report> = reports
+        .iter()
+        .filter(|report| !report.violations.is_empty())
+        .collect();
+    let mut kinds: BTreeMap<_, Vec<u64>> = BTreeMap::new();
+    for report in &bad {
+        kinds.entry(report.violations[0].invariant).or_default().push(report.seed);
+    }
+    for (kind, seeds) in kinds {
+        println!("{kind:?}: {} seeds, first {:?}", seeds.len(), &seeds[..seeds.len().min(8)]);
+    }
+    assert!(
+        bad.is_empty(),
+        "{} of {} stories broke a promise; the first:\n{}",
+        bad.len(),
+        reports.len(),
+        told(bad[0])
+    );
+}
+
+#[test]
+fn the_same_seed_tells_the_same_story() {
+    for seed in [1, 2, 8] {
+        let (one, other) = (run(seed, traced()), run(seed, traced()));
+        let differs = one.lines.iter().zip(&other.lines).find(|(a, b)| a != b);
+        assert_eq!(differs, None, "seed {seed}");
+        assert_eq!(one.hash, other.hash);
+        assert_ne!(one.hash, run(seed + 100, traced()).hash);
+    }
+}
+
+fn traced() -> Options {
+    Options {
+        trace: true,
+        ..Options::default()
+    }
+}
+
+fn told(report: &Report) -> String {
+    let mut text = String::new();
+    for violation in &report.violations {
+        text += &format!(
+            "{:?} on n{} at {:?}: {}\n",
+            violation.invariant, violation.node, violation.at, violation.what
+        );
+    }
+    text + &format!(
+        "FLEET_SIMULATION_SEED={} cargo test -p fleet-agent --features simulation --test simulation -- --nocapture no_story",
+        report.seed
+    )
+}
+
+fn run_all(seeds: Vec<u64>) -> Vec<Report> {
+    let next = AtomicU64::new(0);
+    let reports = Mutex::new(Vec::new());
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(seed) = seeds.get(usize::try_from(index).expect("small")) else {
+                        return;
+                    };
+                    let report = run(*seed, Options::default());
+                    reports.lock().expect("no thread panics").push(report);
+                }
+            });
+        }
+    });
+    let mut reports = reports.into_inner().expect("no thread panics");
+    reports.sort_by_key(|report| report.seed);
+    reports
+}
