@@ -210,6 +210,7 @@ impl<C: Clients + 'static> Daemon<C> {
                         kind: cause.kind.as_str().to_owned(),
                         cause: cause.to_string(),
                         since: clock.wall_at(cause.began),
+                        ends: cause.end.map(|end| clock.wall_of(end)),
                     })
                     .collect(),
                 began: clock.wall_at(leaving.began),

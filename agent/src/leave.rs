@@ -18,6 +18,9 @@ use crate::{
 
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How the wait for ACTIVE reads.
+const BACK: &str = "the container instance to be ACTIVE";
+
 /// Where lines for people go.
 type Print<'a> = &'a dyn Fn(&str) -> Result<()>;
 
@@ -36,8 +39,15 @@ pub(crate) fn drain(socket: &Path, reason: String, no_wait: bool, print: Print<'
         if !status.is_held_by(Kind::Operator) {
             bail!("the drain was called off");
         }
-        let phase = status.phase();
-        Ok((phase >= Some(Phase::Drained)).then(|| "drained".to_owned()))
+        match status.phase() {
+            Some(Phase::Abandoning) => bail!("this node did not prove itself and is being replaced"),
+            phase if phase < Some(Phase::Drained) => Ok(None),
+            _ => match status.tasks.as_deref() {
+                Some([]) => Ok(Some("drained".to_owned())),
+                // Counted anew, or stopped once more.
+                Some(_) | None => Ok(None),
+            },
+        }
     })
 }
 
@@ -55,31 +65,38 @@ pub(crate) fn undrain(socket: &Path, print: Print<'_>) -> Result<()> {
                 causes.join("; ")
             )));
         }
-        let serves = status.phase() == Some(Phase::InService) && status.waiting_on == "nothing";
-        Ok(serves.then(|| format!("in service: {}", status.ecs)))
+        match status.phase() {
+            Some(Phase::InService) if !status.waiting_on.starts_with(BACK) => {
+                Ok(Some(format!("in service: {}", status.ecs)))
+            }
+            Some(Phase::Gated) => Ok(Some(format!("waiting for {}", status.waiting_on))),
+            _ => Ok(None),
+        }
     })
 }
 
-/// Best effort, within what systemd gives: a machine that shuts down waits for nobody else.
+/// Best effort, within what systemd gives: a machine that shuts down waits for nobody else. An agent
+/// that is just being restarted is asked again; saying it twice is saying it once.
 ///
 /// # Errors
 /// Only what cannot be printed.
 pub(crate) fn shut_down(socket: &Path, print: Print<'_>) -> Result<()> {
-    let status = match ask(socket, &Request::Shutdown) {
-        Ok(status) => status,
-        Err(error) => return print(&format!("no drain before this shutdown: {error:#}\n")),
-    };
     let mut left = SHUTDOWN;
-    let watched = watch(socket, status, print, |status| {
+    let mut told = String::new();
+    while !left.is_zero() {
+        let line = match ask(socket, &Request::Shutdown) {
+            Ok(status) if status.phase() == Some(Phase::Done) => return print("left\n"),
+            Ok(status) => format!("{}: waiting for {}\n", status.phase, status.waiting_on),
+            Err(error) => format!("{error:#}\n"),
+        };
+        if line != told {
+            print(&line)?;
+            told = line;
+        }
+        sleep(LOOK_AGAIN);
         left = left.saturating_sub(LOOK_AGAIN);
-        let is_over = status.phase() == Some(Phase::Done);
-        Ok(if is_over {
-            Some("left".to_owned())
-        } else {
-            left.is_zero().then(|| "out of time".to_owned())
-        })
-    });
-    watched.or_else(|error| print(&format!("left to itself: {error:#}\n")))
+    }
+    print("out of time\n")
 }
 
 /// Prints what is waited for whenever that changes, until `over` says that it is over.

@@ -36,6 +36,7 @@ struct File {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct FileLaunch {
     began: Option<Timestamp>,
+    abandoned: bool,
     warm: bool,
     seen_open: bool,
     answered: bool,
@@ -45,6 +46,8 @@ struct FileLaunch {
 struct FileDrain {
     causes: Vec<FileCause>,
     began: Timestamp,
+    since: Timestamp,
+    held: bool,
     set: bool,
     seen_open: bool,
     answered: bool,
@@ -71,6 +74,7 @@ pub(crate) fn save(path: &Path, saved: &Saved, clock: &Clock) -> Result<()> {
         ours: saved.ours,
         launch: FileLaunch {
             began: saved.launch.began.map(|began| clock.wall_at(began)),
+            abandoned: saved.launch.abandoned,
             warm: saved.launch.warm,
             seen_open: saved.launch.seen_open,
             answered: saved.launch.answered,
@@ -88,6 +92,8 @@ pub(crate) fn save(path: &Path, saved: &Saved, clock: &Clock) -> Result<()> {
                 })
                 .collect(),
             began: clock.wall_at(drain.began),
+            since: clock.wall_at(drain.since),
+            held: drain.held,
             set: drain.set,
             seen_open: drain.seen_open,
             answered: drain.answered,
@@ -142,6 +148,8 @@ fn saved(file: File, clock: &Clock) -> Saved {
         (!causes.is_empty()).then_some(SavedDrain {
             causes,
             began: clock.moment_at(drain.began),
+            since: clock.moment_at(drain.since),
+            held: drain.held,
             set: drain.set,
             seen_open: drain.seen_open,
             answered: drain.answered,
@@ -156,6 +164,7 @@ fn saved(file: File, clock: &Clock) -> Saved {
         ours: file.ours,
         launch: SavedLaunch {
             began: file.launch.began.map(|began| clock.moment_at(began)),
+            abandoned: file.launch.abandoned,
             warm: file.launch.warm,
             seen_open: file.launch.seen_open,
             answered: file.launch.answered,
@@ -179,6 +188,7 @@ mod tests {
             ours: true,
             launch: SavedLaunch {
                 began: Some(clock.now()),
+                abandoned: false,
                 warm: true,
                 seen_open: true,
                 answered: true,
@@ -186,6 +196,8 @@ mod tests {
             drain: Some(SavedDrain {
                 causes: vec![shutdown, tag],
                 began: clock.now(),
+                since: clock.now(),
+                held: true,
                 set: true,
                 seen_open: true,
                 answered: false,
@@ -226,7 +238,7 @@ mod tests {
     /// The first version ever shipped: it must stay readable for good.
     #[test]
     fn the_golden_file_is_read() {
-        let golden = r#"{"version":1,"instance":"i-1","boot":"b1","container_instance":"arn","ours":true,"launch":{"began":"2026-11-21T10:00:00Z","warm":false,"seen_open":true,"answered":true},"drain":{"causes":[{"id":"auto-scaling-termination","kind":"auto-scaling","detail":"","began":"2026-11-21T11:00:00Z","end":null}],"began":"2026-11-21T11:00:00Z","set":true,"seen_open":false,"answered":false,"phase":"draining"}}"#;
+        let golden = r#"{"version":1,"instance":"i-1","boot":"b1","container_instance":"arn","ours":true,"launch":{"began":"2026-11-21T10:00:00Z","abandoned":false,"warm":false,"seen_open":true,"answered":true},"drain":{"causes":[{"id":"auto-scaling-termination","kind":"auto-scaling","detail":"","began":"2026-11-21T11:00:00Z","end":null}],"began":"2026-11-21T11:00:00Z","since":"2026-11-21T11:00:00Z","held":false,"set":true,"seen_open":false,"answered":false,"phase":"draining"}}"#;
         let file: File = serde_json::from_str(golden).expect("golden");
         assert_eq!(serde_json::to_string(&file).expect("writes"), golden);
     }

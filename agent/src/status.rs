@@ -111,6 +111,8 @@ pub(crate) struct CauseStatus {
     pub(crate) kind: String,
     pub(crate) cause: String,
     pub(crate) since: Timestamp,
+    /// When it happens, whatever is done; none of one that waits.
+    pub(crate) ends: Option<Timestamp>,
 }
 
 /// One screen.
@@ -375,6 +377,7 @@ mod tests {
                     kind: "auto-scaling".into(),
                     cause: "Auto Scaling terminates this instance".into(),
                     since: at(1_000),
+                    ends: None,
                 }],
                 began: at(1_000),
                 stops_tasks: Some(at(2_700)),

@@ -30,9 +30,12 @@ impl Registration {
         self.connected && self.is_active()
     }
 
-    /// Not DRAINING, for one.
     pub(crate) fn is_active(&self) -> bool {
         self.status == "ACTIVE"
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.status == "DRAINING"
     }
 }
 

@@ -169,6 +169,12 @@ impl Metadata {
         }
     }
 
+    async fn rebalance(&self) -> Result<Option<String>> {
+        const PATH: &str = "meta-data/events/recommendations/rebalance";
+        let recommended = self.get(PATH).await?;
+        recommended.as_deref().map(parse_rebalance).transpose()
+    }
+
     async fn required(&self, path: &str) -> Result<String> {
         self.get(path)
             .await?
@@ -227,13 +233,16 @@ impl Imds for Metadata {
 
     async fn spot(&self) -> Result<Spot> {
         let notice = self.get("meta-data/spot/instance-action").await?;
-        let recommended = self
-            .get("meta-data/events/recommendations/rebalance")
-            .await?;
-        Ok(Spot {
-            notice: notice.as_deref().map(parse_notice).transpose()?,
-            rebalance: recommended.as_deref().map(parse_rebalance).transpose()?,
-        })
+        let notice = notice.as_deref().map(parse_notice).transpose()?;
+        match self.rebalance().await {
+            Ok(rebalance) => Ok(Spot { notice, rebalance }),
+            // Nothing else matters beside a notice.
+            Err(_) if notice.is_some() => Ok(Spot {
+                notice,
+                rebalance: None,
+            }),
+            Err(error) => Err(error),
+        }
     }
 
     async fn maintenance(&self) -> Result<Vec<Maintenance>> {

@@ -14,8 +14,14 @@ const SPARE: Duration = Duration::from_secs(12);
 const ANSWER: Duration = Duration::from_secs(15);
 /// Of a spot notice, sidecars get at least this much.
 const SIDECARS_OF_SPOT: Duration = Duration::from_secs(15);
-/// On top of a container's stop time-out: for Docker to kill it and to say so.
-const KILL: Duration = Duration::from_secs(2);
+/// On top of a container's stop time-out: for ecs.service to stop first, and for Docker to list what
+/// runs, to kill and to say so.
+pub(crate) const STOP_MARGIN: Duration = Duration::from_secs(10);
+/// EC2 gives no more notice than this of a spot interruption, whatever the wall's clock makes of it.
+const SPOT_NOTICE: Duration = Duration::from_secs(120);
+/// A time that seems to be past already is a clock that is wrong, or an agent that was not there: what
+/// is left is worth using.
+const SPOT_LEAST: Duration = Duration::from_secs(30);
 /// What systemd leaves to `fleet-drain.service` is 120 s (its TimeoutStopSec).
 pub(crate) const SHUTDOWN: Duration = Duration::from_secs(115);
 
@@ -137,6 +143,7 @@ impl Cause {
 
     pub(crate) fn spot(notice: &SpotNotice, at: Moment, now: Moment) -> Self {
         let kind = Kind::Spot(notice.action);
+        let at = at.max(now + SPOT_LEAST).min(now + SPOT_NOTICE);
         Self {
             end: Some(at),
             ..Self::new(format!("{}-{}", kind.as_str(), notice.time), kind, now)
@@ -241,9 +248,12 @@ impl Cause {
             (ANSWER, spans.sidecars)
         };
         let share = if hard { total } else { total / 2 };
-        let last = last.min(share / 2);
-        let sidecars = sidecars.min(share - last);
-        let stop = (spans.container_stop + KILL).min(share - last - sidecars);
+        let last = last.min(share / 4);
+        let share = share - last;
+        // Where not all of it fits, leftovers keep a third: sidecars must not end beside them.
+        let stop = spans.container_stop + STOP_MARGIN;
+        let stop = stop.min(share.saturating_sub(sidecars).max(share / 3));
+        let sidecars = sidecars.min(share - stop);
         let sidecars_end = end.before(last);
         let leftovers = sidecars_end.before(sidecars);
         Bounds {
@@ -309,23 +319,30 @@ mod tests {
     }
 
     #[test]
+    fn a_notice_is_never_longer_than_ec2_gives_nor_over_before_it_is_seen() {
+        let now = Moment::from_millis(1_000_000);
+        let end = |at| notice(at, now).end.expect("hard").since(now).as_secs();
+        assert_eq!(end(now + seconds(115)), 115);
+        assert_eq!(end(now + seconds(900)), 120, "the wall's clock is late");
+        assert_eq!(end(Moment::from_millis(1)), 30, "or ahead");
+    }
+
+    #[test]
     fn room_is_kept_for_what_comes_last() {
         let now = Moment::from_millis(1_000_000);
         let scaling = Cause::auto_scaling(now);
-        assert_eq!(
-            parts(&scaling, &spans(1_800, 30)),
-            [1_723, 1_755, 1_785, 1_800]
-        );
+        let of = |cause, sidecars| parts(cause, &spans(1_800, sidecars));
+        assert_eq!(of(&scaling, 30), [1_715, 1_755, 1_785, 1_800]);
         assert_eq!(
             parts(&scaling, &spans(40, 30)),
-            [20, 20, 30, 40],
+            [20, 25, 35, 40],
             "half of it"
         );
         let spot = notice(now + seconds(115), now);
-        assert_eq!(parts(&spot, &spans(1_800, 0)), [56, 88, 103, 115]);
-        assert_eq!(parts(&spot, &spans(1_800, 60)), [11, 43, 103, 115]);
-        let late = notice(now + seconds(20), now);
-        assert_eq!(parts(&late, &spans(1_800, 15)), [0, 0, 10, 20]);
+        assert_eq!(of(&spot, 0), [48, 88, 103, 115]);
+        assert_eq!(of(&spot, 60), [3, 43, 103, 115]);
+        let late = notice(now + seconds(60), now);
+        assert_eq!(of(&late, 60), [0, 16, 48, 60], "leftovers keep a third");
     }
 
     #[test]

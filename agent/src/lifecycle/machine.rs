@@ -19,7 +19,7 @@ use std::{
 use fleet_agent_config::Reaction;
 
 use super::{
-    cause::{Bounds, Cause, Kind, shutdown_id},
+    cause::{Bounds, Cause, Kind, STOP_MARGIN, shutdown_id},
     event::{
         Action, Attributes, ConfigWritten, Event, Healed, IllegalTransition, Job, Order, Outcome,
         Phase, Policy, Scheduled, SpotNews, Tasks, Work,
@@ -65,8 +65,6 @@ const CONFIRMS_WITHIN: Duration = Duration::from_secs(10);
 const ASKS_FOR: Duration = Duration::from_secs(60);
 /// On top of what sidecars may take by right.
 const FLUSH_MARGIN: Duration = Duration::from_secs(15);
-/// What stopping leftovers gets at least on a machine that stays.
-const STOPS_WITHIN: Duration = Duration::from_secs(30);
 /// Tasks that do not change for this long are told of.
 const STALL: Duration = Duration::from_secs(120);
 /// A node that has been impaired for this long drains, if it is to.
@@ -115,7 +113,8 @@ struct World {
     /// ours to set back.
     ours: bool,
     checkpoint_cleared: bool,
-    maintenance: Vec<Scheduled>,
+    /// None until it has been read in this run.
+    maintenance: Option<Vec<Scheduled>>,
     /// What has been told of once.
     announced: BTreeSet<String>,
     conditions: Conditions,
@@ -127,6 +126,7 @@ struct Launch {
     /// Into a warm pool, not into service.
     warm: bool,
     seen_open: bool,
+    abandoned: bool,
     /// Auto Scaling's last word was that no action is open.
     not_open: bool,
     answered: bool,
@@ -146,6 +146,8 @@ struct Drain {
     /// By their ids; never empty.
     causes: BTreeMap<String, Cause>,
     began: Moment,
+    /// When this node was last set out to be emptied.
+    since: Moment,
     /// Where a drain goes on that was begun before a restart.
     resume: Phase,
     /// A cause has come that takes the machine itself: a drained node has to be looked at again.
@@ -263,8 +265,11 @@ impl Machine {
         // What was under way before a restart is not known yet.
         self.world.identity.as_ref()?;
         match &self.drain {
-            // A node that is being given up is not to be kept for an operator.
-            Some(_) if self.phase == Phase::Abandoning && self.after_tasks() == Phase::Drained => {}
+            // Auto Scaling waits for the launch's answer: on a machine that stays, that comes first.
+            Some(_)
+                if !self.phase.is_leaving()
+                    && self.after_tasks() == Phase::Drained
+                    && (!self.launch.answered || self.launch.abandoned) => {}
             Some(drain) if !self.phase.is_leaving() => return Some(drain.resume),
             // Nothing stands any more: from the beginning, which for what is in place is no step.
             None if self.phase.is_leaving() => return Some(Phase::Starting),
@@ -292,6 +297,7 @@ impl Machine {
         let is_over = deadline.is_some_and(|deadline| deadline <= now);
         let drain = self.drain.as_ref();
         match self.phase {
+            Phase::Starting if self.launch.abandoned => Some(Phase::Abandoning),
             Phase::Starting => {
                 let ready = self.world.identity.is_some()
                     && self.world.ecs_config
@@ -303,7 +309,9 @@ impl Machine {
             Phase::Draining if self.is_empty(now) => Some(self.after_tasks()),
             Phase::Draining => is_over.then_some(Phase::Stopping),
             Phase::Stopping => (drain?.stopped || is_over).then(|| self.after_tasks()),
-            Phase::Drained => drain?.again.then_some(Phase::Draining),
+            Phase::Drained if drain?.again => Some(Phase::Draining),
+            // Docker may have been hung when they were to be stopped.
+            Phase::Drained => self.runs_tasks().then_some(Phase::Stopping),
             // What was to take the machine is withdrawn, and something else still asks for a drain.
             Phase::Flushing | Phase::Completing | Phase::Done
                 if self.after_tasks() == Phase::Drained =>
@@ -342,10 +350,18 @@ impl Machine {
 
     fn enter(&mut self, next: Phase, now: Moment, actions: &mut Vec<Action>) {
         match next {
+            // After a restart it has been told.
+            Phase::Abandoning if self.launch.abandoned => {}
             Phase::Abandoning => {
+                self.launch.abandoned = true;
                 let reason = self.reason(now);
                 actions.push(Action::Console(format!("abandoning launch: {reason}")));
                 actions.push(Action::Record(Entry::LaunchAbandoned { reason }));
+            }
+            Phase::Stopping if self.phase == Phase::Drained => {
+                if let Some(drain) = &mut self.drain {
+                    drain.stopped = false;
+                }
             }
             Phase::Stopping => {
                 let tasks = self.world.tasks.as_ref().and_then(known_tasks);
@@ -362,12 +378,14 @@ impl Machine {
                     if let Some(drain) = &mut self.drain {
                         drain.held = true;
                     }
+                    // Counted anew: what was seen before they were stopped is no news.
+                    self.world.tasks = None;
                     actions.push(Action::Record(Entry::Drained));
                 }
             }
             Phase::Draining if self.phase >= Phase::Drained => {
                 if let Some(drain) = &mut self.drain {
-                    drain.look_again();
+                    drain.look_again(now);
                 }
             }
             Phase::Starting if self.phase >= Phase::Flushing => {
@@ -408,17 +426,21 @@ impl Machine {
                 Some(began + self.policy.launch)
             }
             Phase::Draining => self.bounds().map(|bounds| bounds.tasks),
+            // Both end by their own time: Docker may be dead. An end that is EC2's may come sooner; one
+            // of ours that has passed while no agent was there takes nothing from what must be done.
             Phase::Stopping => {
-                // Of a machine that stays nothing may be left running, however short the time was.
-                let stays = self.after_tasks() == Phase::Drained;
-                let least = if stays { STOPS_WITHIN } else { Duration::ZERO };
-                let least = self.since + least;
-                self.bounds().map(|bounds| bounds.leftovers.max(least))
+                let own = self.since + self.policy.spans.container_stop + STOP_MARGIN;
+                Some(
+                    self.hard_bounds()
+                        .map_or(own, |hard| hard.leftovers.min(own)),
+                )
             }
             Phase::Flushing => {
-                // Docker may be dead: no need to wait for a deadline that is hours off.
                 let own = self.since + self.policy.spans.sidecars + FLUSH_MARGIN;
-                self.bounds().map(|bounds| bounds.sidecars.min(own))
+                Some(
+                    self.hard_bounds()
+                        .map_or(own, |hard| hard.sidecars.min(own)),
+                )
             }
             Phase::Abandoning
             | Phase::InService
@@ -493,6 +515,7 @@ impl Machine {
             container_instance: self.world.container_instance.clone(),
             launch: SavedLaunch {
                 began: self.launch.began,
+                abandoned: self.launch.abandoned,
                 warm: self.launch.warm,
                 seen_open: self.launch.seen_open,
                 answered: self.launch.answered,
@@ -501,6 +524,8 @@ impl Machine {
             drain: self.drain.as_ref().map(|drain| SavedDrain {
                 causes: drain.causes.values().cloned().collect(),
                 began: drain.began,
+                held: drain.held,
+                since: drain.since,
                 // Gone is learnt again after a restart by asking for DRAINING again.
                 set: drain.set && !drain.gone,
                 seen_open: drain.seen_open,
@@ -521,11 +546,7 @@ impl Machine {
             return;
         }
         self.heartbeats = wanted;
-        // The hook's own end, also if a nearer cause takes the machine before.
-        let mut causes = self.causes();
-        let end = causes
-            .find(|cause| cause.kind == Kind::AutoScaling)
-            .map(|cause| cause.bounds(&self.policy.spans).end);
+        let end = self.terminates_at();
         let action = match end {
             Some(end) if wanted => Action::StartHeartbeats {
                 until: end.max(now),
@@ -541,6 +562,7 @@ impl Drain {
         Self {
             causes: BTreeMap::new(),
             began,
+            since: began,
             resume: Phase::Draining,
             again: false,
             held: false,
@@ -574,10 +596,12 @@ impl Drain {
         self.agreed = 0;
     }
 
-    fn look_again(&mut self) {
+    fn look_again(&mut self, now: Moment) {
+        self.since = now;
         self.again = false;
         self.set = false;
         self.stopped = false;
+        self.flushed = false;
         self.forget_seen();
     }
 }

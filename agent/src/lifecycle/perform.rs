@@ -27,6 +27,7 @@ use crate::{
     clock::Clock,
     ecs_config::render::layers,
     journal::{event::Entry, sink},
+    moment::Moment,
     sidecars::execute::{converge, flush_and_stop},
 };
 
@@ -92,7 +93,7 @@ impl<C: Clients> Context<C> {
             Work::CountTasks => Ok(Outcome::Tasks(self.count_tasks().await)),
             Work::ConfirmEmpty(arn) => clients.ecs().live_tasks(&arn).await.map(Outcome::Confirmed),
             Work::ShutGate => self.shut_gate().await,
-            Work::StopLeftovers(grace) => self.stop_leftovers(grace).await,
+            Work::StopLeftovers(within) => self.stop_leftovers(within).await,
             Work::StopSidecars(within) => {
                 let now = || self.clock.now();
                 flush_and_stop(clients.docker(), &self.settings.sidecars, within, now)
@@ -239,11 +240,12 @@ impl<C: Clients> Context<C> {
 
     /// ecs.service goes first, so that restart policies do not bring containers back; whether it
     /// went or not, what is left is stopped, all at the same time. Then ECS may report it.
-    async fn stop_leftovers(&self, grace: Duration) -> Result<Outcome> {
+    async fn stop_leftovers(&self, within: Duration) -> Result<Outcome> {
+        let end = self.clock.now() + within;
         let systemd = self.clients.systemd();
         let stopped_ecs = systemd.stop_ecs().await;
-        let before = self.clients.docker().task_containers().await?;
-        let left = self.stop_all(&before, grace).await?;
+        let stopped = self.stop_every_task(end).await;
+        // Whatever came of it: nobody else would start it again.
         for error in [stopped_ecs, systemd.start_ecs().await]
             .into_iter()
             .filter_map(Result::err)
@@ -253,6 +255,15 @@ impl<C: Clients> Context<C> {
                 error: told(error),
             });
         }
+        stopped
+    }
+
+    async fn stop_every_task(&self, end: Moment) -> Result<Outcome> {
+        /// For Docker to kill what does not end.
+        const KILL: Duration = Duration::from_secs(2);
+        let before = self.clients.docker().task_containers().await?;
+        let left = end.before(KILL).since(self.clock.now());
+        let left = self.stop_all(&before, left.min(self.container_stop)).await?;
         Ok(Outcome::Leftovers {
             stopped: before.len().saturating_sub(left.len()),
             left: left.len(),
@@ -302,7 +313,7 @@ pub(super) fn bound(work: &Work, container_stop: Duration) -> Duration {
     match work {
         Work::ConvergeSidecars(_) => PULLS,
         // Both lists of containers may take docker's whole time for one.
-        Work::StopLeftovers(grace) => *grace + LISTS + MARGIN,
+        Work::StopLeftovers(within) => *within + LISTS + MARGIN,
         Work::StopStandalone(_) => container_stop + LISTS + MARGIN,
         Work::StopSidecars(within) => *within + LISTS + MARGIN,
         Work::Identify

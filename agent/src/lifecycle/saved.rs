@@ -19,6 +19,8 @@ pub(crate) struct Saved {
 pub(crate) struct SavedLaunch {
     /// When Auto Scaling was first seen to want it.
     pub(crate) began: Option<Moment>,
+    /// Whether it was given up.
+    pub(crate) abandoned: bool,
     /// Whether it is a launch into a warm pool.
     pub(crate) warm: bool,
     /// Whether the launch action was ever seen open: only then can it be abandoned.
@@ -30,6 +32,10 @@ pub(crate) struct SavedLaunch {
 pub(crate) struct SavedDrain {
     pub(crate) causes: Vec<Cause>,
     pub(crate) began: Moment,
+    /// When this node was last set out to be emptied.
+    pub(crate) since: Moment,
+    /// Whether it has been drained once, on a machine that stayed.
+    pub(crate) held: bool,
     /// Whether the container instance was set to DRAINING.
     pub(crate) set: bool,
     /// Whether the terminating action was ever seen open.

@@ -9,7 +9,7 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 pub(super) const LAST_RETRY: Duration = Duration::from_secs(30);
 /// For what is asked on this node itself, costs nothing, and must not be noticed late.
 const LAST_LOCAL_RETRY: Duration = Duration::from_secs(1);
-const LAST_IMDS_RETRY: Duration = Duration::from_secs(8);
+const LAST_IMDS_RETRY: Duration = Duration::from_secs(4);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Schedule {

@@ -37,6 +37,23 @@ impl Machine {
             .reduce(Bounds::nearest)
     }
 
+    /// The bounds of what is EC2's to end, as long as there is time left in them: what runs on past
+    /// its end has none to lose.
+    pub(super) fn hard_bounds(&self) -> Option<Bounds> {
+        self.causes()
+            .filter(|cause| cause.kind.is_hard())
+            .map(|cause| cause.bounds(&self.policy.spans))
+            .filter(|bounds| bounds.end > self.now)
+            .reduce(Bounds::nearest)
+    }
+
+    /// When Auto Scaling's own time is over, whatever else takes the machine before.
+    pub(super) fn terminates_at(&self) -> Option<Moment> {
+        let mut causes = self.causes();
+        let cause = causes.find(|cause| cause.kind == Kind::AutoScaling)?;
+        Some(cause.bounds(&self.policy.spans).end)
+    }
+
     /// The cause whose end comes first.
     pub(super) fn ruling(&self) -> Option<&Cause> {
         let spans = &self.policy.spans;
@@ -80,6 +97,7 @@ impl Machine {
         match self.policy.drain.rebalance {
             Reaction::Drain => self.hold(Kind::Rebalance, recommended, now, actions),
             Reaction::Ignore => {
+                self.withdraw(|cause| cause.kind == Kind::Rebalance, actions);
                 if let Some(cause) = recommended {
                     let what = format!("{cause}; ignored, as drain.rebalance says");
                     self.announce(&cause.id, what, actions);
@@ -102,7 +120,7 @@ impl Machine {
             );
             self.announce(&event.id, what, actions);
         }
-        self.world.maintenance = scheduled;
+        self.world.maintenance = Some(scheduled);
     }
 
     pub(super) fn learn_tag(
@@ -131,37 +149,51 @@ impl Machine {
 
     /// Causes that come and go by time, or with what is known already.
     pub(super) fn judge_causes(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        if self.policy.drain.impaired == Reaction::Drain && self.phase < Phase::Flushing {
-            let is_impaired = self.health.verdict == crate::health::Verdict::Impaired;
-            if is_impaired && self.health_since + IMPAIRED_AFTER <= now {
-                self.add_cause(Cause::impaired(self.health.reason, now), now, actions);
-            } else if !is_impaired {
-                self.withdraw(|cause| cause.kind == Kind::Impaired, actions);
-            }
+        self.judge_impaired(now, actions);
+        self.judge_maintenance(now, actions);
+    }
+
+    /// Withdrawn only once both have been seen well: after a restart nothing is known yet.
+    fn judge_impaired(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        let counts = self.policy.drain.impaired == Reaction::Drain;
+        let conditions = &self.world.conditions;
+        if !counts || conditions.docker.is_well() && conditions.ecs.is_well() {
+            self.withdraw(|cause| cause.kind == Kind::Impaired, actions);
+        } else if self.impaired_at().is_some_and(|at| at <= now) {
+            self.add_cause(Cause::impaired(self.health.reason, now), now, actions);
         }
-        if self.policy.drain.maintenance == Reaction::Drain {
-            let near: Vec<Cause> = self
-                .world
-                .maintenance
-                .iter()
-                .filter(|scheduled| self.is_near(scheduled, now))
-                .map(|scheduled| Cause::maintenance(&scheduled.event, scheduled.starts, now))
-                .collect();
-            let ids: BTreeSet<String> = near.iter().map(|cause| cause.id.clone()).collect();
-            for cause in near {
-                self.add_cause(cause, now, actions);
-            }
-            let gone = |cause: &Cause| cause.kind == Kind::Maintenance && !ids.contains(&cause.id);
-            self.withdraw(gone, actions);
+    }
+
+    fn judge_maintenance(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        let counts = self.policy.drain.maintenance == Reaction::Drain;
+        // Until it has been read in this run, what was saved stands.
+        if counts && self.world.maintenance.is_none() {
+            return;
         }
+        let scheduled = self.world.maintenance.iter().flatten();
+        let near: Vec<Cause> = scheduled
+            .filter(|scheduled| counts && self.is_near(scheduled, now))
+            .map(|scheduled| Cause::maintenance(&scheduled.event, scheduled.starts, now))
+            .collect();
+        let ids: BTreeSet<String> = near.iter().map(|cause| cause.id.clone()).collect();
+        for cause in near {
+            self.add_cause(cause, now, actions);
+        }
+        let gone = |cause: &Cause| cause.kind == Kind::Maintenance && !ids.contains(&cause.id);
+        self.withdraw(gone, actions);
+    }
+
+    fn impaired_at(&self) -> Option<Moment> {
+        let is_impaired = self.health.verdict == crate::health::Verdict::Impaired;
+        is_impaired.then(|| self.health_since + IMPAIRED_AFTER)
     }
 
     /// When [`Machine::judge_causes`] may next come to something else.
     pub(super) fn causes_change_at(&self) -> impl Iterator<Item = Moment> {
-        let impaired = (self.policy.drain.impaired == Reaction::Drain
-            && self.health.verdict == crate::health::Verdict::Impaired)
-            .then(|| self.health_since + IMPAIRED_AFTER);
-        let maintenance = self.world.maintenance.iter().flat_map(|scheduled| {
+        let counts = self.policy.drain.impaired == Reaction::Drain;
+        let impaired = self.impaired_at().filter(|_| counts);
+        let scheduled = self.world.maintenance.iter().flatten();
+        let maintenance = scheduled.flat_map(|scheduled| {
             let nears = scheduled.starts.before(self.lead());
             [Some(nears), scheduled.ends].into_iter().flatten()
         });
@@ -197,8 +229,8 @@ impl Machine {
                 (Some(old), Some(new)) => old.since(new).max(new.since(old)) >= MOVED,
                 (old, new) => old != new,
             };
-            // A shutdown's end is counted from when it began.
-            if has_moved && cause.kind != Kind::Shutdown {
+            // Those are counted from when they were first seen: the wall's clock may be set meanwhile.
+            if has_moved && !cause.kind.is_hard() {
                 known.end = cause.end;
             }
             return;

@@ -145,8 +145,21 @@ impl Machine {
                 self.world.released |= released;
                 self.world.identity = Some(identity);
                 self.world.boot = boot;
+                // Somebody may have been quicker than IMDS.
+                let wished = self.drain.take();
                 if let Some(saved) = saved {
                     self.restore(*saved, actions);
+                }
+                for cause in wished
+                    .into_iter()
+                    .flat_map(|drain| drain.causes.into_values())
+                {
+                    let cause = if cause.kind == Kind::Shutdown {
+                        Cause::shutdown(&self.world.boot, cause.began)
+                    } else {
+                        cause
+                    };
+                    self.add_cause(cause, now, actions);
                 }
             }
             Outcome::EcsConfig(written) => {
@@ -189,7 +202,10 @@ impl Machine {
             }
             Outcome::Healed(Healed::Left(unit)) => self.world.unit = Some(unit),
             Outcome::Described(registration) => {
+                // REGISTERING says nothing of who wants what.
+                let is_settled = registration.is_active() || registration.is_draining();
                 if let Some(drain) = &mut self.drain
+                    && is_settled
                     && !drain.set
                     && drain.was_active.is_none()
                 {
@@ -206,13 +222,23 @@ impl Machine {
             Outcome::Active(known) => {
                 self.world.ours = false;
                 self.world.registration = None;
+                if let Some(drain) = &mut self.drain {
+                    // Another drain has begun meanwhile, and has to set DRAINING again.
+                    drain.set = false;
+                    drain.was_active = None;
+                }
                 if known {
                     actions.push(Action::Record(Entry::Activated));
                 }
             }
             Outcome::Groups(groups) => {
+                // One that ECS does not name is not to be asked about again.
+                let asked: Vec<String> = self.by_agent().iter().map(|t| t.arn.clone()).collect();
                 if let Some(drain) = &mut self.drain {
                     drain.groups.extend(groups);
+                    for task in asked {
+                        drain.groups.entry(task).or_default();
+                    }
                 }
             }
             Outcome::StandaloneStopped { stopped, left } => {
@@ -246,8 +272,10 @@ impl Machine {
                 actions.push(Action::Record(Entry::LeftoversStopped { stopped, left }));
             }
             Outcome::SidecarsStopped(count) => {
+                // Of an earlier drain otherwise.
+                let flushed = self.phase == Phase::Flushing;
                 if let Some(drain) = &mut self.drain {
-                    drain.flushed = true;
+                    drain.flushed |= flushed;
                 }
                 actions.push(Action::Record(Entry::SidecarsStopped { count }));
             }
@@ -262,25 +290,20 @@ impl Machine {
         launch.warm = saved.launch.warm;
         launch.seen_open = saved.launch.seen_open;
         launch.answered = saved.launch.answered;
-        let wished = self.drain.take();
+        launch.abandoned = saved.launch.abandoned;
         self.drain = saved.drain.clone().map(|drain| {
             let causes = drain.causes.into_iter();
             Drain {
                 causes: causes.map(|cause| (cause.id.clone(), cause)).collect(),
                 resume: drain.phase,
-                held: drain.phase == Phase::Drained,
+                held: drain.held,
+                since: drain.since,
                 set: drain.set,
                 seen_open: drain.seen_open,
                 answered: drain.answered,
                 ..Drain::new(drain.began)
             }
         });
-        // Somebody may have been quicker than IMDS.
-        if let Some(wished) = wished {
-            let began = wished.began;
-            let drain = self.drain.get_or_insert_with(|| Drain::new(began));
-            drain.causes.extend(wished.causes);
-        }
         let this_boot = shutdown_id(&self.world.boot);
         // The shutdown is over, and so is the interruption of an instance that was only stopped.
         let is_new_boot = saved.boot != self.world.boot;
@@ -323,6 +346,7 @@ impl Machine {
             drain.set = false;
             drain.gone = false;
             drain.was_active = None;
+            drain.again |= self.phase == Phase::Drained;
         }
         self.world.container_instance = container_instance;
         actions.extend(self.world.container_instance.clone().map(|arn| {
@@ -371,11 +395,11 @@ impl Machine {
                 }
             }
             Job::CompleteDrain => {
-                let bounds = self.bounds();
+                let end = self.terminates_at();
                 let Some(drain) = &mut self.drain else { return };
                 // Behind a load balancer the action opens only when the targets have left it, minutes
                 // after IMDS named the target.
-                let is_over = bounds.is_none_or(|bounds| bounds.end <= now);
+                let is_over = end.is_none_or(|end| end <= now);
                 let hook = self.policy.drain_hook.clone();
                 if taken {
                     drain.answered = true;
@@ -439,8 +463,9 @@ impl Machine {
 
     pub(super) fn leftovers_stopped(&mut self) {
         self.abandon.stopped |= self.phase == Phase::Abandoning;
+        let stopped = self.phase == Phase::Stopping;
         if let Some(drain) = &mut self.drain {
-            drain.stopped = true;
+            drain.stopped |= stopped;
         }
     }
 

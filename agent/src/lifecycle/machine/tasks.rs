@@ -52,6 +52,13 @@ impl Machine {
         }
     }
 
+    /// Containers of tasks run here for sure.
+    pub(super) fn runs_tasks(&self) -> bool {
+        let tasks = self.world.tasks.as_ref();
+        let by_docker = tasks.and_then(|tasks| tasks.by_docker.as_ref().ok());
+        by_docker.is_some_and(|tasks| !tasks.is_empty())
+    }
+
     /// The tasks the ECS agent knows, if it can be asked.
     pub(super) fn by_agent(&self) -> &[AgentTask] {
         let tasks = self.world.tasks.as_ref();
@@ -85,12 +92,12 @@ impl Machine {
         let tasks = drain.into_iter().flat_map(|drain| {
             let is_standalone = |task: &&AgentTask| {
                 let group = drain.groups.get(&task.arn);
-                group.is_some_and(|group| !is_service(group))
+                group.is_some_and(|group| !group.is_empty() && !is_service(group))
             };
             self.by_agent()
                 .iter()
                 .filter(is_standalone)
-                .zip(std::iter::repeat(drain.began))
+                .zip(std::iter::repeat(drain.since))
         });
         tasks.filter_map(|(task, began)| {
             let after = self.policy.drain.stops_standalone_after(&task.family)?;

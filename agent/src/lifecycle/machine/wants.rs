@@ -10,16 +10,17 @@ impl Machine {
     /// Everything wanted in this phase, whether or not it is under way already.
     pub(super) fn wanted(&self, now: Moment) -> Vec<Work> {
         let mut wanted = Vec::new();
-        wanted.extend(self.watching());
+        if self.world.identity.is_none() {
+            // A restart in mid-drain is not to start what was stopped.
+            return vec![Work::Identify];
+        }
+        wanted.extend(self.watching(now));
         match self.phase {
             Phase::Starting => {
                 if !self.world.ecs_config {
                     wanted.push(Work::WriteEcsConfig);
                 }
-                // Not before it is known whether a drain has stopped them for good.
-                if self.world.identity.is_some() {
-                    wanted.push(Work::ConvergeSidecars(Scope::BeforeTasks));
-                }
+                wanted.push(Work::ConvergeSidecars(Scope::BeforeTasks));
                 wanted.extend(self.open_launch());
             }
             Phase::Gated => {
@@ -55,12 +56,9 @@ impl Machine {
                 wanted.extend(self.heal());
                 wanted.extend(self.activate());
                 wanted.extend(self.publish(now));
-                if self.world.conditions.imds.is_faulty_for(PROBE, now) {
-                    wanted.push(Work::ProbeDrain);
-                }
             }
             Phase::Draining => wanted.extend(self.draining(now)),
-            Phase::Stopping => wanted.push(self.stop_leftovers(now)),
+            Phase::Stopping => wanted.extend([Work::CountTasks, self.stop_leftovers(now)]),
             Phase::Drained => wanted.extend(self.drained(now)),
             Phase::Flushing => wanted.push(self.stop_sidecars(now)),
             Phase::Completing => wanted.push(Work::CompleteDrain),
@@ -70,13 +68,13 @@ impl Machine {
     }
 
     /// What may tell of a cause, for as long as it can change anything.
-    fn watching(&self) -> Vec<Work> {
-        let Some(identity) = &self.world.identity else {
-            return vec![Work::Identify];
-        };
+    fn watching(&self, now: Moment) -> Vec<Work> {
         let mut wanted = Vec::new();
         if !self.is_terminated() {
             wanted.push(Work::ReadTarget);
+            if self.world.conditions.imds.is_faulty_for(PROBE, now) {
+                wanted.push(Work::ProbeDrain);
+            }
         }
         if self.phase < Phase::Flushing {
             wanted.push(Work::ReadTag);
@@ -84,7 +82,9 @@ impl Machine {
                 wanted.push(Work::ReadMaintenance);
             }
         }
-        if identity.spot && self.phase != Phase::Completing {
+        let identity = self.world.identity.as_ref();
+        let is_spot = identity.is_some_and(|identity| identity.spot);
+        if is_spot && self.phase != Phase::Completing {
             wanted.push(Work::ReadSpot);
         }
         wanted
@@ -116,20 +116,23 @@ impl Machine {
     }
 
     fn stop_leftovers(&self, now: Moment) -> Work {
-        let left = self.bounds().map(|bounds| bounds.leftovers.since(now));
-        let grace = self.policy.spans.container_stop;
-        Work::StopLeftovers(left.map_or(grace, |left| left.min(grace)))
+        let full = self.policy.spans.container_stop + STOP_MARGIN;
+        let hard = self.hard_bounds().map(|hard| hard.leftovers.since(now));
+        Work::StopLeftovers(hard.map_or(full, |left| left.min(full)))
     }
 
     fn stop_sidecars(&self, now: Moment) -> Work {
-        // Once its own time is over there is none to save; but what hangs must not take more.
-        let left = self.bounds().map(|bounds| bounds.sidecars.since(now));
         let full = self.policy.spans.sidecars;
-        Work::StopSidecars(left.map_or(full, |left| left.min(full)))
+        let hard = self.hard_bounds().map(|hard| hard.sidecars.since(now));
+        Work::StopSidecars(hard.map_or(full, |left| left.min(full)))
     }
 
     fn drained(&self, now: Moment) -> Vec<Work> {
-        let mut wanted = vec![Work::CountTasks, Work::ConvergeSidecars(Scope::All)];
+        let mut wanted = vec![
+            Work::CountTasks,
+            Work::ReadEcsAgent,
+            Work::ConvergeSidecars(Scope::All),
+        ];
         // After a reboot too the node is to be seen as connected, and to hear that it is wanted again.
         if self.world.container_instance.is_some() {
             wanted.extend(self.keep_ecs_up());
@@ -166,9 +169,9 @@ impl Machine {
     pub(super) fn abandoning(&self) -> Option<Work> {
         match &self.world.container_instance {
             Some(arn) if !self.abandon.drained => Some(Work::SetDraining(arn.clone())),
-            Some(_) if !self.abandon.stopped => {
-                Some(Work::StopLeftovers(self.policy.spans.container_stop))
-            }
+            Some(_) if !self.abandon.stopped => Some(Work::StopLeftovers(
+                self.policy.spans.container_stop + STOP_MARGIN,
+            )),
             Some(_) | None => (!self.launch.answered).then_some(Work::AbandonLaunch),
         }
     }
@@ -218,7 +221,15 @@ impl Machine {
     }
 
     pub(super) fn may_release(&self) -> bool {
-        self.world.target == Some(Target::InService) && self.are_sidecars_up(Scope::BeforeTasks)
+        let is_wanted = match self.world.target {
+            Some(Target::InService) => true,
+            // Taken out of its group's service, not out of ECS's: it serves on, after a reboot too.
+            Some(Target::Other(_) | Target::NoGroup) => {
+                self.launch.answered && !self.launch.warm
+            }
+            Some(Target::Warmed(_) | Target::Terminated) | None => false,
+        };
+        is_wanted && self.are_sidecars_up(Scope::BeforeTasks)
     }
 
     pub(super) fn heal(&self) -> Option<Work> {
