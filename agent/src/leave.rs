@@ -40,7 +40,9 @@ pub(crate) fn drain(socket: &Path, reason: String, no_wait: bool, print: Print<'
             bail!("the drain was called off");
         }
         match status.phase() {
-            Some(Phase::Abandoning) => bail!("this node did not prove itself and is being replaced"),
+            Some(Phase::Abandoning) => {
+                bail!("this node did not prove itself and is being replaced")
+            }
             phase if phase < Some(Phase::Drained) => Ok(None),
             _ => match status.tasks.as_deref() {
                 Some([]) => Ok(Some("drained".to_owned())),

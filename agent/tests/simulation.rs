@@ -35,7 +35,9 @@ fn no_story_breaks_a_promise() {
     }
     let seeds = match env::var("FLEET_SIMULATION_SEEDS") {
         Ok(range) => {
-            let (from, to) = range.split_once("..").expect("FLEET_SIMULATION_SEEDS is A..B");
+            let (from, to) = range
+                .split_once("..")
+                .expect("FLEET_SIMULATION_SEEDS is A..B");
             from.parse().expect("a number")..to.parse().expect("a number")
         }
         Err(_) => SEEDS,
@@ -60,10 +62,17 @@ fn no_story_breaks_a_promise() {
         .collect();
     let mut kinds: BTreeMap<_, Vec<u64>> = BTreeMap::new();
     for report in &bad {
-        kinds.entry(report.violations[0].invariant).or_default().push(report.seed);
+        kinds
+            .entry(report.violations[0].invariant)
+            .or_default()
+            .push(report.seed);
     }
     for (kind, seeds) in kinds {
-        println!("{kind:?}: {} seeds, first {:?}", seeds.len(), &seeds[..seeds.len().min(8)]);
+        println!(
+            "{kind:?}: {} seeds, first {:?}",
+            seeds.len(),
+            &seeds[..seeds.len().min(8)]
+        );
     }
     assert!(
         bad.is_empty(),

@@ -127,6 +127,8 @@ struct Launch {
     warm: bool,
     seen_open: bool,
     abandoned: bool,
+    /// As [`Drain::sent_early`].
+    sent_early: bool,
     /// Auto Scaling's last word was that no action is open.
     not_open: bool,
     answered: bool,
@@ -161,6 +163,9 @@ struct Drain {
     gone: bool,
     refused: Option<String>,
     seen_open: bool,
+    /// The answer that is under way was sent before the action was seen open: that none is open then
+    /// says nothing.
+    sent_early: bool,
     /// Answers in a row that no action is open.
     not_open: u32,
     empty_in_a_row: u8,
@@ -571,6 +576,7 @@ impl Drain {
             gone: false,
             refused: None,
             seen_open: false,
+            sent_early: false,
             not_open: 0,
             empty_in_a_row: 0,
             empty_since: None,

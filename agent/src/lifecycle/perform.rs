@@ -263,7 +263,9 @@ impl<C: Clients> Context<C> {
         const KILL: Duration = Duration::from_secs(2);
         let before = self.clients.docker().task_containers().await?;
         let left = end.before(KILL).since(self.clock.now());
-        let left = self.stop_all(&before, left.min(self.container_stop)).await?;
+        let left = self
+            .stop_all(&before, left.min(self.container_stop))
+            .await?;
         Ok(Outcome::Leftovers {
             stopped: before.len().saturating_sub(left.len()),
             left: left.len(),

@@ -219,7 +219,12 @@ impl Node {
             self.book.drains += 1;
             self.book.late_told = false;
             let withdrawn = None;
-            self.book.causes.push(Made { id, hard, end, withdrawn });
+            self.book.causes.push(Made {
+                id,
+                hard,
+                end,
+                withdrawn,
+            });
         }
     }
 

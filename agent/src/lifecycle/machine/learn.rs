@@ -29,6 +29,7 @@ impl Machine {
                 Some(drain) => {
                     if answer == HookAnswer::Taken && !drain.seen_open {
                         drain.seen_open = true;
+                        drain.sent_early = self.schedule.is_under_way(Job::CompleteDrain);
                         drain.not_open = 0;
                         self.schedule.hurry_one(Job::CompleteDrain);
                     }
@@ -87,6 +88,12 @@ impl Machine {
                 self.world.agent_asked = true;
                 conditions.ecs.observe(false, now);
             }
+            Job::CompleteLaunch => self.launch.sent_early = false,
+            Job::CompleteDrain => {
+                if let Some(drain) = &mut self.drain {
+                    drain.sent_early = false;
+                }
+            }
             // Best effort, once: the node goes anyway.
             Job::SetDraining if self.phase == Phase::Abandoning => self.abandon.drained = true,
             Job::StopLeftovers => self.abandon.stopped |= self.phase == Phase::Abandoning,
@@ -103,14 +110,12 @@ impl Machine {
             | Job::Describe
             | Job::Publish
             | Job::OpenLaunch
-            | Job::CompleteLaunch
             | Job::AbandonLaunch
             | Job::SetDraining
             | Job::CountTasks
             | Job::ConfirmEmpty
             | Job::ShutGate
             | Job::StopSidecars
-            | Job::CompleteDrain
             | Job::ProbeDrain => {}
         }
     }
@@ -369,11 +374,15 @@ impl Machine {
         let launch = &mut self.launch;
         match job {
             Job::OpenLaunch => {
+                if taken && !launch.seen_open {
+                    launch.sent_early = self.schedule.is_under_way(Job::CompleteLaunch);
+                }
                 launch.seen_open |= taken;
                 launch.not_open = !taken;
             }
             Job::AbandonLaunch => launch.answered = true,
             Job::CompleteLaunch => {
+                let sent_early = std::mem::take(&mut launch.sent_early);
                 launch.not_open = !taken;
                 let since = *launch.not_open_since.get_or_insert(now);
                 let hook = self.policy.launch_hook.clone();
@@ -384,7 +393,7 @@ impl Machine {
                     } else {
                         Entry::LaunchCompleted { hook }
                     }));
-                } else if launch.seen_open || now.since(since) >= OPENS_WITHIN {
+                } else if !sent_early && (launch.seen_open || now.since(since) >= OPENS_WITHIN) {
                     launch.answered = true;
                     actions.push(Action::Record(Entry::LaunchClosed { hook }));
                 }
@@ -401,10 +410,11 @@ impl Machine {
                 // after IMDS named the target.
                 let is_over = end.is_none_or(|end| end <= now);
                 let hook = self.policy.drain_hook.clone();
+                let sent_early = std::mem::take(&mut drain.sent_early);
                 if taken {
                     drain.answered = true;
                     actions.push(Action::Record(Entry::DrainCompleted { hook }));
-                } else if drain.seen_open || is_over {
+                } else if !sent_early && (drain.seen_open || is_over) {
                     drain.answered = true;
                     actions.push(Action::Record(Entry::DrainClosed { hook }));
                 } else {

@@ -224,9 +224,7 @@ impl Machine {
         let is_wanted = match self.world.target {
             Some(Target::InService) => true,
             // Taken out of its group's service, not out of ECS's: it serves on, after a reboot too.
-            Some(Target::Other(_) | Target::NoGroup) => {
-                self.launch.answered && !self.launch.warm
-            }
+            Some(Target::Other(_) | Target::NoGroup) => self.launch.answered && !self.launch.warm,
             Some(Target::Warmed(_) | Target::Terminated) | None => false,
         };
         is_wanted && self.are_sidecars_up(Scope::BeforeTasks)

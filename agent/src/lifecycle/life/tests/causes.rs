@@ -526,11 +526,110 @@ async fn a_wish_that_comes_before_imds_is_kept() {
         assert_eq!(agent.phase(), Phase::Starting);
         node.heal("imds");
         agent.until(30, drained).await;
-        assert_eq!(node.count("start-ecs"), 0, "it was not to join");
+        let launch = node.world().launch;
+        assert_eq!(launch, Held::Answered(Verdict::Continue), "that first");
         let causes = agent.life.machine.view().leaving.expect("leaves").causes;
         assert_eq!(causes[0].kind, Kind::Operator);
         agent.life.handle(Event::Order(Order::Undrain));
         agent.until(10, active).await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operators_drain_outlives_a_reboot_and_can_still_be_undone() {
+    let node = Node::launching();
+    with(&node, async |agent| {
+        agent.until(10, in_service).await;
+        node.change(|world| world.tag = Some("a1".into()));
+        agent.until(20, drained).await;
+        agent.life.handle(Event::Order(Order::Shutdown));
+        agent.until(110, done).await;
+        node.reboot();
+        let mut agent = Agent::start(&node);
+        agent.until(60, drained).await;
+        assert!(node.world().ecs_runs, "connected all the same");
+        node.change(|world| world.tag = None);
+        agent.until(60, active).await;
+        assert!(node.world().sidecars.iter().all(|c| c.running));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_withdraws_no_maintenance_that_has_not_been_read_again() {
+    let node = Node::launching();
+    with(&node, async |agent| {
+        agent.until(10, in_service).await;
+        let event = reboot_in(&node, 600);
+        node.change(|world| world.maintenance = vec![event]);
+        agent.until(90, drained).await;
+        let mut agent = Agent::start(&node);
+        agent.pass(30).await;
+        assert_eq!(agent.phase(), Phase::Drained);
+        assert_eq!(node.count("set-active"), 0);
+        assert_eq!(node.count("set-draining"), 1);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_was_dead_past_the_deadline_still_stops_tasks_and_then_sidecars() {
+    let node = Node::launching();
+    with(&node, async |agent| {
+        agent.until(10, in_service).await;
+        with_tasks(&node, &["stubborn"]);
+        node.change(terminate);
+        agent.pass(60).await;
+        tokio::time::advance(Duration::from_secs(1_800)).await;
+        let mut agent = Agent::start(&node);
+        agent.until(60, done).await;
+        assert_eq!(node.world().stopped, ["stubborn", "metrics", "node-logs"]);
+        assert_eq!(node.world().drain, Held::Answered(Verdict::Continue));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_starts_nothing_of_a_node_that_is_done() {
+    let node = Node::launching();
+    with(&node, async |agent| {
+        agent.until(10, in_service).await;
+        node.change(terminate);
+        agent.until(30, done).await;
+        let mut agent = Agent::start(&node);
+        agent.pass(60).await;
+        assert!(node.world().sidecars.iter().all(|c| !c.running));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_detached_node_serves_on_after_a_reboot() {
+    let node = Node::launching();
+    with(&node, async |agent| {
+        agent.until(10, in_service).await;
+        node.change(|world| world.target = Target::Other("Detached".into()));
+        node.reboot();
+        let mut agent = Agent::start(&node);
+        agent.until(30, active).await;
+        assert!(node.world().ecs_runs);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_imds_is_silent_a_drained_node_still_learns_of_its_termination() {
+    let node = Node::launching();
+    with(&node, async |agent| {
+        agent.until(10, in_service).await;
+        wish(agent);
+        agent.until(10, drained).await;
+        node.fault("imds", Fault::Fails);
+        agent.pass(90).await;
+        node.change(|world| world.drain = Held::Open);
+        agent.until(150, done).await;
+        assert_eq!(node.world().drain, Held::Answered(Verdict::Continue));
     })
     .await;
 }
