@@ -1,10 +1,6 @@
 //! The agents' processes: the machine and its driver, in a loop as the daemon's.
 
-use std::{
-    cell::RefCell,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::{

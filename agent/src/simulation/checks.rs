@@ -57,7 +57,9 @@ pub struct Violation {
 
 impl World {
     fn sidecars_ms(&self) -> u64 {
-        u64::from(fleet_agent_config::sidecars_seconds(&self.settings.sidecars)) * 1_000
+        u64::from(fleet_agent_config::sidecars_seconds(
+            &self.settings.sidecars,
+        )) * 1_000
     }
 
     /// When the last part of the nearest cause's time begins, in which even tasks that still run do
@@ -68,7 +70,11 @@ impl World {
         causes
             .filter(|made| made.withdrawn.is_none_or(|at| at + LINGERS > now))
             .map(|made| {
-                let last = if made.hard { SPARE + sidecars.max(15_000) } else { ANSWER + sidecars };
+                let last = if made.hard {
+                    SPARE + sidecars.max(15_000)
+                } else {
+                    ANSWER + sidecars
+                };
                 made.end.saturating_sub(last + 1_000)
             })
             .min()
@@ -94,7 +100,10 @@ impl World {
         let is_cut_off = node.book.disturbed_at + 60_000 > now
             && self.instance_status(index) == Some(fleet_sandbox::ecs::InstanceStatus::Active);
         if running > 0 && now < last && !is_cut_off {
-            let text = format!("{what} with {running} containers of tasks, {} s early", last.saturating_sub(now) / 1_000);
+            let text = format!(
+                "{what} with {running} containers of tasks, {} s early",
+                last.saturating_sub(now) / 1_000
+            );
             self.violate(invariant, index, text);
         }
     }
@@ -125,7 +134,9 @@ impl World {
         node.book.serving_since = serves.then(|| node.book.serving_since.unwrap_or(now));
         let faults = &node.faults;
         let is_disturbed = !node.is_agent_up()
-            || [faults.imds, faults.aws, faults.disk].iter().any(|state| *state != State::Works);
+            || [faults.imds, faults.aws, faults.disk]
+                .iter()
+                .any(|state| *state != State::Works);
         if is_disturbed || node.power != Power::On {
             node.book.disturbed_at = now;
         }
@@ -139,7 +150,11 @@ impl World {
             (None, true) => {
                 node.book.answered = false;
                 let (disturbed, missed, excused) = (0, 0, false);
-                node.book.open = Some(Open { disturbed, missed, excused });
+                node.book.open = Some(Open {
+                    disturbed,
+                    missed,
+                    excused,
+                });
             }
             (Some(open), true) => {
                 if is_disturbed {
@@ -169,7 +184,13 @@ impl World {
     fn judge_deadline(&mut self, index: usize, now: u64, is_open: bool) {
         let stop = u64::try_from(CONTAINER_STOP.as_millis()).unwrap();
         let node = &self.nodes[index];
-        let standing = node.book.causes.iter().filter(|made| made.withdrawn.is_none());
+        let standing = node
+            .book
+            .causes
+            .iter()
+            .filter(|made| made.withdrawn.is_none());
+        // What a machine that stayed was drained for has had its time.
+        let standing = standing.filter(|made| !is_open || made.id == "auto-scaling");
         let Some(end) = standing.map(|made| made.end).min() else {
             return;
         };
@@ -185,7 +206,9 @@ impl World {
         if running > 0 && joined || is_open {
             self.nodes[index].book.late_told = true;
             let late = (now - end) / 1_000;
-            let what = format!("{late} s after the deadline: {running} containers of tasks, hook held: {is_open}");
+            let what = format!(
+                "{late} s after the deadline: {running} containers of tasks, hook held: {is_open}"
+            );
             self.violate(Invariant::DrainsInTime, index, what);
         }
     }
@@ -193,7 +216,11 @@ impl World {
     fn judge_service(&mut self, index: usize, quiet_since: u64, now: u64) {
         let settled = quiet_since.max(self.nodes[index].book.serving_since.unwrap_or(now)) + 90_000;
         let node = &self.nodes[index];
-        let stands = node.book.causes.iter().any(|made| made.withdrawn.is_none_or(|at| at + LINGERS > now));
+        let stands = node
+            .book
+            .causes
+            .iter()
+            .any(|made| made.withdrawn.is_none_or(|at| at + LINGERS > now));
         let is_judged = node.power == Power::On
             && node.is_agent_up()
             && node.book.serving_since.is_some()
@@ -201,6 +228,7 @@ impl World {
             && node.book.disturbed_at + 90_000 < now
             && !stands
             && !node.book.drained_by_other
+            && !node.book.gave_up
             && !node.book.late_told;
         if !is_judged {
             return;

@@ -85,7 +85,12 @@ impl Remotes {
             if part != Part::Aws && world.rng.u8(..8) != 0 {
                 latency = 0;
             }
-            let mut arrived = Arrived { times: 1, lost: false, back: 0, bound };
+            let mut arrived = Arrived {
+                times: 1,
+                lost: false,
+                back: 0,
+                bound,
+            };
             let mut refusal = None;
             if part == Part::Aws {
                 node.book.aws_calls += 1;
@@ -238,8 +243,10 @@ impl Imds for Remotes {
 
     async fn tag(&self, _: &str) -> Result<Option<String>> {
         let index = self.node;
-        self.call(Part::Imds, "imds tag", |world| world.nodes[index].tag.clone())
-            .await
+        self.call(Part::Imds, "imds tag", |world| {
+            world.nodes[index].tag.clone()
+        })
+        .await
     }
 }
 
@@ -294,6 +301,8 @@ fn answer(world: &mut World, index: usize, hook: &str, verb: Verb, is_drain: boo
         }
     };
     world.settle();
+    // A node that gives itself up is not expected back.
+    world.nodes[index].book.gave_up |= verb == Verb::Abandon;
     if taken.is_err() {
         return HookAnswer::NotOpen;
     }
@@ -311,21 +320,25 @@ fn answer(world: &mut World, index: usize, hook: &str, verb: Verb, is_drain: boo
 impl Ecs for Remotes {
     async fn describe(&self, arn: &str) -> Result<Registration> {
         let index = self.node;
-        self.call(Part::Aws, "ecs describe", |world| {
-            let cluster = world.ecs.clusters().next();
-            let known = cluster
-                .and_then(|cluster| cluster.instances.get(arn))
-                .ok_or_else(|| anyhow!("{arn}: MISSING"))?;
-            let registration = Registration {
-                status: known.status.as_str().to_owned(),
-                connected: known.connected,
-            };
-            if registration.is_active() {
-                world.nodes[index].book.told_active = Some(world.millis());
-            }
-            Ok(registration)
-        })
-        .await?
+        let described = self
+            .call(Part::Aws, "ecs describe", |world| {
+                let cluster = world.ecs.clusters().next();
+                let known = cluster
+                    .and_then(|cluster| cluster.instances.get(arn))
+                    .ok_or_else(|| anyhow!("{arn}: MISSING"))?;
+                Ok(Registration {
+                    status: known.status.as_str().to_owned(),
+                    connected: known.connected,
+                })
+            })
+            .await
+            .flatten();
+        // What the agent was last told, if anything.
+        let active = described.as_ref().is_ok_and(Registration::is_active);
+        let mut world = self.world.borrow_mut();
+        let now = world.millis();
+        world.nodes[index].book.told_active = active.then_some(now);
+        described
     }
 
     async fn set_draining(&self, arn: &str) -> Result<SetDraining> {
@@ -352,8 +365,12 @@ impl Ecs for Remotes {
                 return Ok(SetDraining::Gone);
             }
             let tasks = world.ecs.tasks_on(Some(CLUSTER), arn);
-            let tasks = tasks.map_or(0, |tasks| tasks.iter().filter(|task| task.is_live()).count());
-            Ok(SetDraining::Set { tasks: u32::try_from(tasks)? })
+            let tasks = tasks.map_or(0, |tasks| {
+                tasks.iter().filter(|task| task.is_live()).count()
+            });
+            Ok(SetDraining::Set {
+                tasks: u32::try_from(tasks)?,
+            })
         })
         .await?
     }
@@ -364,7 +381,9 @@ impl Ecs for Remotes {
             let now = world.now();
             let book = &world.nodes[index].book;
             // It was ACTIVE when last asked: nobody can know of what came between.
-            let knew = book.told_active.is_none_or(|at| at < book.drained_by_other_at);
+            let knew = book
+                .told_active
+                .is_none_or(|at| at < book.drained_by_other_at);
             let is_others = book.drained_by_other && !(book.told_active.is_some() && !knew);
             let was = world.instance_status(index);
             if is_others && was == Some(InstanceStatus::Draining) {
@@ -376,7 +395,11 @@ impl Ecs for Remotes {
                 .ecs
                 .set_state(Some(CLUSTER), &arns, InstanceStatus::Active, now)
                 .map_err(|error| anyhow!("{}", error.message))?;
-            world.nodes[index].book.drained_by_other = false;
+            let millis = world.millis();
+            let book = &mut world.nodes[index].book;
+            book.drained_by_other = false;
+            // Its own doing is known to it, also when it hears nothing of it.
+            book.told_active = Some(millis);
             Ok(!change.changed.is_empty())
         })
         .await?
@@ -398,7 +421,9 @@ impl Ecs for Remotes {
         self.call(Part::Aws, "ecs live tasks", |world| {
             let tasks = world.ecs.tasks_on(Some(CLUSTER), arn);
             let tasks = tasks.map_err(|error| anyhow!("{}", error.message))?;
-            let live = tasks.iter().filter(|task| task.last_status != TaskStatus::Stopped);
+            let live = tasks
+                .iter()
+                .filter(|task| task.last_status != TaskStatus::Stopped);
             Ok(live.count())
         })
         .await?
@@ -409,7 +434,9 @@ impl Ecs for Remotes {
             let tasks = world.ecs.tasks_on(Some(CLUSTER), arn);
             let tasks = tasks.map_err(|error| anyhow!("{}", error.message))?;
             let live = tasks.iter().filter(|task| task.is_live());
-            Ok(live.map(|task| (task.arn.clone(), task.group.clone())).collect())
+            Ok(live
+                .map(|task| (task.arn.clone(), task.group.clone()))
+                .collect())
         })
         .await?
     }
@@ -449,7 +476,12 @@ impl Introspection for Remotes {
                 .map(|(arn, known)| AgentTask {
                     arn: arn.clone(),
                     family: known.family.clone(),
-                    known: if known.container.is_some() { "RUNNING" } else { "PENDING" }.to_owned(),
+                    known: if known.container.is_some() {
+                        "RUNNING"
+                    } else {
+                        "PENDING"
+                    }
+                    .to_owned(),
                     desired: if known.stopping { "STOPPED" } else { "RUNNING" }.to_owned(),
                 })
                 .collect()
@@ -530,7 +562,11 @@ impl Docker for Remotes {
         self.call(Part::Docker, "docker create", |world| {
             let started = wall(world, index);
             let node = &mut world.nodes[index];
-            if node.sidecars.iter().all(|known| known.sidecar != sidecar.name) {
+            if node
+                .sidecars
+                .iter()
+                .all(|known| known.sidecar != sidecar.name)
+            {
                 node.sidecar_started(&sidecar.name, spec, started);
             }
             node.book.sidecars_stopped_at = None;
@@ -574,7 +610,10 @@ impl Docker for Remotes {
                     if world.nodes[index].sidecars.iter().any(runs) {
                         world.judge_last(index, Invariant::SidecarsLast, "a sidecar was stopped");
                     }
-                    return world.rng.u64(50..3_000).min(u64::try_from(grace.as_millis()).unwrap());
+                    return world
+                        .rng
+                        .u64(50..3_000)
+                        .min(u64::try_from(grace.as_millis()).unwrap());
                 }
                 let process = world.nodes[index].containers.get_mut(id);
                 process.map_or(0, |process| process.stop(grace, now).saturating_sub(now))
@@ -662,7 +701,9 @@ impl Disk for Remotes {
         }
         let opens = !std::mem::replace(&mut node.released, true);
         let warm = node.book.warm_since;
-        let target = world.autoscaling.target_lifecycle_state(&world.nodes[self.node].instance);
+        let target = world
+            .autoscaling
+            .target_lifecycle_state(&world.nodes[self.node].instance);
         let is_warm = target.is_some_and(|target| target.starts_with("Warmed"));
         // It is read every two seconds.
         if opens && is_warm && warm.is_some_and(|since| since + 5_000 < now) {

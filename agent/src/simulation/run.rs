@@ -76,7 +76,12 @@ pub fn run(seed: u64, options: Options) -> Report {
 }
 
 async fn tell(seed: u64, options: Options) -> Report {
-    let mut world = World::new(seed, settings(seed), i64::from(seed % 3 == 1) * 4_000, options.trace);
+    let mut world = World::new(
+        seed,
+        settings(seed),
+        i64::from(seed % 3 == 1) * 4_000,
+        options.trace,
+    );
     world.is_fair = seed % 8 == 0;
     scenario::begin(&mut world, options.nodes);
     let world: Shared = Rc::new(RefCell::new(world));
@@ -120,8 +125,15 @@ fn is_over(world: &World) -> bool {
     world.nodes.iter().all(|node| {
         let known = world.autoscaling.instance(&node.instance);
         let leaves = known.is_some_and(|(_, known)| known.state.is_terminating());
-        let settles = node.book.serving_since.is_some_and(|since| since + 100_000 > now);
-        let stands = node.book.causes.iter().any(|made| made.withdrawn.is_none_or(|at| at + 130_000 > now));
+        let settles = node
+            .book
+            .serving_since
+            .is_some_and(|since| since + 100_000 > now);
+        let stands = node
+            .book
+            .causes
+            .iter()
+            .any(|made| made.withdrawn.is_none_or(|at| at + 130_000 > now));
         node.power == Power::Gone || !(leaves || settles || stands)
     })
 }
@@ -135,7 +147,10 @@ fn judge_calls(world: &mut World) {
         let made = book.aws_calls - book.heartbeats;
         let most = LAUNCH_CALLS + DRAIN_CALLS * book.drains;
         if made > most {
-            let what = format!("{made} calls of AWS beside heartbeats for {} drains", book.drains);
+            let what = format!(
+                "{made} calls of AWS beside heartbeats for {} drains",
+                book.drains
+            );
             world.violate(Invariant::FewCalls, index, what);
         }
     }
@@ -160,7 +175,7 @@ drain_hook = "fleet-drain"
 drain_timeout_seconds = {timeout}
 
 [drain]
-deadline_seconds = 180
+deadline_seconds = 150
 rebalance = "{reaction}"
 maintenance_lead_seconds = 60
 

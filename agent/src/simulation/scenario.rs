@@ -24,7 +24,7 @@ use crate::{
 /// EC2's notice of a spot interruption.
 const NOTICE: u64 = 120_000;
 /// When nothing new happens any more.
-pub(super) const QUIET: u64 = 300_000;
+pub(super) const QUIET: u64 = 240_000;
 
 /// Something that is to happen to the world.
 #[derive(Debug)]
@@ -37,7 +37,11 @@ pub(super) enum Step {
     StopWarm(usize),
     StartWarm(usize),
     /// systemd is done with fleet-drain.service.
-    ShutDown { node: usize, reboots: bool, until: u64 },
+    ShutDown {
+        node: usize,
+        reboots: bool,
+        until: u64,
+    },
     Interrupt(usize, SpotAction, u64),
     Heal(usize, Part),
     Thaw(usize),
@@ -65,7 +69,10 @@ pub(super) fn begin(world: &mut World, nodes: u32) {
         });
         let definition =
             fleet_sandbox::ecs::RegisterTaskDefinition::read(definition.to_string().as_bytes());
-        world.ecs.register_task_definition(definition.unwrap(), now).unwrap();
+        world
+            .ecs
+            .register_task_definition(definition.unwrap(), now)
+            .unwrap();
     }
     for (name, desired, maximum) in [("app", nodes + nodes / 2, 200), ("stuck", nodes / 4, 100)] {
         let service = json!({
@@ -86,13 +93,27 @@ pub(super) fn begin(world: &mut World, nodes: u32) {
         create_group(world, name, desired);
     }
     if !world.is_fair && world.rng.u8(..5) == 0 {
-        put_hook(world, "web", "ecs-managed-draining-termination-hook", "TERMINATING", "CONTINUE", 60);
+        put_hook(
+            world,
+            "web",
+            "ecs-managed-draining-termination-hook",
+            "TERMINATING",
+            "CONTINUE",
+            60,
+        );
     }
     if world.rng.u8(..6) == 0 {
         let pool = requests::PutWarmPool {
             auto_scaling_group_name: "web".into(),
             min_size: Some(2),
-            pool_state: Some(if world.rng.bool() { "Running" } else { "Stopped" }.into()),
+            pool_state: Some(
+                if world.rng.bool() {
+                    "Running"
+                } else {
+                    "Stopped"
+                }
+                .into(),
+            ),
             ..requests::PutWarmPool::default()
         };
         world.autoscaling.put_warm_pool(&pool, now).unwrap();
@@ -133,10 +154,20 @@ fn create_group(world: &mut World, name: &str, desired: u32) {
         availability_zone: format!("eu-central-1{zone}"),
     });
     let now = world.now();
-    world.autoscaling.create_group(request, subnets.to_vec(), now).unwrap();
+    world
+        .autoscaling
+        .create_group(request, subnets.to_vec(), now)
+        .unwrap();
 }
 
-fn put_hook(world: &mut World, group: &str, hook: &str, transition: &str, result: &str, timeout: u32) {
+fn put_hook(
+    world: &mut World,
+    group: &str,
+    hook: &str,
+    transition: &str,
+    result: &str,
+    timeout: u32,
+) {
     let request = requests::HookRequest {
         lifecycle_hook_name: hook.into(),
         auto_scaling_group_name: group.into(),
@@ -179,7 +210,11 @@ pub(super) fn perform(shared: &Shared, step: Step) {
             world.autoscaling.machine_started(&instance, now);
             world.settle();
         }
-        Step::ShutDown { node, reboots, until } => shut_down(world, node, reboots, until),
+        Step::ShutDown {
+            node,
+            reboots,
+            until,
+        } => shut_down(world, node, reboots, until),
         Step::Interrupt(node, action, noticed) => interrupt(world, node, action, noticed),
         Step::Heal(node, part) => *world.nodes[node].faults.of(part) = State::Works,
         Step::Thaw(node) => {
@@ -233,12 +268,19 @@ pub(super) fn perform(shared: &Shared, step: Step) {
         }
         Step::PutHook(group) => {
             let timeout = u32::try_from(world.settings.drain_timeout_seconds).unwrap();
-            put_hook(world, &group, DRAIN_HOOK, "TERMINATING", "CONTINUE", timeout);
+            put_hook(
+                world,
+                &group,
+                DRAIN_HOOK,
+                "TERMINATING",
+                "CONTINUE",
+                timeout,
+            );
         }
         Step::Draw => {
             if world.millis() + 20_000 < QUIET {
                 draw(world);
-                let pause = world.rng.u64(2_000..20_000);
+                let pause = world.rng.u64(1_000..14_000);
                 world.later(pause, Step::Draw);
             }
         }
@@ -318,7 +360,14 @@ fn shut_down(world: &mut World, node: usize, reboots: bool, until: u64) {
     }
     let is_done = known.containers.is_empty() && known.sidecars.iter().all(|known| !known.running);
     if !is_done && now < until {
-        world.later(1_000, Step::ShutDown { node, reboots, until });
+        world.later(
+            1_000,
+            Step::ShutDown {
+                node,
+                reboots,
+                until,
+            },
+        );
         return;
     }
     if reboots {
@@ -344,7 +393,10 @@ fn interrupt(world: &mut World, node: usize, action: SpotAction, noticed: u64) {
     let runs = known.sidecars.iter().any(|sidecar| sidecar.running);
     let stopped = known.book.sidecars_stopped_at;
     if is_judged && (runs || stopped.is_none_or(|at| at + 10_000 > now)) {
-        let what = format!("taken {:?} ms after sidecars had ended", stopped.map(|at| now - at));
+        let what = format!(
+            "taken {:?} ms after sidecars had ended",
+            stopped.map(|at| now - at)
+        );
         world.violate(Invariant::FlushedBeforeSpot, node, what);
     }
     match action {
@@ -409,17 +461,27 @@ fn draw_cause(world: &mut World, node: usize) {
             let up = world.rng.bool();
             let request = requests::SetDesiredCapacity {
                 auto_scaling_group_name: group,
-                desired_capacity: if up { (desired + by).min(max) } else { desired.saturating_sub(by).max(2) },
+                desired_capacity: if up {
+                    (desired + by).min(max)
+                } else {
+                    desired.saturating_sub(by).max(2)
+                },
                 honor_cooldown: None,
             };
-            world.autoscaling.set_desired_capacity(request, now).unwrap();
+            world
+                .autoscaling
+                .set_desired_capacity(request, now)
+                .unwrap();
         }
         3 | 4 => {
             let Some(node) = pick(world, |node| node.spot && node.notice.is_none()) else {
                 return;
             };
-            let action = [SpotAction::Terminate, SpotAction::Stop, SpotAction::Hibernate]
-                [world.rng.usize(..3)];
+            let action = [
+                SpotAction::Terminate,
+                SpotAction::Stop,
+                SpotAction::Hibernate,
+            ][world.rng.usize(..3)];
             let time = wall(world, node) + SignedDuration::from_millis(NOTICE as i64);
             let known = &mut world.nodes[node];
             known.notice = Some(SpotNotice { action, time });
@@ -483,13 +545,23 @@ fn draw_cause(world: &mut World, node: usize) {
                 known.cause(format!("shutdown-{millis}"), true, end);
                 let reboots = world.rng.bool();
                 let until = millis + 120_000;
-                world.later(1_000, Step::ShutDown { node, reboots, until });
+                world.later(
+                    1_000,
+                    Step::ShutDown {
+                        node,
+                        reboots,
+                        until,
+                    },
+                );
             }
         }
         10 => {
             if world.instance_status(node) == Some(InstanceStatus::Active) {
                 let arns = [world.nodes[node].ecs.arn.clone().unwrap()];
-                world.ecs.set_state(Some(CLUSTER), &arns, InstanceStatus::Draining, now).unwrap();
+                world
+                    .ecs
+                    .set_state(Some(CLUSTER), &arns, InstanceStatus::Draining, now)
+                    .unwrap();
                 world.nodes[node].book.drained_by_other = true;
                 world.nodes[node].book.drained_by_other_at = millis;
             }
@@ -508,7 +580,10 @@ fn stand_by(world: &mut World, node: usize) {
     let now = world.now();
     let group = world.nodes[node].group.clone();
     let instance_ids = vec![world.nodes[node].instance.clone()];
-    let state = world.autoscaling.instance(&instance_ids[0]).map(|(_, known)| known.state);
+    let state = world
+        .autoscaling
+        .instance(&instance_ids[0])
+        .map(|(_, known)| known.state);
     if state != Some(LifecycleState::InService) {
         return;
     }
@@ -548,9 +623,19 @@ fn draw_trouble(world: &mut World, node: usize) {
             world.later(after, Step::Boot(node));
         }
         4..=6 => {
-            let part = [Part::Imds, Part::Docker, Part::Ecs, Part::Aws, Part::Disk, Part::Agent]
-                [world.rng.usize(..6)];
-            let state = if world.rng.bool() || part == Part::Agent { State::Hangs } else { State::Fails };
+            let part = [
+                Part::Imds,
+                Part::Docker,
+                Part::Ecs,
+                Part::Aws,
+                Part::Disk,
+                Part::Agent,
+            ][world.rng.usize(..6)];
+            let state = if world.rng.bool() || part == Part::Agent {
+                State::Hangs
+            } else {
+                State::Fails
+            };
             *world.nodes[node].faults.of(part) = state;
             let after = world.rng.u64(2_000..90_000);
             world.later(after, Step::Heal(node, part));
@@ -617,7 +702,14 @@ fn quiet(world: &mut World) {
     for (node, known) in world.nodes.iter_mut().enumerate() {
         let is_frozen = known.notice.is_some();
         if !is_frozen {
-            for part in [Part::Imds, Part::Docker, Part::Ecs, Part::Aws, Part::Disk, Part::Agent] {
+            for part in [
+                Part::Imds,
+                Part::Docker,
+                Part::Ecs,
+                Part::Aws,
+                Part::Disk,
+                Part::Agent,
+            ] {
                 *known.faults.of(part) = State::Works;
             }
         }

@@ -267,7 +267,10 @@ impl World {
         };
         if is_online {
             let cluster = ecs.clusters().next().unwrap();
-            let version = cluster.instances.get(&arn).map(|known| known.orders_version);
+            let version = cluster
+                .instances
+                .get(&arn)
+                .map(|known| known.orders_version);
             if version != Some(node.ecs.orders) {
                 let Some(reply) = ecs.orders(&arn) else {
                     // Deregistered: it has to register anew.
