@@ -384,7 +384,7 @@ impl Ecs for Remotes {
             let knew = book
                 .told_active
                 .is_none_or(|at| at < book.drained_by_other_at);
-            let is_others = book.drained_by_other && !(book.told_active.is_some() && !knew);
+            let is_others = book.drained_by_other && knew;
             let was = world.instance_status(index);
             if is_others && was == Some(InstanceStatus::Draining) {
                 let what = "set to ACTIVE what somebody else had set to DRAINING".to_owned();
