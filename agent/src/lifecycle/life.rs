@@ -60,6 +60,8 @@ impl<C: Clients + 'static> Life<C> {
             }
         };
         tokio::select! {
+            // In one order, so that a simulated life is told the same way each time.
+            biased;
             // Ours is one of the senders, so the channel never closes.
             Some(event) = self.events.recv() => event,
             () = tick => Event::Tick,

@@ -111,7 +111,11 @@ async fn live(world: Shared, node: usize, life: u64) {
                             Action::Record(entry) => {
                                 world.note(format_args!("n{node} journal: {}", entry.text()));
                             }
-                            other => world.note(format_args!("n{node} {other:?}")),
+                            Action::StartHeartbeats { .. }
+                            | Action::StopHeartbeats
+                            | Action::Console(_) => {
+                                world.note(format_args!("n{node} {action:?}"));
+                            }
                         }
                     }
                 }

@@ -189,6 +189,8 @@ impl World {
             .causes
             .iter()
             .filter(|made| made.withdrawn.is_none());
+        // What a machine that stayed was drained for has had its time.
+        let standing = standing.filter(|made| !is_open || made.id == "auto-scaling");
         let Some(end) = standing.map(|made| made.end).min() else {
             return;
         };
@@ -226,6 +228,7 @@ impl World {
             && node.book.disturbed_at + 90_000 < now
             && !stands
             && !node.book.drained_by_other
+            && !node.book.gave_up
             && !node.book.late_told;
         if !is_judged {
             return;

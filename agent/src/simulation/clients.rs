@@ -301,6 +301,8 @@ fn answer(world: &mut World, index: usize, hook: &str, verb: Verb, is_drain: boo
         }
     };
     world.settle();
+    // A node that gives itself up is not expected back.
+    world.nodes[index].book.gave_up |= verb == Verb::Abandon;
     if taken.is_err() {
         return HookAnswer::NotOpen;
     }
@@ -318,21 +320,25 @@ fn answer(world: &mut World, index: usize, hook: &str, verb: Verb, is_drain: boo
 impl Ecs for Remotes {
     async fn describe(&self, arn: &str) -> Result<Registration> {
         let index = self.node;
-        self.call(Part::Aws, "ecs describe", |world| {
-            let cluster = world.ecs.clusters().next();
-            let known = cluster
-                .and_then(|cluster| cluster.instances.get(arn))
-                .ok_or_else(|| anyhow!("{arn}: MISSING"))?;
-            let registration = Registration {
-                status: known.status.as_str().to_owned(),
-                connected: known.connected,
-            };
-            if registration.is_active() {
-                world.nodes[index].book.told_active = Some(world.millis());
-            }
-            Ok(registration)
-        })
-        .await?
+        let described = self
+            .call(Part::Aws, "ecs describe", |world| {
+                let cluster = world.ecs.clusters().next();
+                let known = cluster
+                    .and_then(|cluster| cluster.instances.get(arn))
+                    .ok_or_else(|| anyhow!("{arn}: MISSING"))?;
+                Ok(Registration {
+                    status: known.status.as_str().to_owned(),
+                    connected: known.connected,
+                })
+            })
+            .await
+            .flatten();
+        // What the agent was last told, if anything.
+        let active = described.as_ref().is_ok_and(Registration::is_active);
+        let mut world = self.world.borrow_mut();
+        let now = world.millis();
+        world.nodes[index].book.told_active = active.then_some(now);
+        described
     }
 
     async fn set_draining(&self, arn: &str) -> Result<SetDraining> {
@@ -378,7 +384,7 @@ impl Ecs for Remotes {
             let knew = book
                 .told_active
                 .is_none_or(|at| at < book.drained_by_other_at);
-            let is_others = book.drained_by_other && !(book.told_active.is_some() && !knew);
+            let is_others = book.drained_by_other && knew;
             let was = world.instance_status(index);
             if is_others && was == Some(InstanceStatus::Draining) {
                 let what = "set to ACTIVE what somebody else had set to DRAINING".to_owned();
@@ -389,7 +395,11 @@ impl Ecs for Remotes {
                 .ecs
                 .set_state(Some(CLUSTER), &arns, InstanceStatus::Active, now)
                 .map_err(|error| anyhow!("{}", error.message))?;
-            world.nodes[index].book.drained_by_other = false;
+            let millis = world.millis();
+            let book = &mut world.nodes[index].book;
+            book.drained_by_other = false;
+            // Its own doing is known to it, also when it hears nothing of it.
+            book.told_active = Some(millis);
             Ok(!change.changed.is_empty())
         })
         .await?

@@ -33,3 +33,6 @@ pub use run::{Options, Report, run};
 
 /// Seeds that once showed a fault, with what they showed.
 pub const REGRESSIONS: &str = include_str!("regressions.txt");
+
+/// Seeds that still break a promise, with what they show.
+pub const OPEN: &str = include_str!("open.txt");

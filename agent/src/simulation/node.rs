@@ -179,6 +179,8 @@ pub(super) struct Book {
     pub(super) heartbeats: u64,
     pub(super) drains: u64,
     pub(super) late_told: bool,
+    /// It answered its launch with ABANDON.
+    pub(super) gave_up: bool,
     pub(super) serving_since: Option<u64>,
 }
 

@@ -82,7 +82,7 @@ async fn tell(seed: u64, options: Options) -> Report {
         i64::from(seed % 3 == 1) * 4_000,
         options.trace,
     );
-    world.is_fair = seed % 8 == 0;
+    world.is_fair = seed.is_multiple_of(8);
     scenario::begin(&mut world, options.nodes);
     let world: Shared = Rc::new(RefCell::new(world));
     loop {
@@ -175,7 +175,7 @@ drain_hook = "fleet-drain"
 drain_timeout_seconds = {timeout}
 
 [drain]
-deadline_seconds = 180
+deadline_seconds = 150
 rebalance = "{reaction}"
 maintenance_lead_seconds = 60
 
@@ -197,7 +197,11 @@ before_tasks = true
 stop_timeout_seconds = 5
 "#,
         timeout = [60, 90, 120][(seed % 3) as usize],
-        policy = if seed % 2 == 0 { "wait" } else { "stop" },
+        policy = if seed.is_multiple_of(2) {
+            "wait"
+        } else {
+            "stop"
+        },
     );
     Settings::read("agent.toml", &text).expect("settings")
 }

@@ -24,7 +24,7 @@ use crate::{
 /// EC2's notice of a spot interruption.
 const NOTICE: u64 = 120_000;
 /// When nothing new happens any more.
-pub(super) const QUIET: u64 = 300_000;
+pub(super) const QUIET: u64 = 240_000;
 
 /// Something that is to happen to the world.
 #[derive(Debug)]
@@ -124,8 +124,8 @@ pub(super) fn begin(world: &mut World, nodes: u32) {
 }
 
 fn create_group(world: &mut World, name: &str, desired: u32) {
-    let launch = u32::try_from(world.settings.launch_timeout_seconds).unwrap();
-    let drain = u32::try_from(world.settings.drain_timeout_seconds).unwrap();
+    let launch = world.settings.launch_timeout_seconds;
+    let drain = world.settings.drain_timeout_seconds;
     let hook = |hook: &str, transition: &str, result: &str, timeout| requests::HookRequest {
         lifecycle_hook_name: hook.into(),
         auto_scaling_group_name: name.into(),
@@ -191,7 +191,7 @@ pub(super) fn perform(shared: &Shared, step: Step) {
         Step::Boot(node) => boot(world, node),
         Step::StartAgent(node) => {
             if world.nodes[node].power == Power::On {
-                return start_agent(shared, world, node);
+                start_agent(shared, world, node);
             }
         }
         Step::Terminate(node) => take(world, node),
@@ -267,7 +267,7 @@ pub(super) fn perform(shared: &Shared, step: Step) {
             world.settle();
         }
         Step::PutHook(group) => {
-            let timeout = u32::try_from(world.settings.drain_timeout_seconds).unwrap();
+            let timeout = world.settings.drain_timeout_seconds;
             put_hook(
                 world,
                 &group,
@@ -280,7 +280,7 @@ pub(super) fn perform(shared: &Shared, step: Step) {
         Step::Draw => {
             if world.millis() + 20_000 < QUIET {
                 draw(world);
-                let pause = world.rng.u64(2_000..20_000);
+                let pause = world.rng.u64(1_000..14_000);
                 world.later(pause, Step::Draw);
             }
         }
@@ -654,8 +654,8 @@ fn draw_trouble(world: &mut World, node: usize) {
             world.later(after, Step::Calm);
         }
         9 => {
-            let tasks = world.nodes[node].ecs.tasks.values_mut();
-            if let Some(known) = tasks.filter(|known| known.container.is_some()).next() {
+            let mut tasks = world.nodes[node].ecs.tasks.values_mut();
+            if let Some(known) = tasks.find(|known| known.container.is_some()) {
                 known.lies = true;
             }
         }
