@@ -130,6 +130,14 @@ impl<'s> Stage<'s> {
         })
     }
 
+    /// Its machine only, which Auto Scaling may still keep in its list for an unanswered hook.
+    fn await_off(&self, node: &str, seconds: u64) -> Result<()> {
+        eventually(&format!("the machine of {node} to be off"), seconds, || {
+            let machine = self.sandbox.instance(node)?["machine"].clone();
+            Ok((machine != "running").then_some(()))
+        })
+    }
+
     /// The agent's own account of its node.
     fn told(&self, node: &str) -> Result<Value> {
         let ran = self.sandbox.on(node, "fleet-agent status --json")?;

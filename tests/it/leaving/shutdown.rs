@@ -2,7 +2,7 @@
 //! reboot it serves again.
 
 use anyhow::Result;
-use fleet_tests::{Sandbox, eventually};
+use fleet_tests::Sandbox;
 
 use super::{Stage, await_event, did, follow_evidence, sidecar};
 
@@ -61,10 +61,7 @@ fn terminated_by_hand(stage: &Stage<'_>, node: &str) -> Result<()> {
     let _ = sandbox.cli(&["poweroff", node])?.exits(0);
     stage.await_ecs(node, "DRAINING", 30)?;
     await_event(&journal, "sidecars-stopped", 60)?;
-    eventually("the machine to be off", 60, || {
-        let machine = sandbox.instance(node)?["machine"].clone();
-        Ok((machine != "running").then_some(()))
-    })?;
+    stage.await_off(node, 60)?;
     let story = journal.story()?;
     story.tells(&STORY);
     assert_eq!(story.first("noticed")?.field("FLEET_CAUSE"), "shutdown");

@@ -94,5 +94,6 @@ fn a_spot_interruption_finds_the_node_empty_and_its_sidecars_flushed() {
         story.text()
     );
     assert!(flushed <= first && first <= last, "{written}");
-    stage.await_gone(&node, 180).expect("the machine goes");
+    // Auto Scaling only hears of it then, and nobody is left to answer its hook.
+    stage.await_off(&node, 60).expect("the machine goes");
 }
