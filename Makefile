@@ -2,6 +2,8 @@
 # Debian 12 with Rust: packages, moto in a Python venv, dockerd, the node image.
 
 CARGO := cargo --locked
+# Integration tests mostly wait for their nodes: more of them at a time than there are cores.
+AT_ONCE := 6
 TOOLS := target/tools
 DENY  := $(TOOLS)/bin/cargo-deny
 
@@ -19,7 +21,7 @@ demo: setup build agent
 test: setup lint build agent
 	$(CARGO) test --workspace --exclude fleet-tests
 	$(CARGO) test --package fleet-agent --features simulation --test simulation
-	$(CARGO) test --package fleet-tests
+	$(CARGO) test --package fleet-tests -- --test-threads $(AT_ONCE)
 
 bench: setup build agent
 	$(CARGO) run --quiet --package fleet-tests --bin bench

@@ -139,7 +139,7 @@ follower=
 printf '%sthe journal of %s%s\n' "$bold" "$leaving" "$off"
 cat "$work/journal"
 check "its journal tells: notice, DRAINING, tasks gone, sidecars stopped, completed" tells "$work/journal" \
-    'notice: terminating' 'set to DRAINING: 2 tasks' 'tasks gone' 'sidecars? stopped' 'completed fleet-drain'
+    'notice: Auto Scaling terminates' 'set to DRAINING: 2 tasks' 'tasks gone' 'sidecars? stopped' 'completed fleet-drain'
 check "its tasks run on the other node" until_is 60 4 nodes ".nodes[] | select(.id == \"$staying\") | .tasks"
 
 step "Down"

@@ -39,10 +39,11 @@ found=$(sha256sum "$staged" | cut -d ' ' -f 1)
 { chmod 0755 "$staged" && mv -f "$staged" @BINARY@; } ||
     fail 'cannot write @BINARY@'
 
-# The journal's explanations, for `journalctl -x`: a node does its work without them.
+# The journal's explanations, for `journalctl -x`: a node does its work without them, and a binary
+# that hangs must not keep cloud-init from ending.
 {
     mkdir -p '@CATALOG_DIRECTORY@' &&
-        @BINARY@ catalog > '@CATALOG@' &&
+        timeout 10 @BINARY@ catalog > '@CATALOG@' &&
         journalctl --update-catalog
 } || printf 'fleet-agent: the journal has no explanations of its messages\n' >&2
 

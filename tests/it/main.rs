@@ -6,5 +6,6 @@
 #![allow(clippy::disallowed_methods, reason = "the programs are what is tested")]
 
 mod gate;
+mod leaving;
 mod main_job;
 mod refusals;

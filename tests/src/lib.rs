@@ -6,6 +6,10 @@
     reason = "runs programs, waits for what they bring about, and tells why that did not happen"
 )]
 
+mod journal;
+
+pub use journal::{Follower, Record, Story};
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -160,6 +164,31 @@ impl Sandbox {
         command
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A call of the AWS API that no command of ours makes, through boto3: its operation in
+    /// snake_case, its parameters, its answer.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn aws(&self, service: &str, operation: &str, parameters: &Value) -> Result<Value> {
+        const CALL: &str = "import sys, json, boto3; \
+            service, operation, parameters = sys.argv[1:]; \
+            call = getattr(boto3.client(service), operation); \
+            print(json.dumps(call(**json.loads(parameters)), default=str))";
+        let called = run(Command::new(target().join("venv/bin/python"))
+            .args(["-c", CALL, service, operation, &parameters.to_string()])
+            .envs(&self.env)
+            .env_remove("AWS_PROFILE"))?;
+        if called.code != 0 {
+            bail!("{service} {operation} {parameters}: {}", called.err);
+        }
+        called.json()
+    }
+
     /// A variable of `fleet-sandbox env`.
     pub fn var(&self, name: &str) -> &str {
         self.env.get(name).map_or("", String::as_str)
@@ -171,6 +200,19 @@ impl Sandbox {
     /// When it cannot be started.
     pub fn on(&self, instance: &str, script: &str) -> Result<Ran> {
         self.cli(&["exec", instance, "--", "sh", "-c", script])
+    }
+
+    /// An instance of any group, as the sandbox sees it; null once it is gone.
+    ///
+    /// # Errors
+    /// When the sandbox is not up.
+    pub fn instance(&self, id: &str) -> Result<Value> {
+        let status = self.status()?;
+        let groups = status["groups"].as_array().into_iter().flatten();
+        let mut instances =
+            groups.flat_map(|group| group["instances"].as_array().into_iter().flatten());
+        let found = instances.find(|instance| instance["instance_id"] == *id);
+        Ok(found.cloned().unwrap_or_default())
     }
 
     /// The sandbox's own view.

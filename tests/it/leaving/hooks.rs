@@ -1,0 +1,93 @@
+//! Our terminating hook beside another, as ECS's managed draining has one, and ours gone in the
+//! middle of a drain.
+
+use anyhow::Result;
+use fleet_tests::{Sandbox, eventually};
+use serde_json::json;
+
+use super::{GROUP, Stage, await_event};
+
+const OTHER: &str = "ecs-managed-draining-termination-hook";
+
+#[test]
+fn our_hook_is_answered_whatever_becomes_of_others() {
+    let sandbox = Sandbox::up("it-hooks").expect("a sandbox");
+    let stage = Stage::up(&sandbox, 2, "", "").expect("up");
+    let hook = json!({
+        "AutoScalingGroupName": GROUP,
+        "LifecycleHookName": OTHER,
+        "LifecycleTransition": "autoscaling:EC2_INSTANCE_TERMINATING",
+        "HeartbeatTimeout": 600,
+        "DefaultResult": "CONTINUE",
+    });
+    let _ = sandbox
+        .aws("autoscaling", "put_lifecycle_hook", &hook)
+        .expect("a hook");
+    beside_another(&stage, &stage.nodes[0]).expect("two hooks");
+    deleted(&stage, &stage.nodes[1]).expect("a hook that goes");
+}
+
+/// Each is answered by its own; the instance waits for both.
+fn beside_another(stage: &Stage<'_>, node: &str) -> Result<()> {
+    let journal = stage.sandbox.follow_journal(node)?;
+    stage.terminate(node)?;
+    await_event(&journal, "drain-completed", 60)?;
+    stage.await_phase(node, "done", 10)?;
+    let instance = stage.sandbox.instance(node)?;
+    assert_eq!(
+        instance["lifecycle_state"], "Terminating:Wait",
+        "{instance}"
+    );
+    answer_other(stage, node)?;
+    stage.await_gone(node, 60)
+}
+
+/// The agent concludes that nobody waits for it any more.
+fn deleted(stage: &Stage<'_>, node: &str) -> Result<()> {
+    let sandbox = stage.sandbox;
+    let task = "sleep 20 & wait $!";
+    let args = [
+        "run-tasks",
+        "--standalone",
+        super::CLUSTER,
+        "batch",
+        "1",
+        "--",
+        "sh",
+        "-c",
+        task,
+    ];
+    let _ = sandbox.cli(&args)?.exits(0);
+    stage.await_tasks(1)?;
+    let journal = sandbox.follow_journal(node)?;
+    stage.terminate(node)?;
+    await_event(&journal, "draining", 30)?;
+    eventually("a heartbeat", 30, || {
+        let calls = sandbox.cli(&["calls", "--json"])?.exits(0).out;
+        Ok(calls
+            .contains("RecordLifecycleActionHeartbeat")
+            .then_some(()))
+    })?;
+    let hook = json!({ "AutoScalingGroupName": GROUP, "LifecycleHookName": "fleet-drain" });
+    let _ = sandbox.aws("autoscaling", "delete_lifecycle_hook", &hook)?;
+    await_event(&journal, "drain-closed", 60)?;
+    journal
+        .story()?
+        .tells(&["draining", "tasks-gone", "drain-closed"]);
+    stage.await_phase(node, "done", 10)?;
+    answer_other(stage, node)?;
+    stage.await_gone(node, 60)
+}
+
+fn answer_other(stage: &Stage<'_>, node: &str) -> Result<()> {
+    let answer = json!({
+        "AutoScalingGroupName": GROUP,
+        "LifecycleHookName": OTHER,
+        "InstanceId": node,
+        "LifecycleActionResult": "CONTINUE",
+    });
+    let _ = stage
+        .sandbox
+        .aws("autoscaling", "complete_lifecycle_action", &answer)?;
+    Ok(())
+}
