@@ -72,6 +72,10 @@ fn a_spot_interruption_finds_the_node_empty_and_its_sidecars_flushed() {
         "{spare:?} to spare\n{}",
         story.text()
     );
+    println!(
+        "spot: DRAINING {:.1?} and all over {spare:.1?} before the interruption",
+        interruption - draining
+    );
     let leftovers = story
         .0
         .iter()
