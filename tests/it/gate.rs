@@ -88,7 +88,7 @@ impl Case {
             Ok(instance["instance_id"].as_str().map(str::to_owned))
         })?;
         // Booted, user data done, and ecs.service was tried and skipped.
-        eventually("the condition to have held ecs.service back", 90, || {
+        eventually("the condition to have held ecs.service back", 140, || {
             let shown = sandbox.on(
                 &node,
                 "cloud-init status | grep -Eq 'status: (done|error)' && systemctl show ecs -p ActiveState -p ConditionResult",
@@ -125,15 +125,15 @@ impl Case {
     }
 
     /// The group, its agent broken in this case's way. The launch hook
-    /// gives up after 90 seconds: the installer tries a dead source for half a minute, after a boot
-    /// beside five others.
+    /// gives up after 150 seconds: the installer tries a dead source for half a minute, after a boot
+    /// beside five others and other tests' nodes.
     fn settings(&self, sandbox: &Sandbox) -> Result<String> {
         const CAPACITY: &str = "min = 0\nmax = 1\ndesired = 1\n";
         let file = target().join("dist").join(self.name);
         if let Some(script) = self.agent {
             write_program(&file, script)?;
         }
-        let hook = "[environments.dev.agent]\nlaunch_timeout_seconds = 90\n";
+        let hook = "[environments.dev.agent]\nlaunch_timeout_seconds = 150\n";
         if self.baked {
             let mut bake = vec!["bake"];
             let agent = file.to_string_lossy();

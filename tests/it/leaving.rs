@@ -2,12 +2,12 @@
 //! meanwhile, and what is promised all the same. Evidence is what the nodes wrote.
 
 mod blind;
+mod deadline;
 mod hooks;
+mod interruption;
 mod killed;
 mod operator;
 mod shutdown;
-mod spot;
-mod stalls;
 mod warm;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

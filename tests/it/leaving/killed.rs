@@ -7,7 +7,7 @@ use anyhow::Result;
 use fleet_tests::{Record, Sandbox, eventually};
 use serde_json::Value;
 
-use super::{Stage, await_event};
+use super::{Stage, await_event, sidecar};
 
 /// Long enough for all that is done to agents meanwhile.
 const TASKS_SECONDS: u64 = 45;
@@ -15,7 +15,8 @@ const TASKS_SECONDS: u64 = 45;
 #[test]
 fn a_drain_outlives_its_agent() {
     let sandbox = Sandbox::up("it-killed").expect("a sandbox");
-    let mut stage = Stage::up(&sandbox, 3, "", "").expect("up");
+    let sidecar = sidecar("node-logs", 3, "flush_timeout_seconds = 5");
+    let mut stage = Stage::up(&sandbox, 3, "", &sidecar).expect("up");
     stage.run_on_each(TASKS_SECONDS).expect("tasks");
     let _ = sandbox.cli(&["calls", "--reset"]).expect("runs").exits(0);
     let cases: [fn(&Stage<'_>, &str) -> Result<()>; 3] = [killed, hung, power_lost];
@@ -40,7 +41,7 @@ fn a_drain_outlives_its_agent() {
     });
 }
 
-/// After DRAINING, and again while tasks leave.
+/// After DRAINING, again while tasks leave, and while sidecars write out what they hold.
 fn killed(stage: &Stage<'_>, node: &str) -> Result<()> {
     let sandbox = stage.sandbox;
     let journal = sandbox.follow_journal(node)?;
@@ -56,12 +57,22 @@ fn killed(stage: &Stage<'_>, node: &str) -> Result<()> {
             Ok((is_next && told["phase"] == "draining").then_some(()))
         })?;
     }
+    await_event(&journal, "tasks-gone", 60)?;
+    let _ = sandbox
+        .on(node, "systemctl kill --signal=KILL fleet-agent")?
+        .exits(0);
     stage.await_gone(node, 120)?;
     let story = journal.story()?;
     assert_eq!(story.count("drain-completed"), 1, "{}", story.text());
     let of_auto_scaling = |record: &&Record| {
         record.event == "noticed" && record.field("FLEET_CAUSE") == "auto-scaling"
     };
+    story.tells(&[
+        "tasks-gone",
+        "started",
+        "sidecars-stopped",
+        "drain-completed",
+    ]);
     let notices = story.0.iter().filter(of_auto_scaling).count();
     assert_eq!(notices, 1, "{}", story.text());
     stage.ran_out(&story);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use fleet_tests::Sandbox;
+use fleet_tests::{Sandbox, eventually};
 
 use super::{Stage, await_event, did, follow_evidence, now, sidecar};
 
@@ -72,6 +72,10 @@ fn a_spot_interruption_finds_the_node_empty_and_its_sidecars_flushed() {
         "{spare:?} to spare\n{}",
         story.text()
     );
+    println!(
+        "spot: DRAINING {:.1?} and all over {spare:.1?} before the interruption",
+        interruption - draining
+    );
     let leftovers = story
         .0
         .iter()
@@ -79,7 +83,12 @@ fn a_spot_interruption_finds_the_node_empty_and_its_sidecars_flushed() {
     let leftovers = leftovers.expect("leftovers were stopped");
     assert_eq!(leftovers.field("FLEET_LEFT"), "0");
 
-    let written = evidence.text().expect("evidence");
+    // Read through a follower, which is a moment behind.
+    let written = eventually("what the sidecars wrote last", 15, || {
+        let written = evidence.text()?;
+        Ok(did(&written, "node-logs stopped").map(|_| written))
+    })
+    .expect("evidence");
     let [began, flushed, last, first] = [
         "node-logs flushing",
         "node-logs flushed",
