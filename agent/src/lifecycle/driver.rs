@@ -35,6 +35,7 @@ pub(crate) struct Driver<C> {
     events: mpsc::Sender<Event>,
     heartbeats: Option<AbortHandle>,
     converging: Option<AbortHandle>,
+    unkept: bool,
 }
 
 impl<C: Clients + 'static> Driver<C> {
@@ -45,6 +46,7 @@ impl<C: Clients + 'static> Driver<C> {
             events,
             heartbeats: None,
             converging: None,
+            unkept: false,
         }
     }
 
@@ -53,9 +55,14 @@ impl<C: Clients + 'static> Driver<C> {
         for action in actions {
             match action {
                 Action::Save(saved) => {
-                    let saved = self.context.clients.disk().save(&saved);
                     // A full disk must not keep a node from draining: only a restart would miss it.
-                    report("keep the state", saved);
+                    let kept = self.context.clients.disk().save(&saved);
+                    let is_news = kept.is_err() || self.unkept;
+                    self.unkept = kept.is_err();
+                    if is_news {
+                        let kept = kept.map_err(|error| format!("{error:#}"));
+                        self.tell(Event::Kept(kept));
+                    }
                 }
                 Action::Start(work) => self.start(work),
                 Action::StartHeartbeats { until } => {
@@ -82,18 +89,23 @@ impl<C: Clients + 'static> Driver<C> {
             // ended: a node that comes back from a stop converges again.
             if !converging.is_finished() {
                 converging.abort();
-                let events = self.events.clone();
-                spawn_local(async move {
-                    let error = "given up: sidecars are to stop".to_owned();
-                    let ended = Event::Finished(Job::ConvergeSidecars, Err(error));
-                    let _ = events.send(ended).await;
-                });
+                let error = "given up: sidecars are to stop".to_owned();
+                self.tell(Event::Finished(Job::ConvergeSidecars, Err(error)));
             }
         }
         let task = self.spawn(work);
         if job == Job::ConvergeSidecars {
             self.converging = Some(task.abort_handle());
         }
+    }
+
+    /// The machine is not to be entered again while it is listened to.
+    fn tell(&self, event: Event) {
+        let events = self.events.clone();
+        spawn_local(async move {
+            // The receiver is gone only when the process is about to end.
+            let _ = events.send(event).await;
+        });
     }
 
     fn spawn(&self, work: Work) -> JoinHandle<()> {

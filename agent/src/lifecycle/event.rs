@@ -148,6 +148,8 @@ pub(crate) enum Job {
     StopSidecars,
     CompleteDrain,
     ProbeDrain,
+    /// [`Action::Save`], which is done at once.
+    Keep,
 }
 
 impl Job {
@@ -181,6 +183,7 @@ impl Job {
             Self::StopSidecars => "stop the sidecars",
             Self::CompleteDrain => "complete the drain",
             Self::ProbeDrain => "look for a terminating action",
+            Self::Keep => "keep the state",
         }
     }
 }
@@ -212,8 +215,13 @@ pub(crate) enum Work {
     StopStandalone(Vec<String>),
     ConfirmEmpty(String),
     ShutGate,
-    /// Each gets so long to end.
-    StopLeftovers(Duration),
+    StopLeftovers {
+        /// Each gets so long to end.
+        within: Duration,
+        /// Whether the ECS agent then starts again, to report them stopped: not where ECS would give
+        /// it new tasks.
+        reports: bool,
+    },
     /// All of it within so long.
     StopSidecars(Duration),
     CompleteDrain,
@@ -246,7 +254,7 @@ impl Work {
             Self::StopStandalone(_) => Job::StopStandalone,
             Self::ConfirmEmpty(_) => Job::ConfirmEmpty,
             Self::ShutGate => Job::ShutGate,
-            Self::StopLeftovers(_) => Job::StopLeftovers,
+            Self::StopLeftovers { .. } => Job::StopLeftovers,
             Self::StopSidecars(_) => Job::StopSidecars,
             Self::CompleteDrain => Job::CompleteDrain,
             Self::ProbeDrain => Job::ProbeDrain,
@@ -391,6 +399,8 @@ pub(crate) enum Event {
     Finished(Job, Result<Outcome, String>),
     /// A heartbeat of the terminating action was answered.
     Heartbeat(HookAnswer),
+    /// What came of [`Action::Save`]; told only when it fails, and when it goes well again.
+    Kept(Result<(), String>),
     /// A container was started, or ended.
     Container(Whose),
     Order(Order),

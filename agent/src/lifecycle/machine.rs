@@ -85,6 +85,8 @@ pub(crate) struct Machine {
     health: Health,
     health_since: Moment,
     saved: Option<Saved>,
+    /// What was last to be kept is not.
+    unkept: bool,
     heartbeats: bool,
     waiting: Waiting,
     waiting_since: Moment,
@@ -127,8 +129,9 @@ struct Launch {
     warm: bool,
     seen_open: bool,
     abandoned: bool,
-    /// As [`Drain::sent_early`].
-    sent_early: bool,
+    /// Found open once its time was up: only what is open now can be abandoned. An answer may have
+    /// been taken that nobody here has heard of.
+    open_late: bool,
     /// Auto Scaling's last word was that no action is open.
     not_open: bool,
     answered: bool,
@@ -140,6 +143,8 @@ struct Launch {
 #[derive(Debug, Clone, Default)]
 struct Abandon {
     drained: bool,
+    /// ECS places nothing here.
+    set: bool,
     stopped: bool,
 }
 
@@ -209,6 +214,7 @@ impl Machine {
             health: assess(&conditions, now),
             health_since: now,
             saved: None,
+            unkept: false,
             heartbeats: false,
             waiting: Waiting::Nothing,
             waiting_since: now,
@@ -259,6 +265,7 @@ impl Machine {
             .chain(self.deadline())
             .chain(self.tells_at())
             .chain(self.causes_change_at())
+            .chain(self.unkept.then(|| self.schedule.due(Job::Keep)).flatten())
             .chain(self.tasks_change_at())
             .chain(self.world.conditions.settles_at(self.now))
             // What was due by then has been dealt with.
@@ -281,16 +288,16 @@ impl Machine {
             Some(_) | None => {}
         }
         if self.is_launch_overdue(now) {
-            if self.launch.seen_open {
+            if self.launch.open_late {
                 return Some(Phase::Abandoning);
             }
             if self.launch.not_open {
-                // Nothing was ever held open for us: there is nothing to abandon.
+                // Nothing is held open for us, or no longer: there is nothing to abandon.
                 self.launch.answered = true;
                 actions.push(Action::Record(Entry::LaunchClosed {
                     hook: self.policy.launch_hook.clone(),
                 }));
-            } else if !self.launch.overdue_told {
+            } else if self.schedule.error(Job::OpenLaunch).is_some() && !self.launch.overdue_told {
                 // Auto Scaling could not be asked: whether a launch is held open is not known, so
                 // it is neither abandoned nor over, and the asking goes on.
                 self.launch.overdue_told = true;
@@ -538,7 +545,10 @@ impl Machine {
                 phase: self.phase,
             }),
         };
-        if self.saved.as_ref() != Some(&saved) {
+        // A disk that was full has room again one day.
+        let is_due = self.unkept && self.schedule.due(Job::Keep) <= Some(self.now);
+        if is_due || self.saved.as_ref() != Some(&saved) {
+            self.unkept = false;
             self.saved = Some(saved.clone());
             actions.push(Action::Save(saved));
         }

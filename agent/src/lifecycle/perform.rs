@@ -93,7 +93,7 @@ impl<C: Clients> Context<C> {
             Work::CountTasks => Ok(Outcome::Tasks(self.count_tasks().await)),
             Work::ConfirmEmpty(arn) => clients.ecs().live_tasks(&arn).await.map(Outcome::Confirmed),
             Work::ShutGate => self.shut_gate().await,
-            Work::StopLeftovers(within) => self.stop_leftovers(within).await,
+            Work::StopLeftovers { within, reports } => self.stop_leftovers(within, reports).await,
             Work::StopSidecars(within) => {
                 let now = || self.clock.now();
                 flush_and_stop(clients.docker(), &self.settings.sidecars, within, now)
@@ -240,13 +240,18 @@ impl<C: Clients> Context<C> {
 
     /// ecs.service goes first, so that restart policies do not bring containers back; whether it
     /// went or not, what is left is stopped, all at the same time. Then ECS may report it.
-    async fn stop_leftovers(&self, within: Duration) -> Result<Outcome> {
+    async fn stop_leftovers(&self, within: Duration, reports: bool) -> Result<Outcome> {
         let end = self.clock.now() + within;
         let systemd = self.clients.systemd();
         let stopped_ecs = systemd.stop_ecs().await;
         let stopped = self.stop_every_task(end).await;
         // Whatever came of it: nobody else would start it again.
-        for error in [stopped_ecs, systemd.start_ecs().await]
+        let started_ecs = if reports {
+            systemd.start_ecs().await
+        } else {
+            Ok(())
+        };
+        for error in [stopped_ecs, started_ecs]
             .into_iter()
             .filter_map(Result::err)
         {
@@ -315,7 +320,7 @@ pub(super) fn bound(work: &Work, container_stop: Duration) -> Duration {
     match work {
         Work::ConvergeSidecars(_) => PULLS,
         // Both lists of containers may take docker's whole time for one.
-        Work::StopLeftovers(within) => *within + LISTS + MARGIN,
+        Work::StopLeftovers { within, .. } => *within + LISTS + MARGIN,
         Work::StopStandalone(_) => container_stop + LISTS + MARGIN,
         Work::StopSidecars(within) => *within + LISTS + MARGIN,
         Work::Identify

@@ -129,7 +129,8 @@ const fn last_retry(job: Job) -> Duration {
         | Job::StopLeftovers
         | Job::StopSidecars
         | Job::CompleteDrain
-        | Job::ProbeDrain => LAST_RETRY,
+        | Job::ProbeDrain
+        | Job::Keep => LAST_RETRY,
     }
 }
 

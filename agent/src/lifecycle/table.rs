@@ -260,13 +260,17 @@ fn stages() -> Vec<Stage> {
     let done = completing
         .clone()
         .job(Job::CompleteDrain, Hook(HookAnswer::Taken));
-    let abandoning = proven
+    // Its CONTINUE may have been taken, and not been heard of.
+    let unheard = || Event::Finished(Job::CompleteLaunch, Err("no answer".into()));
+    let overdue = proven
         .clone()
-        .feed(Event::Finished(
-            Job::CompleteLaunch,
-            Err("throttled".into()),
-        ))
-        .after(600);
+        .feed(unheard())
+        .after(600)
+        .job(Job::ConvergeSidecars, sidecars(State::Stopped))
+        .feed(unheard());
+    let abandoning = overdue
+        .clone()
+        .job(Job::OpenLaunch, Hook(HookAnswer::Taken));
     vec![
         starting.named("starting"),
         gated
@@ -276,6 +280,7 @@ fn stages() -> Vec<Stage> {
         warm.named("gated, in a warm pool"),
         unregistered.named("launching, not registered"),
         proven.named("launching, proven"),
+        overdue.named("launching, overdue"),
         abandoning.named("abandoning"),
         in_service.named("in service"),
         draining.named("draining, a task left"),
@@ -309,6 +314,11 @@ fn events() -> Vec<(String, Event)> {
         (
             "sidecar changed".to_owned(),
             Event::Container(Whose::Sidecar),
+        ),
+        ("the state is kept again".to_owned(), Event::Kept(Ok(()))),
+        (
+            "the state was not kept".to_owned(),
+            Event::Kept(Err("why".into())),
         ),
         ("an operator drains".to_owned(), wish()),
         ("an operator undrains".to_owned(), order(Order::Undrain)),

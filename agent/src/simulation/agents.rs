@@ -48,6 +48,7 @@ pub(super) fn start(world: &Shared, node: usize) {
 pub(super) fn kill(world: &Shared, node: usize) {
     let mut world = world.borrow_mut();
     let known = &mut world.nodes[node];
+    known.book.forgot |= known.book.unkept;
     known.life += 1;
     known.events = None;
     known.faults.agent = State::Works;
@@ -146,7 +147,7 @@ async fn live(world: Shared, node: usize, life: u64) {
 fn tell(event: &Event) -> Option<String> {
     match event {
         Event::Tick | Event::Container(_) => None,
-        Event::Finished(_, Err(_)) | Event::Order(_) | Event::Heartbeat(_) => {
+        Event::Finished(_, Err(_)) | Event::Order(_) | Event::Heartbeat(_) | Event::Kept(_) => {
             Some(format!("{event:?}"))
         }
         // Polls go well all the time.

@@ -229,6 +229,7 @@ impl World {
             && !stands
             && !node.book.drained_by_other
             && !node.book.gave_up
+            && !node.book.forgot
             && !node.book.late_told;
         if !is_judged {
             return;

@@ -301,11 +301,10 @@ fn answer(world: &mut World, index: usize, hook: &str, verb: Verb, is_drain: boo
         }
     };
     world.settle();
-    // A node that gives itself up is not expected back.
-    world.nodes[index].book.gave_up |= verb == Verb::Abandon;
     if taken.is_err() {
         return HookAnswer::NotOpen;
     }
+    world.nodes[index].book.gave_up |= verb == Verb::Abandon;
     if is_drain && verb != Verb::Heartbeat {
         world.nodes[index].book.answered = true;
         world.judge_last(index, Invariant::HandsOverEmpty, "CONTINUE");
@@ -681,7 +680,8 @@ impl Disk for Remotes {
         if node.life != self.life {
             bail!("gone");
         }
-        if node.faults.disk != State::Works {
+        node.book.unkept = node.faults.disk != State::Works;
+        if node.book.unkept {
             bail!("save: no space left on device");
         }
         node.saved = Some(saved.clone());

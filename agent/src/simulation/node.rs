@@ -179,9 +179,13 @@ pub(super) struct Book {
     pub(super) heartbeats: u64,
     pub(super) drains: u64,
     pub(super) late_told: bool,
-    /// It answered its launch with ABANDON.
+    /// Its launch was abandoned.
     pub(super) gave_up: bool,
     pub(super) serving_since: Option<u64>,
+    /// What was last to be kept is not on the disk.
+    pub(super) unkept: bool,
+    /// An agent ended while that was so: what it knew, nobody can know.
+    pub(super) forgot: bool,
 }
 
 impl Node {

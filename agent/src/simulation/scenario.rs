@@ -50,7 +50,7 @@ pub(super) enum Step {
     Undrain(usize),
     Unrebalance(usize),
     Unschedule(usize),
-    Forgive(usize),
+    Forgive(usize, u64),
     Return(usize),
     PutHook(String),
     Draw,
@@ -252,9 +252,9 @@ pub(super) fn perform(shared: &Shared, step: Step) {
             world.nodes[node].maintenance.clear();
             world.nodes[node].withdraw("maintenance", now);
         }
-        Step::Forgive(node) => {
+        Step::Forgive(node, noticed) => {
             let now = world.millis();
-            world.nodes[node].withdraw("spot", now);
+            world.nodes[node].withdraw(&format!("spot-{noticed}"), now);
         }
         Step::Return(node) => {
             let now = world.now();
@@ -302,6 +302,7 @@ fn start_agent(shared: &Shared, world: &mut World, node: usize) {
 /// The agent's process ends here and now.
 fn kill(world: &mut World, node: usize) {
     let known = &mut world.nodes[node];
+    known.book.forgot |= known.book.unkept;
     known.life += 1;
     known.events = None;
     known.faults.agent = State::Works;
@@ -329,10 +330,13 @@ fn boot(world: &mut World, node: usize) {
 
 fn power_off(world: &mut World, node: usize) {
     kill(world, node);
+    let now = world.millis();
     let known = &mut world.nodes[node];
     if known.power == Power::On {
         known.power = Power::Off;
     }
+    // Of a shutdown nothing is left once the machine is off, however it came to that.
+    known.withdraw("shutdown", now);
     known.containers.clear();
     known.ecs.active = false;
     known.ecs.connected = false;
@@ -372,8 +376,6 @@ fn shut_down(world: &mut World, node: usize, reboots: bool, until: u64) {
     }
     if reboots {
         power_off(world, node);
-        // Of a machine that is shut down in order nothing is left running.
-        world.nodes[node].withdraw("shutdown", now);
         let after = world.rng.u64(5_000..30_000);
         world.later(after, Step::Boot(node));
     } else {
@@ -414,7 +416,7 @@ fn interrupt(world: &mut World, node: usize, action: SpotAction, noticed: u64) {
             }
             let after = world.rng.u64(30_000..90_000);
             world.later(after, Step::Thaw(node));
-            world.later(after.max(125_000) + 1_000, Step::Forgive(node));
+            world.later(after.max(125_000) + 1_000, Step::Forgive(node, noticed));
         }
     }
 }

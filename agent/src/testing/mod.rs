@@ -37,6 +37,8 @@ pub(crate) const CONTAINER_INSTANCE: &str = "arn:aws:ecs:eu-central-1:1:containe
 pub(crate) enum Fault {
     Fails,
     Hangs,
+    /// An answer to a hook: it is taken, and nothing comes back.
+    Unheard,
 }
 
 /// A lifecycle action.
@@ -187,7 +189,7 @@ impl Node {
         match fault {
             Some(Fault::Fails) => bail!("{name}: told to fail"),
             Some(Fault::Hangs) => pending().await,
-            None => Ok(()),
+            Some(Fault::Unheard) | None => Ok(()),
         }
     }
 }
@@ -233,6 +235,9 @@ impl Disk for Node {
     }
 
     fn save(&self, saved: &Saved) -> Result<()> {
+        if self.world().faults.contains_key("save") {
+            bail!("save: no space left on device");
+        }
         self.change(|world| world.saved = Some(saved.clone()));
         Ok(())
     }
@@ -320,20 +325,23 @@ impl AutoScaling for Node {
         };
         self.call(name).await?;
         let mut world = self.world.borrow_mut();
+        let is_unheard = world.faults.get(name) == Some(&Fault::Unheard);
         let held = if launch {
             &mut world.launch
         } else {
             &mut world.drain
         };
-        if *held != Held::Open {
-            return Ok(HookAnswer::NotOpen);
-        }
+        let is_open = *held == Held::Open;
         match verb {
-            Verb::Heartbeat => {}
-            Verb::Continue => *held = Held::Answered(Verdict::Continue),
-            Verb::Abandon => *held = Held::Answered(Verdict::Abandon),
+            Verb::Continue if is_open => *held = Held::Answered(Verdict::Continue),
+            Verb::Abandon if is_open => *held = Held::Answered(Verdict::Abandon),
+            Verb::Heartbeat | Verb::Continue | Verb::Abandon => {}
         }
-        Ok(HookAnswer::Taken)
+        match (is_unheard, is_open) {
+            (true, _) => bail!("{name}: no answer"),
+            (false, true) => Ok(HookAnswer::Taken),
+            (false, false) => Ok(HookAnswer::NotOpen),
+        }
     }
 }
 

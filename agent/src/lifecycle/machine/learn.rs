@@ -37,6 +37,14 @@ impl Machine {
                 }
                 None => Err(self.illegal(&Event::Heartbeat(answer))),
             },
+            Event::Kept(kept) => {
+                self.unkept = kept.is_err();
+                match kept {
+                    Ok(()) => self.succeed(Job::Keep, now, actions),
+                    Err(error) => self.fail(Job::Keep, &error, now, actions),
+                }
+                Ok(())
+            }
             Event::Finished(job, result) if !self.schedule.is_under_way(job) => {
                 Err(self.illegal(&Event::Finished(job, result)))
             }
@@ -88,7 +96,6 @@ impl Machine {
                 self.world.agent_asked = true;
                 conditions.ecs.observe(false, now);
             }
-            Job::CompleteLaunch => self.launch.sent_early = false,
             Job::CompleteDrain => {
                 if let Some(drain) = &mut self.drain {
                     drain.sent_early = false;
@@ -110,13 +117,15 @@ impl Machine {
             | Job::Describe
             | Job::Publish
             | Job::OpenLaunch
+            | Job::CompleteLaunch
             | Job::AbandonLaunch
             | Job::SetDraining
             | Job::CountTasks
             | Job::ConfirmEmpty
             | Job::ShutGate
             | Job::StopSidecars
-            | Job::ProbeDrain => {}
+            | Job::ProbeDrain
+            | Job::Keep => {}
         }
     }
 
@@ -374,15 +383,15 @@ impl Machine {
         let launch = &mut self.launch;
         match job {
             Job::OpenLaunch => {
-                if taken && !launch.seen_open {
-                    launch.sent_early = self.schedule.is_under_way(Job::CompleteLaunch);
-                }
                 launch.seen_open |= taken;
                 launch.not_open = !taken;
+                let is_late = launch
+                    .began
+                    .is_some_and(|began| began + self.policy.launch <= now);
+                launch.open_late |= taken && is_late;
             }
             Job::AbandonLaunch => launch.answered = true,
             Job::CompleteLaunch => {
-                let sent_early = std::mem::take(&mut launch.sent_early);
                 launch.not_open = !taken;
                 let since = *launch.not_open_since.get_or_insert(now);
                 let hook = self.policy.launch_hook.clone();
@@ -393,7 +402,7 @@ impl Machine {
                     } else {
                         Entry::LaunchCompleted { hook }
                     }));
-                } else if !sent_early && (launch.seen_open || now.since(since) >= OPENS_WITHIN) {
+                } else if launch.seen_open || now.since(since) >= OPENS_WITHIN {
                     launch.answered = true;
                     actions.push(Action::Record(Entry::LaunchClosed { hook }));
                 }
@@ -442,12 +451,16 @@ impl Machine {
             | Job::ConfirmEmpty
             | Job::ShutGate
             | Job::StopLeftovers
-            | Job::StopSidecars => {}
+            | Job::StopSidecars
+            | Job::Keep => {}
         }
     }
 
     pub(super) fn learn_draining(&mut self, set: SetDraining, actions: &mut Vec<Action>) {
-        self.abandon.drained |= self.phase == Phase::Abandoning;
+        if self.phase == Phase::Abandoning {
+            self.abandon.drained = true;
+            self.abandon.set = matches!(set, SetDraining::Set { .. });
+        }
         if let SetDraining::Set { tasks } = set {
             actions.push(Action::Record(Entry::Draining { tasks }));
         }

@@ -21,11 +21,10 @@ impl Machine {
                     wanted.push(Work::WriteEcsConfig);
                 }
                 wanted.push(Work::ConvergeSidecars(Scope::BeforeTasks));
-                wanted.extend(self.open_launch());
+                wanted.extend(self.answer_launch(false));
             }
             Phase::Gated => {
                 wanted.push(Work::ConvergeSidecars(Scope::BeforeTasks));
-                wanted.extend(self.open_launch());
                 wanted.extend(self.warming());
                 if self.may_release() {
                     wanted.push(Work::Release);
@@ -38,13 +37,10 @@ impl Machine {
                     Work::CountTasks,
                 ]);
                 wanted.extend(self.heal());
-                wanted.extend(self.open_launch());
                 wanted.extend(self.activate());
                 wanted.extend(self.describe());
                 wanted.extend(self.publish(now));
-                if self.is_proven() {
-                    wanted.push(Work::CompleteLaunch);
-                }
+                wanted.extend(self.answer_launch(self.is_proven()));
             }
             Phase::Abandoning => wanted.extend(self.abandoning()),
             Phase::InService => {
@@ -92,19 +88,13 @@ impl Machine {
 
     /// A node in a warm pool is made ready and then waits, for hours if need be.
     fn warming(&self) -> Option<Work> {
-        let is_warm = matches!(self.world.target, Some(Target::Warmed(_)));
-        if !is_warm || !self.launch.warm || self.launch.answered {
-            return None;
-        }
-        if !self.are_sidecars_up(Scope::BeforeTasks) {
-            return None;
-        }
+        let is_warm = matches!(self.world.target, Some(Target::Warmed(_))) && self.launch.warm;
+        let is_ready = is_warm && self.are_sidecars_up(Scope::BeforeTasks);
         let is_clear = self.world.checkpoint_cleared || self.world.container_instance.is_some();
-        Some(if is_clear {
-            Work::CompleteLaunch
-        } else {
-            Work::ClearCheckpoint
-        })
+        if is_ready && !is_clear && !self.launch.answered {
+            return Some(Work::ClearCheckpoint);
+        }
+        self.answer_launch(is_ready)
     }
 
     /// Only what we set to DRAINING is ours to set back, and only once nothing asks for it.
@@ -118,7 +108,11 @@ impl Machine {
     fn stop_leftovers(&self, now: Moment) -> Work {
         let full = self.policy.spans.container_stop + STOP_MARGIN;
         let hard = self.hard_bounds().map(|hard| hard.leftovers.since(now));
-        Work::StopLeftovers(hard.map_or(full, |left| left.min(full)))
+        let stays = self.after_tasks() == Phase::Drained;
+        Work::StopLeftovers {
+            within: hard.map_or(full, |left| left.min(full)),
+            reports: stays || self.drain.as_ref().is_some_and(|drain| drain.set),
+        }
     }
 
     fn stop_sidecars(&self, now: Moment) -> Work {
@@ -137,6 +131,8 @@ impl Machine {
         if self.world.container_instance.is_some() {
             wanted.extend(self.keep_ecs_up());
         }
+        // AWS may have been out of reach for the whole of the drain: ECS would place tasks again.
+        wanted.extend(self.set_draining(now));
         wanted.extend(self.publish(now));
         wanted
     }
@@ -166,12 +162,27 @@ impl Machine {
         !(is_hard && has_failed) && now.since(drain.began) < ASKS_FOR
     }
 
+    /// Of two calls under way at once either may come last.
+    fn set_draining(&self, now: Moment) -> Option<Work> {
+        let arn = self.world.container_instance.clone()?;
+        let drain = self.drain.as_ref().filter(|drain| !drain.set)?;
+        let is_safe = !self.schedule.is_under_way(Job::SetActive);
+        is_safe.then(|| {
+            if self.asks_status(drain, now) {
+                Work::Describe(arn)
+            } else {
+                Work::SetDraining(arn)
+            }
+        })
+    }
+
     pub(super) fn abandoning(&self) -> Option<Work> {
         match &self.world.container_instance {
             Some(arn) if !self.abandon.drained => Some(Work::SetDraining(arn.clone())),
-            Some(_) if !self.abandon.stopped => Some(Work::StopLeftovers(
-                self.policy.spans.container_stop + STOP_MARGIN,
-            )),
+            Some(_) if !self.abandon.stopped => Some(Work::StopLeftovers {
+                within: self.policy.spans.container_stop + STOP_MARGIN,
+                reports: self.abandon.set,
+            }),
             Some(_) | None => (!self.launch.answered).then_some(Work::AbandonLaunch),
         }
     }
@@ -190,14 +201,9 @@ impl Machine {
             }
             return wanted;
         };
+        wanted.extend(self.set_draining(now));
         if drain.set {
             wanted.extend(self.publish(now));
-        } else if self.schedule.is_under_way(Job::SetActive) {
-            // Of two calls under way at once either may come last.
-        } else if self.asks_status(drain, now) {
-            wanted.push(Work::Describe(arn.clone()));
-        } else {
-            wanted.push(Work::SetDraining(arn.clone()));
         }
         if self.needs_groups(now) {
             wanted.push(Work::ReadGroups(arn.clone()));
@@ -214,10 +220,20 @@ impl Machine {
         wanted
     }
 
-    pub(super) fn open_launch(&self) -> Option<Work> {
+    /// Whether the action is open is asked while there is no answer to give: to know it, and before
+    /// it is abandoned. Never both at once, so that what the one says is not of before the other.
+    fn answer_launch(&self, is_proven: bool) -> Option<Work> {
         let launch = &self.launch;
-        (launch.began.is_some() && !launch.seen_open && !launch.answered)
-            .then_some(Work::OpenLaunch)
+        if launch.began.is_none() || launch.answered {
+            return None;
+        }
+        if is_proven {
+            let is_asked = self.schedule.is_under_way(Job::OpenLaunch);
+            return (!is_asked).then_some(Work::CompleteLaunch);
+        }
+        let is_answered = self.schedule.is_under_way(Job::CompleteLaunch);
+        let asks = !launch.seen_open || self.is_launch_overdue(self.now);
+        (asks && !is_answered).then_some(Work::OpenLaunch)
     }
 
     pub(super) fn may_release(&self) -> bool {
@@ -341,7 +357,8 @@ impl Machine {
             | Job::AbandonLaunch
             | Job::ShutGate
             | Job::StopLeftovers
-            | Job::StopSidecars => seconds(1),
+            | Job::StopSidecars
+            | Job::Keep => seconds(1),
         }
     }
 }

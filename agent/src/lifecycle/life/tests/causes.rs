@@ -633,3 +633,21 @@ async fn while_imds_is_silent_a_drained_node_still_learns_of_its_termination() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_kept_is_kept_once_the_disk_has_room() {
+    let node = Node::launching();
+    with(&node, async |agent| {
+        agent.until(60, in_service).await;
+        node.fault("save", Fault::Fails);
+        wish(agent);
+        agent.until(60, drained).await;
+        node.heal("save");
+        agent.pass(40).await;
+        let mut agent = Agent::start(&node);
+        agent.until(30, drained).await;
+        agent.life.handle(Event::Order(Order::Undrain));
+        agent.until(30, active).await;
+    })
+    .await;
+}
