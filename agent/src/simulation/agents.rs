@@ -22,6 +22,7 @@ use crate::{
         machine::Machine,
     },
     moment::Moment,
+    sidecars::plan::Desired,
 };
 
 pub(super) type Shared = Rc<RefCell<World>>;
@@ -78,6 +79,7 @@ async fn live(world: Shared, node: usize, life: u64) {
         life,
     };
     let context = Rc::new(Context {
+        sidecars: Desired::all(&settings.sidecars),
         clients,
         settings,
         revision: "0123456789ab".into(),
