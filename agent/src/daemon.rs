@@ -41,6 +41,7 @@ use crate::{
         machine::Machine,
     },
     paths::Paths,
+    sidecars::plan::Desired,
     status::{self, Asked, CauseStatus, DrainStatus, Request, SidecarStatus, Status, TaskStatus},
 };
 
@@ -71,6 +72,7 @@ pub(crate) async fn run(settings: Settings, revision: String, paths: Paths) -> R
         settings: revision.clone(),
     });
     let context = Rc::new(Context {
+        sidecars: Desired::all(&settings.sidecars),
         container_stop: container_stop(&settings, &paths),
         clients,
         settings,

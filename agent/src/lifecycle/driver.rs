@@ -114,7 +114,10 @@ impl<C: Clients + 'static> Driver<C> {
         spawn_local(async move {
             let job = work.job();
             let limit = bound(&work, context.container_stop);
-            let result = match tokio::time::timeout(limit, context.perform(work)).await {
+            // Boxed: it has room for the largest of all kinds of work, and a task is moved a lot before
+            // it runs.
+            let performed = Box::pin(context.perform(work));
+            let result = match tokio::time::timeout(limit, performed).await {
                 Ok(result) => result,
                 Err(_) => Err(late(limit)),
             };

@@ -153,6 +153,8 @@ pub(crate) enum Job {
 }
 
 impl Job {
+    pub(crate) const COUNT: usize = Self::Keep as usize + 1;
+
     /// Fits after "failed to".
     pub(crate) const fn as_str(self) -> &'static str {
         match self {

@@ -28,7 +28,10 @@ use crate::{
     ecs_config::render::layers,
     journal::{event::Entry, sink},
     moment::Moment,
-    sidecars::execute::{converge, flush_and_stop},
+    sidecars::{
+        execute::{converge, flush_and_stop},
+        plan::Desired,
+    },
 };
 
 /// What work needs beside the clients.
@@ -36,6 +39,8 @@ use crate::{
 pub(crate) struct Context<C> {
     pub(crate) clients: C,
     pub(crate) settings: Settings,
+    /// The settings' sidecars.
+    pub(crate) sidecars: Vec<Desired>,
     /// Short hash of agent.toml: `fleet.config`.
     pub(crate) revision: String,
     /// What ECS gives a task's container to end.
@@ -60,8 +65,7 @@ impl<C: Clients> Context<C> {
             }
             Work::ConvergeSidecars(scope) => {
                 let now = || self.clock.wall();
-                let sidecars = &self.settings.sidecars;
-                let round = converge(clients.docker(), sidecars, scope, now).await?;
+                let round = converge(clients.docker(), &self.sidecars, scope, now).await?;
                 Ok(Outcome::Sidecars(round))
             }
             Work::Release => self.release().await,
@@ -96,7 +100,7 @@ impl<C: Clients> Context<C> {
             Work::StopLeftovers { within, reports } => self.stop_leftovers(within, reports).await,
             Work::StopSidecars(within) => {
                 let now = || self.clock.now();
-                flush_and_stop(clients.docker(), &self.settings.sidecars, within, now)
+                flush_and_stop(clients.docker(), &self.sidecars, within, now)
                     .await
                     .map(Outcome::SidecarsStopped)
             }

@@ -1,6 +1,6 @@
 //! Which jobs are under way, and when each may be started again. Pure.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use super::event::Job;
 use crate::moment::Moment;
@@ -13,7 +13,8 @@ const LAST_IMDS_RETRY: Duration = Duration::from_secs(4);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Schedule {
-    jobs: BTreeMap<Job, State>,
+    /// By job.
+    jobs: [State; Job::COUNT],
     seed: u64,
 }
 
@@ -28,25 +29,23 @@ struct State {
 impl Schedule {
     pub(super) fn new(seed: u64) -> Self {
         Self {
-            jobs: BTreeMap::new(),
+            jobs: Default::default(),
             seed,
         }
     }
 
     /// When the job may be started; `None` while it is under way.
     pub(super) fn due(&self, job: Job) -> Option<Moment> {
-        match self.jobs.get(&job) {
-            None => Some(Moment::default()),
-            Some(state) => (!state.under_way).then_some(state.due),
-        }
+        let state = self.of(job);
+        (!state.under_way).then_some(state.due)
     }
 
     pub(super) fn is_under_way(&self, job: Job) -> bool {
-        self.jobs.get(&job).is_some_and(|state| state.under_way)
+        self.of(job).under_way
     }
 
     pub(super) fn start(&mut self, job: Job) {
-        self.jobs.entry(job).or_default().under_way = true;
+        self.of_mut(job).under_way = true;
     }
 
     /// The job went well and may run again at `due`. Returns whether it had failed before.
@@ -55,16 +54,14 @@ impl Schedule {
             due,
             ..State::default()
         };
-        self.jobs
-            .insert(job, state)
-            .is_some_and(|before| before.error.is_some())
+        std::mem::replace(self.of_mut(job), state).error.is_some()
     }
 
     /// The job failed and runs again after a growing, jittered wait. Returns whether the error is
     /// news: another one than before, or the same for the 10th, 100th... time.
     pub(super) fn fail(&mut self, job: Job, error: &str, now: Moment) -> bool {
         let wait = self.retry(job);
-        let state = self.jobs.entry(job).or_default();
+        let state = self.of_mut(job);
         state.under_way = false;
         state.failures = state.failures.saturating_add(1);
         state.due = now + wait;
@@ -74,33 +71,39 @@ impl Schedule {
     }
 
     pub(super) fn error(&self, job: Job) -> Option<&str> {
-        self.jobs.get(&job)?.error.as_deref()
+        self.of(job).error.as_deref()
     }
 
     /// Whatever waited for its next turn may go now: another phase has begun.
     pub(super) fn hurry(&mut self) {
-        for state in self.jobs.values_mut() {
+        for state in &mut self.jobs {
             state.due = Moment::default();
         }
     }
 
     pub(super) fn hurry_one(&mut self, job: Job) {
-        if let Some(state) = self.jobs.get_mut(&job)
-            && state.error.is_none()
-        {
+        let state = self.of_mut(job);
+        if state.error.is_none() {
             state.due = Moment::default();
         }
     }
 
     /// Between half and the whole of a span that doubles with each failure.
     fn retry(&self, job: Job) -> Duration {
-        let failures = self.jobs.get(&job).map_or(0, |state| state.failures);
         backoff(
             FIRST_RETRY,
             last_retry(job),
-            failures,
+            self.of(job).failures,
             self.seed ^ job as u64,
         )
+    }
+
+    fn of(&self, job: Job) -> &State {
+        &self.jobs[job as usize]
+    }
+
+    fn of_mut(&mut self, job: Job) -> &mut State {
+        &mut self.jobs[job as usize]
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use fleet_agent_config::Sidecar;
 use jiff::Timestamp;
 
-use super::plan::{Report, Scope, Step, plan, report};
+use super::plan::{Desired, Report, Scope, Step, plan, report};
 use crate::{
     clients::docker::{Container, Docker},
     moment::Moment,
@@ -31,7 +31,7 @@ pub(crate) struct Round {
 /// If Docker cannot be asked at all.
 pub(crate) async fn converge(
     docker: &impl Docker,
-    desired: &[Sidecar],
+    desired: &[Desired],
     scope: Scope,
     now: impl Fn() -> Timestamp,
 ) -> Result<Round> {
@@ -56,7 +56,7 @@ pub(crate) async fn converge(
     })
 }
 
-async fn execute(docker: &impl Docker, desired: &[Sidecar], step: &Step) -> Result<String> {
+async fn execute(docker: &impl Docker, desired: &[Desired], step: &Step) -> Result<String> {
     match step {
         Step::Remove { id, sidecar } => {
             docker.stop(id, grace(desired, sidecar)).await?;
@@ -83,7 +83,7 @@ async fn execute(docker: &impl Docker, desired: &[Sidecar], step: &Step) -> Resu
 /// The first failure, once all have been tried.
 pub(crate) async fn flush_and_stop(
     docker: &impl Docker,
-    desired: &[Sidecar],
+    desired: &[Desired],
     within: Duration,
     now: impl Fn() -> Moment,
 ) -> Result<usize> {
@@ -91,7 +91,11 @@ pub(crate) async fn flush_and_stop(
     let mut running: Vec<Container> = docker.sidecars().await?;
     running.retain(|container| container.running || container.restarting);
     running.sort_by_key(|container| {
-        std::cmp::Reverse(desired.iter().position(|s| s.name == container.sidecar))
+        std::cmp::Reverse(
+            desired
+                .iter()
+                .position(|d| d.sidecar.name == container.sidecar),
+        )
     });
     let stops: Duration = running
         .iter()
@@ -113,12 +117,12 @@ pub(crate) async fn flush_and_stop(
 /// on after it has written does not say when it has: it gets the whole of its time.
 async fn flush(
     docker: &impl Docker,
-    desired: &[Sidecar],
+    desired: &[Desired],
     running: &[Container],
     limit: Duration,
 ) -> Result<()> {
     let flushes = running.iter().filter_map(|container| {
-        let sidecar = desired.iter().find(|s| s.name == container.sidecar)?;
+        let sidecar = named(desired, &container.sidecar)?;
         Some((container, sidecar.flush.as_ref()?))
     });
     let flushed = flushes.map(async |(container, flush)| {
@@ -132,11 +136,13 @@ async fn flush(
     Ok(())
 }
 
-fn grace(desired: &[Sidecar], name: &str) -> Duration {
-    desired
-        .iter()
-        .find(|sidecar| sidecar.name == name)
-        .map_or(REMOVED_GRACE, |sidecar| {
-            Duration::from_secs(sidecar.stop_timeout_seconds.into())
-        })
+fn grace(desired: &[Desired], name: &str) -> Duration {
+    named(desired, name).map_or(REMOVED_GRACE, |sidecar| {
+        Duration::from_secs(sidecar.stop_timeout_seconds.into())
+    })
+}
+
+fn named<'a>(desired: &'a [Desired], name: &str) -> Option<&'a Sidecar> {
+    let mut sidecars = desired.iter().map(|desired| &desired.sidecar);
+    sidecars.find(|sidecar| sidecar.name == name)
 }

@@ -26,6 +26,28 @@ impl Scope {
     }
 }
 
+/// A sidecar as it is to be.
+#[derive(Debug, Clone)]
+pub(crate) struct Desired {
+    pub(crate) sidecar: Sidecar,
+    /// Of [`spec`]: compared in every round, and the same as long as the settings are.
+    spec: String,
+}
+
+impl Desired {
+    pub(crate) fn all(sidecars: &[Sidecar]) -> Vec<Self> {
+        let desired = sidecars.iter().map(|sidecar| Self {
+            spec: spec(sidecar),
+            sidecar: sidecar.clone(),
+        });
+        desired.collect()
+    }
+
+    fn is(&self, container: &Container) -> bool {
+        self.sidecar.name == container.sidecar && self.spec == container.spec
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Stop and remove a container that nothing asks for any more.
@@ -46,13 +68,11 @@ pub(crate) enum Step {
 
 /// What brings `observed` to `desired`. Observed are only containers with our label: foreign ones
 /// are never touched, and a container that is right is adopted as it is.
-pub(crate) fn plan(desired: &[Sidecar], scope: Scope, observed: &[Container]) -> Vec<Step> {
+pub(crate) fn plan(desired: &[Desired], scope: Scope, observed: &[Container]) -> Vec<Step> {
     let mut kept: BTreeMap<&str, &Container> = BTreeMap::new();
     let mut steps = Vec::new();
     for container in observed {
-        let wanted = desired
-            .iter()
-            .any(|sidecar| sidecar.name == container.sidecar && spec(sidecar) == container.spec);
+        let wanted = desired.iter().any(|desired| desired.is(container));
         if wanted && !kept.contains_key(container.sidecar.as_str()) {
             kept.insert(&container.sidecar, container);
         } else {
@@ -62,7 +82,10 @@ pub(crate) fn plan(desired: &[Sidecar], scope: Scope, observed: &[Container]) ->
             });
         }
     }
-    for sidecar in desired.iter().filter(|sidecar| scope.holds(sidecar)) {
+    for Desired { sidecar, spec } in desired {
+        if !scope.holds(sidecar) {
+            continue;
+        }
         match kept.get(sidecar.name.as_str()) {
             // dockerd restarts by itself what ends by itself.
             Some(container) if container.running || container.restarting => {}
@@ -72,7 +95,7 @@ pub(crate) fn plan(desired: &[Sidecar], scope: Scope, observed: &[Container]) ->
             }),
             None => steps.push(Step::Create {
                 sidecar: sidecar.clone(),
-                spec: spec(sidecar),
+                spec: spec.clone(),
             }),
         }
     }
@@ -110,11 +133,9 @@ pub(crate) struct Report {
 }
 
 /// How every desired sidecar is.
-pub(crate) fn report(desired: &[Sidecar], observed: &[Container], now: Timestamp) -> Vec<Report> {
-    let state = |sidecar: &Sidecar| {
-        let container = observed
-            .iter()
-            .find(|container| container.sidecar == sidecar.name && container.spec == spec(sidecar));
+pub(crate) fn report(desired: &[Desired], observed: &[Container], now: Timestamp) -> Vec<Report> {
+    let state = |desired: &Desired| {
+        let container = observed.iter().find(|container| desired.is(container));
         match container {
             None => State::Missing,
             Some(container) if container.restarting => State::Restarting,
@@ -127,10 +148,10 @@ pub(crate) fn report(desired: &[Sidecar], observed: &[Container], now: Timestamp
     };
     desired
         .iter()
-        .map(|sidecar| Report {
-            name: sidecar.name.clone(),
-            before_tasks: sidecar.before_tasks,
-            state: state(sidecar),
+        .map(|desired| Report {
+            name: desired.sidecar.name.clone(),
+            before_tasks: desired.sidecar.before_tasks,
+            state: state(desired),
         })
         .collect()
 }
@@ -206,7 +227,7 @@ mod tests {
     fn what_is_right_is_adopted_without_a_bounce() {
         let logs = sidecar("logs", true);
         let observed = [container("1", &logs, true)];
-        assert_eq!(plan(&[logs], Scope::All, &observed), []);
+        assert_eq!(plan(&Desired::all(&[logs]), Scope::All, &observed), []);
     }
 
     #[test]
@@ -218,7 +239,8 @@ mod tests {
         };
         let dropped = sidecar("gone", false);
         let observed = [container("1", &old, true), container("2", &dropped, true)];
-        let steps = plan(std::slice::from_ref(&new), Scope::All, &observed);
+        let desired = Desired::all(std::slice::from_ref(&new));
+        let steps = plan(&desired, Scope::All, &observed);
         assert_eq!(
             steps,
             [
@@ -240,12 +262,13 @@ mod tests {
 
     #[test]
     fn before_the_release_only_those_needed_before_tasks_are_started() {
-        let desired = [sidecar("logs", true), sidecar("metrics", false)];
+        let sidecars = [sidecar("logs", true), sidecar("metrics", false)];
+        let desired = Desired::all(&sidecars);
         let steps = plan(&desired, Scope::BeforeTasks, &[]);
         assert_eq!(steps.len(), 1);
         assert_eq!(plan(&desired, Scope::All, &[]).len(), 2);
         // One that runs already is left running.
-        let observed = [container("2", &desired[1], true)];
+        let observed = [container("2", &sidecars[1], true)];
         assert_eq!(plan(&desired, Scope::BeforeTasks, &observed).len(), 1);
     }
 
@@ -265,7 +288,8 @@ mod tests {
         let observed = [container("1", &logs, true)];
         let state = |millis| {
             let now = Timestamp::from_millisecond(millis).expect("in range");
-            report(std::slice::from_ref(&logs), &observed, now)[0].state
+            let desired = Desired::all(std::slice::from_ref(&logs));
+            report(&desired, &observed, now)[0].state
         };
         assert_eq!(state(999), State::Unproven);
         assert_eq!(state(1_000), State::Up);
@@ -280,6 +304,7 @@ mod tests {
             present in proptest::collection::vec(("[a-d]", any::<bool>(), any::<bool>()), 0..6),
         ) {
             let desired: Vec<_> = desired.iter().map(|name| sidecar(name, true)).collect();
+            let desired = Desired::all(&desired);
             let mut world: Vec<Container> = present
                 .iter()
                 .enumerate()

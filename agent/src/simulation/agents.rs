@@ -22,6 +22,7 @@ use crate::{
         machine::Machine,
     },
     moment::Moment,
+    sidecars::plan::Desired,
 };
 
 pub(super) type Shared = Rc<RefCell<World>>;
@@ -49,6 +50,7 @@ pub(super) fn kill(world: &Shared, node: usize) {
     let mut world = world.borrow_mut();
     let known = &mut world.nodes[node];
     known.book.forgot |= known.book.unkept;
+    known.book.restarts += 1;
     known.life += 1;
     known.events = None;
     known.faults.agent = State::Works;
@@ -79,6 +81,7 @@ async fn live(world: Shared, node: usize, life: u64) {
         life,
     };
     let context = Rc::new(Context {
+        sidecars: Desired::all(&settings.sidecars),
         clients,
         settings,
         revision: "0123456789ab".into(),

@@ -117,7 +117,7 @@ impl World {
             return;
         }
         let held = self.autoscaling.instance(&node.instance);
-        let target = self.autoscaling.target_lifecycle_state(&node.instance);
+        let target = held.and_then(|(_, known)| known.target_lifecycle_state());
         let state = held.map(|(_, known)| known.state);
         let is_open = held
             .is_some_and(|(_, known)| known.actions.iter().any(|action| action.hook == DRAIN_HOOK));

@@ -177,6 +177,8 @@ pub(super) struct Book {
     pub(super) sidecars_stopped_at: Option<u64>,
     pub(super) aws_calls: u64,
     pub(super) heartbeats: u64,
+    /// Of the agent's process.
+    pub(super) restarts: u64,
     pub(super) drains: u64,
     pub(super) late_told: bool,
     /// Its launch was abandoned.

@@ -303,6 +303,7 @@ fn start_agent(shared: &Shared, world: &mut World, node: usize) {
 fn kill(world: &mut World, node: usize) {
     let known = &mut world.nodes[node];
     known.book.forgot |= known.book.unkept;
+    known.book.restarts += 1;
     known.life += 1;
     known.events = None;
     known.faults.agent = State::Works;

@@ -376,6 +376,18 @@ impl World {
         }
     }
 
+    /// As systemd does it: only past the gate.
+    pub(super) fn start_ecs(&mut self, index: usize) {
+        let ready = self.millis() + self.rng.u64(800..4_000);
+        let node = &mut self.nodes[index];
+        node.ecs.held_back = !node.released;
+        if node.released && !node.ecs.active {
+            node.ecs.active = true;
+            node.ecs.connected = false;
+            node.ecs.ready_at = ready;
+        }
+    }
+
     pub(super) fn instance_status(&self, node: usize) -> Option<InstanceStatus> {
         let arn = self.nodes[node].ecs.arn.as_ref()?;
         let cluster = self.ecs.clusters().next()?;

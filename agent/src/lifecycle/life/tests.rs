@@ -13,6 +13,7 @@ use crate::{
     clients::imds::Target,
     lifecycle::event::{Phase, Policy},
     moment::Moment,
+    sidecars::plan::Desired,
     testing::{Fault, Held, Node, Verdict, World},
 };
 
@@ -38,6 +39,7 @@ impl Agent {
         let stop = Duration::from_secs(30);
         let policy = Policy::new(&settings, stop, 42);
         let context = Rc::new(Context {
+            sidecars: Desired::all(&settings.sidecars),
             clients: node.clone(),
             settings,
             revision: "0123456789ab".into(),

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Wanted at the same time, but for rare moments.
+const USUALLY: usize = 12;
+
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -9,12 +12,11 @@ const fn seconds(seconds: u64) -> Duration {
 impl Machine {
     /// Everything wanted in this phase, whether or not it is under way already.
     pub(super) fn wanted(&self, now: Moment) -> Vec<Work> {
-        let mut wanted = Vec::new();
         if self.world.identity.is_none() {
             // A restart in mid-drain is not to start what was stopped.
             return vec![Work::Identify];
         }
-        wanted.extend(self.watching(now));
+        let mut wanted = self.watching(now);
         match self.phase {
             Phase::Starting => {
                 if !self.world.ecs_config {
@@ -65,7 +67,7 @@ impl Machine {
 
     /// What may tell of a cause, for as long as it can change anything.
     fn watching(&self, now: Moment) -> Vec<Work> {
-        let mut wanted = Vec::new();
+        let mut wanted = Vec::with_capacity(USUALLY);
         if !self.is_terminated() {
             wanted.push(Work::ReadTarget);
             if self.world.conditions.imds.is_faulty_for(PROBE, now) {
@@ -99,10 +101,12 @@ impl Machine {
 
     /// Only what we set to DRAINING is ours to set back, and only once nothing asks for it.
     fn activate(&self) -> Option<Work> {
-        let arn = self.world.container_instance.clone()?;
         // Of two calls under way at once either may come last.
         let is_safe = !self.schedule.is_under_way(Job::SetDraining);
-        (self.world.ours && self.drain.is_none() && is_safe).then_some(Work::SetActive(arn))
+        if !self.world.ours || self.drain.is_some() || !is_safe {
+            return None;
+        }
+        self.world.container_instance.clone().map(Work::SetActive)
     }
 
     fn stop_leftovers(&self, now: Moment) -> Work {
@@ -252,12 +256,14 @@ impl Machine {
 
     pub(super) fn describe(&self) -> Option<Work> {
         let known = self.world.registration.as_ref();
-        let arn = self.world.container_instance.clone()?;
-        (!known.is_some_and(Registration::is_ready)).then_some(Work::Describe(arn))
+        if known.is_some_and(Registration::is_ready) {
+            return None;
+        }
+        self.world.container_instance.clone().map(Work::Describe)
     }
 
     pub(super) fn publish(&self, now: Moment) -> Option<Work> {
-        let arn = self.world.container_instance.clone()?;
+        let arn = self.world.container_instance.as_ref()?;
         let attributes = Attributes {
             health: self.health,
             since: self.health_since,
@@ -270,7 +276,7 @@ impl Machine {
             .is_some_and(|(published, at)| {
                 *published == attributes && now.since(*at) < jitter(REFRESH, self.policy.seed)
             });
-        (!is_fresh).then_some(Work::Publish(arn, attributes))
+        (!is_fresh).then(|| Work::Publish(arn.clone(), attributes))
     }
 
     /// `leave` says more than `drain`.

@@ -51,6 +51,31 @@ pub struct Instance {
     pub(super) hooks_open_at: Option<Timestamp>,
 }
 
+impl Instance {
+    /// As the metadata service names it: the state it is on its way to.
+    pub fn target_lifecycle_state(&self) -> Option<&'static str> {
+        match self.state {
+            LifecycleState::Pending if !self.was_warm => None,
+            LifecycleState::Pending | LifecycleState::PendingWait | LifecycleState::InService => {
+                Some("InService")
+            }
+            LifecycleState::Standby => Some("Standby"),
+            LifecycleState::Terminating
+            | LifecycleState::TerminatingWait
+            | LifecycleState::TerminatingProceed => Some("Terminated"),
+            LifecycleState::WarmedPending
+            | LifecycleState::WarmedPendingWait
+            | LifecycleState::WarmedPendingProceed => {
+                self.warm.map(|pool| LifecycleState::Warmed(pool).as_str())
+            }
+            LifecycleState::Warmed(_) => Some(self.state.as_str()),
+            LifecycleState::WarmedTerminating
+            | LifecycleState::WarmedTerminatingWait
+            | LifecycleState::WarmedTerminatingProceed => Some("Warmed:Terminated"),
+        }
+    }
+}
+
 /// Where an instance is in its life. `Pending:Proceed` and `EnteringStandby` are passed through at
 /// once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -176,26 +176,7 @@ impl Model {
         if self.detached.contains(instance_id) {
             return Some("Detached");
         }
-        let (_, instance) = self.instance(instance_id)?;
-        match instance.state {
-            LifecycleState::Pending if !instance.was_warm => None,
-            LifecycleState::Pending | LifecycleState::PendingWait | LifecycleState::InService => {
-                Some("InService")
-            }
-            LifecycleState::Standby => Some("Standby"),
-            LifecycleState::Terminating
-            | LifecycleState::TerminatingWait
-            | LifecycleState::TerminatingProceed => Some("Terminated"),
-            LifecycleState::WarmedPending
-            | LifecycleState::WarmedPendingWait
-            | LifecycleState::WarmedPendingProceed => instance
-                .warm
-                .map(|pool| LifecycleState::Warmed(pool).as_str()),
-            LifecycleState::Warmed(_) => Some(instance.state.as_str()),
-            LifecycleState::WarmedTerminating
-            | LifecycleState::WarmedTerminatingWait
-            | LifecycleState::WarmedTerminatingProceed => Some("Warmed:Terminated"),
-        }
+        self.instance(instance_id)?.1.target_lifecycle_state()
     }
 
     fn group_mut(&mut self, name: &str) -> Result<&mut Group, ApiError> {
