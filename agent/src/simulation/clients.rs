@@ -60,7 +60,7 @@ impl Remotes {
         self.world.borrow().nodes[self.node].life == self.life
     }
 
-    async fn alive(&self) {
+    pub(super) async fn alive(&self) {
         if !self.is_alive() {
             pending::<()>().await;
         }
@@ -69,7 +69,7 @@ impl Remotes {
     /// To the other side, or not.
     async fn send(&self, part: Part, call: &'static str) -> Result<Arrived> {
         self.alive().await;
-        let (latency, bound, state, arrived, refusal) = {
+        let (latency, bound, state, arrived, refusal, is_limited) = {
             let mut world = self.world.borrow_mut();
             let world = &mut *world;
             world.note(format_args!("n{} -> {call}", self.node));
@@ -82,7 +82,11 @@ impl Remotes {
                 Part::Disk | Part::Agent => (0, 5_000),
             };
             // Most calls on the node itself take no time here: a wait costs more than all the rest.
-            if part != Part::Aws && world.rng.u8(..8) != 0 {
+            if world.account.is_some() {
+                if part == Part::Ecs {
+                    latency = world.rng.u64(1..5);
+                }
+            } else if part != Part::Aws && world.rng.u8(..8) != 0 {
                 latency = 0;
             }
             let mut arrived = Arrived {
@@ -113,10 +117,12 @@ impl Remotes {
                     arrived.times = 2;
                 }
             }
-            (latency, bound, state, arrived, refusal)
+            let is_limited = world.account.is_some();
+            (latency, bound, state, arrived, refusal, is_limited)
         };
         match state {
             State::Works if latency == 0 => {}
+            State::Works if part == Part::Aws && is_limited => self.request(call).await?,
             State::Works => sleep(Duration::from_millis(latency)).await,
             State::Fails => {
                 sleep(Duration::from_millis(latency)).await;
@@ -307,7 +313,10 @@ fn answer(world: &mut World, index: usize, hook: &str, verb: Verb, is_drain: boo
         return HookAnswer::NotOpen;
     }
     if is_drain && verb != Verb::Heartbeat {
-        world.nodes[index].book.answered = true;
+        let millis = world.millis();
+        let book = &mut world.nodes[index].book;
+        book.answered = true;
+        book.marks.answered_at = Some(millis);
         world.judge_last(index, Invariant::HandsOverEmpty, "CONTINUE");
         if verb == Verb::Abandon {
             let what = "fleet-drain was abandoned".to_owned();
@@ -364,6 +373,8 @@ impl Ecs for Remotes {
             if change.changed.is_empty() {
                 return Ok(SetDraining::Gone);
             }
+            let marks = &mut world.nodes[index].book.marks;
+            marks.draining_at.get_or_insert(millis);
             let tasks = world.ecs.tasks_on(Some(CLUSTER), arn);
             let tasks = tasks.map_or(0, |tasks| {
                 tasks.iter().filter(|task| task.is_live()).count()
@@ -537,14 +548,25 @@ impl Systemd for Remotes {
 impl World {
     /// As systemd does it: only past the gate.
     pub(super) fn start_ecs(&mut self, index: usize) {
-        let ready = self.millis() + self.rng.u64(800..4_000);
+        let now = self.millis();
+        let ready = now + self.rng.u64(800..4_000);
         let node = &mut self.nodes[index];
         node.ecs.held_back = !node.released;
         if node.released && !node.ecs.active {
             node.ecs.active = true;
             node.ecs.connected = false;
             node.ecs.ready_at = ready;
+            node.book.marks.ecs_started_at = Some(now);
         }
+    }
+}
+
+impl Remotes {
+    async fn sidecar_takes(&self, span: Duration) {
+        sleep(span).await;
+        self.alive().await;
+        let marks = &mut self.world.borrow_mut().nodes[self.node].book.marks;
+        marks.sidecars_ms += u64::try_from(span.as_millis()).unwrap();
     }
 }
 
@@ -595,8 +617,7 @@ impl Docker for Remotes {
     async fn ends_within(&self, _: &str, limit: Duration) -> Result<bool> {
         let writes = self.world.borrow_mut().rng.u64(100..8_000);
         let writes = Duration::from_millis(writes);
-        sleep(writes.min(limit)).await;
-        self.alive().await;
+        self.sidecar_takes(writes.min(limit)).await;
         Ok(writes <= limit)
     }
 
@@ -619,8 +640,13 @@ impl Docker for Remotes {
                 process.map_or(0, |process| process.stop(grace, now).saturating_sub(now))
             })
             .await?;
-        sleep(Duration::from_millis(wait)).await;
-        self.alive().await;
+        let wait = Duration::from_millis(wait);
+        if id.starts_with("sidecar-") {
+            self.sidecar_takes(wait).await;
+        } else {
+            sleep(wait).await;
+            self.alive().await;
+        }
         let mut world = self.world.borrow_mut();
         let now = world.millis();
         let node = &mut world.nodes[index];

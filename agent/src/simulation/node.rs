@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use tokio::{sync::mpsc::Sender, task::AbortHandle};
 
+use super::account::Marks;
 use crate::{
     clients::{
         docker::Container,
@@ -182,6 +183,7 @@ pub(super) struct Book {
     /// It answered its launch with ABANDON.
     pub(super) gave_up: bool,
     pub(super) serving_since: Option<u64>,
+    pub(super) marks: Marks,
 }
 
 impl Node {
