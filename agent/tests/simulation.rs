@@ -19,7 +19,7 @@ use std::{
 };
 
 use fleet_agent::simulation::{
-    Flip, FleetOptions, OPEN, Options, REGRESSIONS, Report, fleet, flips, idle_hour, run,
+    FleetOptions, Flip, OPEN, Options, REGRESSIONS, Report, fleet, flips, idle_hour, run,
 };
 
 const SEEDS: std::ops::Range<u64> = 0..2_000;

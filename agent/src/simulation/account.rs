@@ -144,3 +144,25 @@ impl Remotes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulation::world::at;
+
+    #[test]
+    fn all_agents_share_the_buckets_and_every_request_is_counted() {
+        let mut account = Account::default();
+        for (operation, bucket) in [
+            ("UpdateContainerInstancesState", Bucket::Modify),
+            ("ListTasks", Bucket::Read),
+        ] {
+            let taken = (0..150).filter(|_| account.ask(operation, at(0), 0));
+            assert_eq!(taken.count(), 100, "{operation}");
+            let asked: Vec<_> = account.asked(bucket, 0, 1).collect();
+            assert_eq!((asked[0].taken, asked[0].refused), (100, 50));
+        }
+        assert!(!account.ask("PutAttributes", at(0), 0), "one bucket");
+        assert!((0..1_000).all(|_| account.ask("LifecycleAction", at(0), 0)));
+    }
+}

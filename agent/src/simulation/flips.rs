@@ -26,7 +26,7 @@ const WARM: usize = 10;
 const LAUNCHED: u64 = 60_000;
 const SETTLED: u64 = 150_000;
 /// How finely what ends by itself is looked at while it is timed.
-const FINE: Duration = Duration::from_millis(20);
+const FINE: Duration = Duration::from_millis(50);
 /// Flips of a cluster fall within this.
 const SPREAD: u64 = 60_000;
 const HOUR: u64 = 3_600_000;
@@ -80,11 +80,11 @@ pub fn idle_hour(nodes: u32, seed: u64) -> Vec<u64> {
     stage::tell(seed, async {
         let account = Rc::default();
         let world = share(stage::world(seed, &account, "web", nodes, true));
-        go_on(&world, LAUNCHED, STEP, |_, _| {}).await;
+        go_on(&world, LAUNCHED, STEP, |_, _| false).await;
         stage::run_tasks(&mut world.borrow_mut(), 2 * nodes);
-        go_on(&world, SETTLED, STEP, |_, _| {}).await;
+        go_on(&world, SETTLED, STEP, |_, _| false).await;
         let before = requests_of(&world.borrow());
-        go_on(&world, SETTLED + HOUR, STEP, |_, _| {}).await;
+        go_on(&world, SETTLED + HOUR, STEP, |_, _| false).await;
         let after = requests_of(&world.borrow());
         after.iter().zip(before).map(|(a, b)| a - b).collect()
     })
@@ -99,15 +99,21 @@ fn share(world: World) -> Shared {
     Rc::new(RefCell::new(world))
 }
 
-async fn go_on(world: &Shared, until: u64, step: Duration, mut each: impl FnMut(&mut World, u64)) {
+/// Until then, or until `each`, called after every step, says that it is over.
+async fn go_on(
+    world: &Shared,
+    until: u64,
+    step: Duration,
+    mut each: impl FnMut(&mut World, u64) -> bool,
+) {
     loop {
         let due = world.borrow_mut().step();
         for step in due {
             scenario::perform(world, step);
         }
         let now = world.borrow().millis();
-        each(&mut world.borrow_mut(), now);
-        if now >= until {
+        let is_over = each(&mut world.borrow_mut(), now);
+        if is_over || now >= until {
             return;
         }
         sleep(step).await;
@@ -129,9 +135,9 @@ async fn round(seed: u64, leave: usize) -> Flips {
     world.autoscaling.put_warm_pool(&pool, now).unwrap();
     world.settle();
     let world = share(world);
-    go_on(&world, LAUNCHED, STEP, |_, _| {}).await;
+    go_on(&world, LAUNCHED, STEP, |_, _| false).await;
     stage::run_tasks(&mut world.borrow_mut(), 2 * NODES);
-    go_on(&world, SETTLED, STEP, |_, _| {}).await;
+    go_on(&world, SETTLED, STEP, |_, _| false).await;
     let warm = come(&world).await;
     let drains = go(&world, leave).await;
     Flips { drains, warm }
@@ -168,6 +174,8 @@ async fn come(world: &Shared) -> Vec<Duration> {
         for node in wait.extract_if(.., |node| !is_warm(world, *node)) {
             flipped.insert(node, now);
         }
+        let has_started = |node: &usize| world.nodes[*node].book.marks.ecs_started_at.is_some();
+        orders.is_empty() && flipped.keys().all(has_started)
     })
     .await;
     let world = world.borrow();
@@ -215,6 +223,8 @@ async fn go(world: &Shared, leave: usize) -> Vec<Flip> {
                 leaving.empty = None;
             }
         }
+        let is_gone = |node: &usize| world.nodes[*node].power == Power::Gone;
+        orders.is_empty() && left.keys().all(is_gone)
     })
     .await;
     let world = world.borrow();

@@ -53,10 +53,7 @@ pub(super) fn world(
         "containerDefinitions": [{ "name": "main", "image": "x", "memory": 128 }],
     });
     let definition = RegisterTaskDefinition::read(definition.to_string().as_bytes()).unwrap();
-    world
-        .ecs
-        .register_task_definition(definition, now)
-        .unwrap();
+    world.ecs.register_task_definition(definition, now).unwrap();
     scenario::create_group(&mut world, group, nodes);
     if !agents_launch {
         let hook = requests::DeleteHook {
