@@ -182,26 +182,25 @@ impl Part {
     fn step(&mut self, options: &FleetOptions, report: &mut FleetReport) {
         let due = self.world.borrow_mut().step();
         for step in due {
-            match &step {
-                Step::StartAgent(node) if !self.leaving.contains_key(node) => {
-                    let world = &mut *self.world.borrow_mut();
-                    world.nodes[*node].released = true;
-                    world.start_ecs(*node);
-                    continue;
+            if let Step::StartAgent(node) = &step
+                && !self.leaving.contains_key(node)
+            {
+                let world = &mut *self.world.borrow_mut();
+                world.nodes[*node].released = true;
+                world.start_ecs(*node);
+                continue;
+            }
+            if let Step::Interrupt(node, ..) = &step {
+                self.judge_spot(*node, report);
+                self.gone(*node);
+            }
+            if let Step::Terminate(node) = &step {
+                if !options.spot && self.leaving.contains_key(node) {
+                    let world = self.world.borrow();
+                    let marks = &world.nodes[*node].book.marks;
+                    report.hooks_missed += usize::from(marks.answered_at.is_none());
                 }
-                Step::Interrupt(node, ..) => {
-                    self.judge_spot(*node, report);
-                    self.gone(*node);
-                }
-                Step::Terminate(node) => {
-                    if !options.spot && self.leaving.contains_key(node) {
-                        let world = self.world.borrow();
-                        let marks = &world.nodes[*node].book.marks;
-                        report.hooks_missed += usize::from(marks.answered_at.is_none());
-                    }
-                    self.gone(*node);
-                }
-                _ => {}
+                self.gone(*node);
             }
             scenario::perform(&self.world, step);
         }
