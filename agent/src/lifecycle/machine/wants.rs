@@ -191,9 +191,7 @@ impl Machine {
             return wanted;
         };
         if drain.set {
-            if self.may_say_so(drain, now) {
-                wanted.extend(self.publish(now));
-            }
+            wanted.extend(self.publish(now));
         } else if self.schedule.is_under_way(Job::SetActive) {
             // Of two calls under way at once either may come last.
         } else if self.asks_status(drain, now) {
@@ -214,14 +212,6 @@ impl Machine {
             wanted.push(Work::ConfirmEmpty(arn.clone()));
         }
         wanted
-    }
-
-    /// Attributes only inform, and share their 40 writes a second with every node's DRAINING: of a
-    /// thousand nodes that go for good at once each waits its own time. Looked at whenever tasks are
-    /// counted.
-    fn may_say_so(&self, drain: &Drain, now: Moment) -> bool {
-        let is_final = self.causes().any(|cause| cause.kind.is_final());
-        !is_final || drain.began + jitter(SAYS_WITHIN, self.policy.seed) <= now
     }
 
     pub(super) fn open_launch(&self) -> Option<Work> {
