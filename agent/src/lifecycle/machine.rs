@@ -53,6 +53,9 @@ const OPENS_WITHIN: Duration = Duration::from_secs(60);
 const PROBE: Duration = Duration::from_secs(60);
 /// Attributes are written again now and then, in case somebody removed them.
 const REFRESH: Duration = Duration::from_secs(3_600);
+/// A node that goes for good says so in its attributes between half of this and the whole, if it is
+/// still there then.
+const SAYS_WITHIN: Duration = Duration::from_secs(60);
 /// A wait that is over sooner is no news.
 const TELL_AFTER: Duration = Duration::from_secs(5);
 /// Observations of an empty node that must agree, one after the other.

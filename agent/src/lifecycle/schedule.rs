@@ -21,6 +21,8 @@ pub(super) struct Schedule {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct State {
     under_way: bool,
+    /// What it comes to may be old news already: it is to run once more, at once.
+    again: bool,
     due: Moment,
     failures: u32,
     error: Option<String>,
@@ -50,11 +52,11 @@ impl Schedule {
 
     /// The job went well and may run again at `due`. Returns whether it had failed before.
     pub(super) fn succeed(&mut self, job: Job, due: Moment) -> bool {
-        let state = State {
-            due,
-            ..State::default()
-        };
-        std::mem::replace(self.of_mut(job), state).error.is_some()
+        let before = std::mem::take(self.of_mut(job));
+        if !before.again {
+            self.of_mut(job).due = due;
+        }
+        before.error.is_some()
     }
 
     /// The job failed and runs again after a growing, jittered wait. Returns whether the error is
@@ -81,10 +83,12 @@ impl Schedule {
         }
     }
 
+    /// There is news for this job, also if it is under way and may have missed it.
     pub(super) fn hurry_one(&mut self, job: Job) {
         let state = self.of_mut(job);
         if state.error.is_none() {
             state.due = Moment::default();
+            state.again = state.under_way;
         }
     }
 
@@ -191,6 +195,19 @@ mod tests {
         );
         assert!(schedule.succeed(Job::Publish, now));
         assert!(!schedule.succeed(Job::Publish, now));
+    }
+
+    #[test]
+    fn news_that_comes_while_a_job_is_under_way_has_it_run_again() {
+        let mut schedule = Schedule::new(7);
+        let (now, due) = (Moment::from_millis(1_000), Moment::from_millis(2_000));
+        schedule.start(Job::CountTasks);
+        schedule.hurry_one(Job::CountTasks);
+        schedule.succeed(Job::CountTasks, due);
+        assert!(schedule.due(Job::CountTasks) <= Some(now));
+        schedule.start(Job::CountTasks);
+        schedule.succeed(Job::CountTasks, due);
+        assert_eq!(schedule.due(Job::CountTasks), Some(due), "once");
     }
 
     #[test]

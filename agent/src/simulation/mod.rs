@@ -19,20 +19,23 @@
     reason = "a simulated world that is not as built must end the test; its numbers are small"
 )]
 
+mod account;
 mod agents;
 mod checks;
 mod clients;
+mod fleet;
+mod flips;
 mod node;
 mod run;
 mod scenario;
+mod stage;
 mod trace;
 mod world;
 
 pub use checks::{Invariant, Violation};
+pub use fleet::{FleetOptions, FleetReport, Load, fleet};
+pub use flips::{Flip, Flips, flips, idle_hour};
 pub use run::{Options, Report, run};
 
 /// Seeds that once showed a fault, with what they showed.
 pub const REGRESSIONS: &str = include_str!("regressions.txt");
-
-/// Seeds that still break a promise, with what they show.
-pub const OPEN: &str = include_str!("open.txt");

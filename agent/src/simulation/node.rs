@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use tokio::{sync::mpsc::Sender, task::AbortHandle};
 
+use super::account::Marks;
 use crate::{
     clients::{
         docker::Container,
@@ -188,6 +189,7 @@ pub(super) struct Book {
     pub(super) unkept: bool,
     /// An agent ended while that was so: what it knew, nobody can know.
     pub(super) forgot: bool,
+    pub(super) marks: Marks,
 }
 
 impl Node {

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// EC2's notice of a spot interruption.
-const NOTICE: u64 = 120_000;
+pub(super) const NOTICE: u64 = 120_000;
 /// When nothing new happens any more.
 pub(super) const QUIET: u64 = 240_000;
 
@@ -123,7 +123,7 @@ pub(super) fn begin(world: &mut World, nodes: u32) {
     world.later(QUIET, Step::Quiet);
 }
 
-fn create_group(world: &mut World, name: &str, desired: u32) {
+pub(super) fn create_group(world: &mut World, name: &str, desired: u32) {
     let launch = world.settings.launch_timeout_seconds;
     let drain = world.settings.drain_timeout_seconds;
     let hook = |hook: &str, transition: &str, result: &str, timeout| requests::HookRequest {

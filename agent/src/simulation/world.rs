@@ -4,7 +4,7 @@
     reason = "the edge that reads tokio's paused clock"
 )]
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use fleet_agent_config::Settings;
 use fleet_sandbox::{
@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::{
+    account::Account,
     checks::{Invariant, Violation},
     node::{KnownTask, Node, Power, State, TaskProcess},
     scenario::Step,
@@ -62,6 +63,8 @@ pub(super) struct World {
     pub(super) weather: Weather,
     /// Whether anything ever goes wrong in this story.
     pub(super) is_fair: bool,
+    /// Its limits hold, and every call takes its time.
+    pub(super) account: Option<Rc<RefCell<Account>>>,
     /// Nothing new happens any more, and all is well.
     pub(super) is_quiet_since: Option<u64>,
     pub(super) trace: Trace,
@@ -94,6 +97,7 @@ impl World {
             steps: 0,
             weather: Weather::default(),
             is_fair: false,
+            account: None,
             is_quiet_since: None,
             trace: Trace::new(trace),
             violations: Vec::new(),
@@ -378,13 +382,15 @@ impl World {
 
     /// As systemd does it: only past the gate.
     pub(super) fn start_ecs(&mut self, index: usize) {
-        let ready = self.millis() + self.rng.u64(800..4_000);
+        let now = self.millis();
+        let ready = now + self.rng.u64(800..4_000);
         let node = &mut self.nodes[index];
         node.ecs.held_back = !node.released;
         if node.released && !node.ecs.active {
             node.ecs.active = true;
             node.ecs.connected = false;
             node.ecs.ready_at = ready;
+            node.book.marks.ecs_started_at = Some(now);
         }
     }
 

@@ -449,3 +449,23 @@ async fn while_imds_is_silent_auto_scaling_itself_is_asked() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_goes_for_good_leaves_the_first_writes_to_those_that_drain() {
+    let node = Node::launching();
+    with(&node, async |agent| {
+        agent.until(10, in_service).await;
+        node.change(|world| {
+            world.tasks = ["a".to_owned()].into();
+            world.calls.clear();
+            terminate(world);
+        });
+        agent.pass(25).await;
+        let count = |call| node.count(call);
+        assert_eq!((count("set-draining"), count("put-attributes")), (1, 0));
+        agent.pass(40).await;
+        assert_eq!((count("set-draining"), count("put-attributes")), (1, 1));
+        assert_eq!(node.world().attributes["fleet.intent"], "leave");
+    })
+    .await;
+}

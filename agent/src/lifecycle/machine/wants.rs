@@ -206,7 +206,7 @@ impl Machine {
             return wanted;
         };
         wanted.extend(self.set_draining(now));
-        if drain.set {
+        if drain.set && self.may_say_so(drain, now) {
             wanted.extend(self.publish(now));
         }
         if self.needs_groups(now) {
@@ -222,6 +222,13 @@ impl Machine {
             wanted.push(Work::ConfirmEmpty(arn.clone()));
         }
         wanted
+    }
+
+    /// Attributes only inform, and share ECS's 40 writes a second with every node's DRAINING: of a
+    /// thousand nodes that go for good at once each waits its own time.
+    fn may_say_so(&self, drain: &Drain, now: Moment) -> bool {
+        let is_final = self.causes().any(|cause| cause.kind.is_final());
+        !is_final || drain.began + jitter(SAYS_WITHIN, self.policy.seed) <= now
     }
 
     /// Whether the action is open is asked while there is no answer to give: to know it, and before

@@ -77,7 +77,10 @@ fn answer(world: &mut World, index: usize, hook: &str, verb: Verb, is_drain: boo
     }
     world.nodes[index].book.gave_up |= verb == Verb::Abandon;
     if is_drain && verb != Verb::Heartbeat {
-        world.nodes[index].book.answered = true;
+        let millis = world.millis();
+        let book = &mut world.nodes[index].book;
+        book.answered = true;
+        book.marks.answered_at = Some(millis);
         world.judge_last(index, Invariant::HandsOverEmpty, "CONTINUE");
         if verb == Verb::Abandon {
             let what = "fleet-drain was abandoned".to_owned();
@@ -134,6 +137,8 @@ impl Ecs for Remotes {
             if change.changed.is_empty() {
                 return Ok(SetDraining::Gone);
             }
+            let marks = &mut world.nodes[index].book.marks;
+            marks.draining_at.get_or_insert(millis);
             let tasks = world.ecs.tasks_on(Some(CLUSTER), arn);
             let tasks = tasks.map_or(0, |tasks| {
                 tasks.iter().filter(|task| task.is_live()).count()

@@ -43,7 +43,7 @@ impl Remotes {
         self.world.borrow().nodes[self.node].life == self.life
     }
 
-    async fn alive(&self) {
+    pub(super) async fn alive(&self) {
         if !self.is_alive() {
             pending::<()>().await;
         }
@@ -52,7 +52,7 @@ impl Remotes {
     /// To the other side, or not.
     async fn send(&self, part: Part, call: &'static str) -> Result<Arrived> {
         self.alive().await;
-        let (latency, bound, state, arrived, refusal) = {
+        let (latency, bound, state, arrived, refusal, is_limited) = {
             let mut world = self.world.borrow_mut();
             let world = &mut *world;
             world.note(format_args!("n{} -> {call}", self.node));
@@ -65,7 +65,11 @@ impl Remotes {
                 Part::Disk | Part::Agent => (0, 5_000),
             };
             // Most calls on the node itself take no time here: a wait costs more than all the rest.
-            if part != Part::Aws && world.rng.u8(..8) != 0 {
+            if world.account.is_some() {
+                if part == Part::Ecs {
+                    latency = world.rng.u64(1..5);
+                }
+            } else if part != Part::Aws && world.rng.u8(..8) != 0 {
                 latency = 0;
             }
             let mut arrived = Arrived {
@@ -96,10 +100,12 @@ impl Remotes {
                     arrived.times = 2;
                 }
             }
-            (latency, bound, state, arrived, refusal)
+            let is_limited = world.account.is_some();
+            (latency, bound, state, arrived, refusal, is_limited)
         };
         match state {
             State::Works if latency == 0 => {}
+            State::Works if part == Part::Aws && is_limited => self.request(call).await?,
             State::Works => sleep(Duration::from_millis(latency)).await,
             State::Fails => {
                 sleep(Duration::from_millis(latency)).await;

@@ -169,6 +169,15 @@ impl Systemd for Remotes {
     }
 }
 
+impl Remotes {
+    async fn sidecar_takes(&self, span: Duration) {
+        sleep(span).await;
+        self.alive().await;
+        let marks = &mut self.world.borrow_mut().nodes[self.node].book.marks;
+        marks.sidecars_ms += u64::try_from(span.as_millis()).unwrap();
+    }
+}
+
 impl Docker for Remotes {
     async fn sidecars(&self) -> Result<Vec<Container>> {
         let index = self.node;
@@ -216,8 +225,7 @@ impl Docker for Remotes {
     async fn ends_within(&self, _: &str, limit: Duration) -> Result<bool> {
         let writes = self.world.borrow_mut().rng.u64(100..8_000);
         let writes = Duration::from_millis(writes);
-        sleep(writes.min(limit)).await;
-        self.alive().await;
+        self.sidecar_takes(writes.min(limit)).await;
         Ok(writes <= limit)
     }
 
@@ -240,8 +248,13 @@ impl Docker for Remotes {
                 process.map_or(0, |process| process.stop(grace, now).saturating_sub(now))
             })
             .await?;
-        sleep(Duration::from_millis(wait)).await;
-        self.alive().await;
+        let wait = Duration::from_millis(wait);
+        if id.starts_with("sidecar-") {
+            self.sidecar_takes(wait).await;
+        } else {
+            sleep(wait).await;
+            self.alive().await;
+        }
         let mut world = self.world.borrow_mut();
         let now = world.millis();
         let node = &mut world.nodes[index];

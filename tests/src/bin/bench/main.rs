@@ -1,7 +1,8 @@
 //! `make bench`: what the agent costs and how quickly it acts, measured on real nodes in one run.
 //!
 //! Prints a table and writes the same figures to `target/bench.json`. Nothing here passes or fails:
-//! goals stand beside the figures.
+//! goals stand beside the figures. With `--simulated` there are no nodes, only what is told in virtual
+//! time, in `target/bench-simulated.json`.
 
 #![allow(
     clippy::disallowed_methods,
@@ -10,8 +11,9 @@
 )]
 
 mod drains;
+mod simulated;
 
-use std::{fs, thread, time::Duration};
+use std::{env, fs, thread, time::Duration};
 
 use anyhow::{Context, Result};
 use fleet_tests::{Fleet, Sandbox, agent_source, program, target};
@@ -41,6 +43,28 @@ impl Figure {
 }
 
 fn main() -> Result<()> {
+    if env::args().any(|argument| argument == "--simulated") {
+        return tell(&simulated::measure(), "bench-simulated.json");
+    }
+    let mut figures = on_nodes()?;
+    figures.extend(simulated::measure());
+    tell(&figures, "bench.json")
+}
+
+fn tell(figures: &[Figure], file: &str) -> Result<()> {
+    for figure in figures {
+        println!(
+            "{:72} {:>8.2} {:8} {}",
+            figure.name, figure.value, figure.unit, figure.goal
+        );
+    }
+    let file = target().join(file);
+    fs::write(&file, serde_json::to_string_pretty(figures)?)?;
+    println!("\nwritten to {}", file.display());
+    Ok(())
+}
+
+fn on_nodes() -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     let mut note = |name: &str, value: f64, unit, goal| {
         figures.push(Figure::new(name, value, unit, goal));
@@ -120,16 +144,7 @@ fn main() -> Result<()> {
         "",
     );
 
-    for figure in &figures {
-        println!(
-            "{:48} {:>7.2} {:6} {}",
-            figure.name, figure.value, figure.unit, figure.goal
-        );
-    }
-    let file = target().join("bench.json");
-    fs::write(&file, serde_json::to_string_pretty(&figures)?)?;
-    println!("\nwritten to {}", file.display());
-    Ok(())
+    Ok(figures)
 }
 
 fn fleet(sandbox: &Sandbox) -> Result<Fleet<'_>> {
