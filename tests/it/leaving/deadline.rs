@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use fleet_tests::Sandbox;
-
-use super::{CLUSTER, Stage, await_event};
+use fleet_tests::{
+    Sandbox,
+    stage::{CLUSTER, Stage, await_event},
+};
 
 /// ECS gives tasks 5 s to stop, the answer to the hook 15: what is left is stopped after 138 s.
 const GROUP: &str = "ecs = { ECS_CONTAINER_STOP_TIMEOUT = \"5s\" }";
@@ -46,9 +47,11 @@ fn tasks_that_do_not_leave_are_named_and_stopped_at_the_deadline() {
     let told = journal.story().expect("a story");
     let stall = told.first("stalled").expect("a stall");
     let told = stage.told(&node).expect("status");
+    let unit = sandbox.on(&node, "systemctl show -p StatusText fleet-agent");
     for waiting in [
         stall.field("FLEET_WAITING"),
         told["waiting_on"].as_str().unwrap_or_default(),
+        &unit.expect("runs").exits(0).out,
     ] {
         for part in [
             "1 of service web that ECS does not move",
