@@ -64,6 +64,15 @@ impl Story {
         found.with_context(|| format!("no `{event}` in\n{}", self.text()))
     }
 
+    /// The last record of an event.
+    ///
+    /// # Errors
+    /// With the whole story, if there is none.
+    pub fn last(&self, event: &str) -> Result<&Record> {
+        let found = self.0.iter().rfind(|record| record.event == event);
+        found.with_context(|| format!("no `{event}` in\n{}", self.text()))
+    }
+
     /// How often an event was told.
     pub fn count(&self, event: &str) -> usize {
         self.0.iter().filter(|record| record.event == event).count()
@@ -114,6 +123,15 @@ impl Follower {
     pub fn text(&self) -> Result<String> {
         let bytes = fs::read(&self.file).context("read what a node has written")?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// All that it prints, once it or its node has ended.
+    ///
+    /// # Errors
+    /// As [`Follower::text`].
+    pub fn to_end(mut self) -> Result<String> {
+        self.child.wait().context("await what follows a node")?;
+        self.text()
     }
 
     /// The same as records of the agent's journal.

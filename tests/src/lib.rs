@@ -6,7 +6,10 @@
     reason = "runs programs, waits for what they bring about, and tells why that did not happen"
 )]
 
+pub mod evidence;
 mod journal;
+pub mod scenes;
+pub mod stage;
 
 pub use journal::{Follower, Record, Story};
 

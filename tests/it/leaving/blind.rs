@@ -3,9 +3,10 @@
 use std::thread;
 
 use anyhow::Result;
-use fleet_tests::{Sandbox, eventually};
-
-use super::{Stage, await_event};
+use fleet_tests::{
+    Sandbox, eventually,
+    stage::{Stage, await_event},
+};
 
 /// Runs a case on each node, all at the same time.
 fn play(stage: &Stage<'_>, cases: &[fn(&Stage<'_>, &str) -> Result<()>]) {

@@ -2,10 +2,11 @@
 //! middle of a drain.
 
 use anyhow::Result;
-use fleet_tests::{Sandbox, eventually};
+use fleet_tests::{
+    Sandbox, eventually,
+    stage::{CLUSTER, GROUP, Stage, await_event},
+};
 use serde_json::json;
-
-use super::{GROUP, Stage, await_event};
 
 const OTHER: &str = "ecs-managed-draining-termination-hook";
 
@@ -49,7 +50,7 @@ fn deleted(stage: &Stage<'_>, node: &str) -> Result<()> {
     let args = [
         "run-tasks",
         "--standalone",
-        super::CLUSTER,
+        CLUSTER,
         "batch",
         "1",
         "--",

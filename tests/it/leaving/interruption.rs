@@ -3,54 +3,14 @@
 
 use std::time::Duration;
 
-use fleet_tests::{Sandbox, eventually};
-
-use super::{Stage, await_event, did, follow_evidence, now, sidecar};
-
-const NOTICE: Duration = Duration::from_secs(120);
-const DEAF: &str = "trap '' TERM; while :; do sleep 1; done";
+use fleet_tests::{Sandbox, eventually, evidence::did, scenes::Interruption};
 
 #[test]
 fn a_spot_interruption_finds_the_node_empty_and_its_sidecars_flushed() {
     let sandbox = Sandbox::up("it-spot").expect("a sandbox");
-    let sidecars = [
-        sidecar(
-            "node-logs",
-            5,
-            "flush_timeout_seconds = 8\nbefore_tasks = true",
-        ),
-        sidecar("metrics", 0, "flush_timeout_seconds = 8"),
-    ];
-    let stage = Stage::up(&sandbox, 1, "", &sidecars.concat()).expect("up");
-    stage
-        .serve(2, &["--stop-timeout", "30"], DEAF)
-        .expect("tasks");
-    let node = stage.nodes[0].clone();
-    // How an instance was bought does not change: the agent asks once.
-    let _ = sandbox
-        .cli(&["life-cycle", &node, "spot"])
-        .expect("runs")
-        .exits(0);
-    let _ = sandbox
-        .on(&node, "systemctl restart fleet-agent")
-        .expect("runs")
-        .exits(0);
-    stage
-        .await_phase(&node, "in-service", 30)
-        .expect("in service");
-    let journal = sandbox.follow_journal(&node).expect("a journal");
-    let evidence = follow_evidence(&sandbox, &node).expect("evidence");
-
-    let interruption = now() + NOTICE;
-    let _ = sandbox.cli(&["spot", &node]).expect("runs").exits(0);
-    let draining = await_event(&journal, "draining", 30).expect("DRAINING");
-    assert!(
-        interruption - draining > Duration::from_secs(110),
-        "DRAINING {:?} before",
-        interruption - draining
-    );
-    await_event(&journal, "sidecars-stopped", 120).expect("sidecars stopped");
-    let story = journal.story().expect("a story");
+    let stage = Interruption::stage(&sandbox).expect("up");
+    let scene = Interruption::play(&stage).expect("an interruption");
+    let story = &scene.story;
     story.tells(&[
         "noticed",
         "draining",
@@ -58,34 +18,23 @@ fn a_spot_interruption_finds_the_node_empty_and_its_sidecars_flushed() {
         "leftovers-stopped",
         "sidecars-stopped",
     ]);
-    assert_eq!(
-        story
-            .first("noticed")
-            .expect("noticed")
-            .field("FLEET_CAUSE"),
-        "spot-terminate"
-    );
-    let over = story.first("sidecars-stopped").expect("stopped").at;
-    let spare = interruption.saturating_sub(over);
+    let noticed = story.first("noticed").expect("noticed");
+    assert_eq!(noticed.field("FLEET_CAUSE"), "spot-terminate");
+    let left = scene.at - scene.draining;
+    assert!(left > Duration::from_secs(110), "DRAINING {left:?} before");
+    let spare = scene.spare();
     assert!(
         spare >= Duration::from_secs(10),
         "{spare:?} to spare\n{}",
         story.text()
     );
-    println!(
-        "spot: DRAINING {:.1?} and all over {spare:.1?} before the interruption",
-        interruption - draining
-    );
-    let leftovers = story
-        .0
-        .iter()
-        .rfind(|record| record.event == "leftovers-stopped");
-    let leftovers = leftovers.expect("leftovers were stopped");
+    println!("spot: DRAINING {left:.1?} and all over {spare:.1?} before the interruption");
+    let leftovers = story.last("leftovers-stopped").expect("leftovers");
     assert_eq!(leftovers.field("FLEET_LEFT"), "0");
 
     // Read through a follower, which is a moment behind.
     let written = eventually("what the sidecars wrote last", 15, || {
-        let written = evidence.text()?;
+        let written = scene.evidence.text()?;
         Ok(did(&written, "node-logs stopped").map(|_| written))
     })
     .expect("evidence");
@@ -104,5 +53,5 @@ fn a_spot_interruption_finds_the_node_empty_and_its_sidecars_flushed() {
     );
     assert!(flushed <= first && first <= last, "{written}");
     // Auto Scaling only hears of it then, and nobody is left to answer its hook.
-    stage.await_off(&node, 60).expect("the machine goes");
+    stage.await_off(&scene.node, 60).expect("the machine goes");
 }

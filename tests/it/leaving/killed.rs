@@ -4,10 +4,12 @@
 use std::thread;
 
 use anyhow::Result;
-use fleet_tests::{Record, Sandbox, eventually};
+use fleet_tests::{
+    Record, Sandbox, eventually,
+    evidence::sidecar,
+    stage::{Stage, await_event},
+};
 use serde_json::Value;
-
-use super::{Stage, await_event, sidecar};
 
 /// Long enough for all that is done to agents meanwhile.
 const TASKS_SECONDS: u64 = 45;
@@ -16,10 +18,10 @@ const TASKS_SECONDS: u64 = 45;
 fn a_drain_outlives_its_agent() {
     let sandbox = Sandbox::up("it-killed").expect("a sandbox");
     let sidecar = sidecar("node-logs", 3, "flush_timeout_seconds = 5");
-    let mut stage = Stage::up(&sandbox, 3, "", &sidecar).expect("up");
+    let mut stage = Stage::up(&sandbox, 4, "", &sidecar).expect("up");
     stage.run_on_each(TASKS_SECONDS).expect("tasks");
     let _ = sandbox.cli(&["calls", "--reset"]).expect("runs").exits(0);
-    let cases: [fn(&Stage<'_>, &str) -> Result<()>; 3] = [killed, hung, power_lost];
+    let cases: [fn(&Stage<'_>, &str) -> Result<()>; 4] = [killed, hung, power_lost, rebooted];
     thread::scope(|scope| {
         let stage = &stage;
         let running = cases.iter().zip(&stage.nodes).map(|(case, node)| {
@@ -117,5 +119,27 @@ fn power_lost(stage: &Stage<'_>, node: &str) -> Result<()> {
     let story = journal.story()?;
     story.tells(&["started", "tasks-gone", "drain-completed"]);
     assert_eq!(story.count("drain-completed"), 1, "{}", story.text());
+    Ok(())
+}
+
+/// In order: the shutdown waits for what Auto Scaling has begun, as long as it may.
+fn rebooted(stage: &Stage<'_>, node: &str) -> Result<()> {
+    let sandbox = stage.sandbox;
+    let journal = sandbox.follow_journal(node)?;
+    await_event(&journal, "draining", 30)?;
+    let _ = sandbox.cli(&["reboot", node])?.exits(0);
+    stage.await_gone(node, 120)?;
+    let story = journal.story()?;
+    story.tells(&[
+        "draining",
+        "noticed",
+        "tasks-gone",
+        "sidecars-stopped",
+        "drain-completed",
+    ]);
+    let shutdown = story.last("noticed")?;
+    assert_eq!(shutdown.field("FLEET_CAUSE"), "shutdown");
+    assert_eq!(story.count("drain-completed"), 1, "{}", story.text());
+    stage.ran_out(&story);
     Ok(())
 }

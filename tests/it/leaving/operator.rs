@@ -4,9 +4,7 @@
 use std::thread;
 
 use anyhow::Result;
-use fleet_tests::{Sandbox, eventually};
-
-use super::{Stage, sidecar};
+use fleet_tests::{Sandbox, eventually, evidence::sidecar, stage::Stage};
 
 /// It takes its time to stop, so that a drain can be watched.
 const SLOW: &str = "trap 'sleep 8; exit 0' TERM; while :; do sleep 3600 & wait $!; done";
@@ -23,6 +21,7 @@ fn an_operator_drains_a_node_and_takes_it_back() {
     on_the_node(&stage, &node, &other).expect("fleet-agent drain");
     no_cause(&stage, &node).expect("restarts");
     from_afar(&stage, &other).expect("fleet-bootstrap drain");
+    set_apart(&stage, &node).expect("Standby, and a node that is detached");
     the_journal_explains(&sandbox, &node).expect("journalctl -x");
 }
 
@@ -137,6 +136,22 @@ fn from_afar(stage: &Stage<'_>, node: &str) -> Result<()> {
 /// To the minute: the moment is kept as the wall's time and told through the boot's.
 fn minute(time: &str) -> &str {
     time.split_at_checked(16).map_or(time, |(minute, _)| minute)
+}
+
+/// Neither runs a hook, and ECS knows of neither: the node serves on.
+fn set_apart(stage: &Stage<'_>, node: &str) -> Result<()> {
+    let before = stage.sandbox.journal(node, "")?.count("noticed");
+    stage.take_out("enter_standby", node)?;
+    let standby = stage.await_target(node, "Standby")?;
+    assert_eq!(standby["phase"], "in-service", "{standby}");
+    assert_eq!(stage.sandbox.instance(node)?["ecs_status"], "ACTIVE");
+    stage.take_out("detach_instances", node)?;
+    let detached = stage.await_target(node, "Detached")?;
+    assert_eq!(detached["phase"], "in-service", "{detached}");
+    assert!(detached["drain"].is_null(), "{detached}");
+    let story = stage.sandbox.journal(node, "")?;
+    assert_eq!(story.count("noticed"), before, "{}", story.text());
+    Ok(())
 }
 
 fn the_journal_explains(sandbox: &Sandbox, node: &str) -> Result<()> {

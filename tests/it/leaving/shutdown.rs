@@ -2,9 +2,11 @@
 //! reboot it serves again.
 
 use anyhow::Result;
-use fleet_tests::Sandbox;
-
-use super::{Stage, await_event, did, follow_evidence, sidecar};
+use fleet_tests::{
+    Sandbox,
+    evidence::{did, follow_evidence, sidecar},
+    stage::{Stage, await_event},
+};
 
 const STORY: [&str; 4] = ["noticed", "draining", "tasks-gone", "sidecars-stopped"];
 
