@@ -131,8 +131,11 @@ impl Ecs for Aws {
 
     async fn live_tasks(&self, arn: &str) -> Result<usize> {
         // A task on its way out has desired status STOPPED long before it has stopped.
-        let mut tasks = self.list_tasks(arn, DesiredStatus::Running).await?;
-        tasks.extend(self.list_tasks(arn, DesiredStatus::Stopped).await?);
+        let (mut tasks, leaving) = tokio::try_join!(
+            self.list_tasks(arn, DesiredStatus::Running),
+            self.list_tasks(arn, DesiredStatus::Stopped),
+        )?;
+        tasks.extend(leaving);
         let tasks = self.describe_tasks(arn, &tasks).await?;
         let live = |task: &&Task| task.last_status() != Some("STOPPED");
         Ok(tasks.iter().filter(live).count())

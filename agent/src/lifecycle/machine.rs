@@ -58,6 +58,8 @@ const REFRESH: Duration = Duration::from_secs(3_600);
 const SAYS_WITHIN: Duration = Duration::from_secs(60);
 /// A wait that is over sooner is no news.
 const TELL_AFTER: Duration = Duration::from_secs(5);
+/// The ECS agent hears of a container's end a moment after Docker tells it: so long they may differ.
+const DIFFER: Duration = Duration::from_secs(5);
 /// Observations of an empty node that must agree, one after the other.
 const AGREE: u8 = 2;
 /// Where the end is EC2's, ECS is not waited for longer than this once the node itself is empty: with
@@ -80,6 +82,7 @@ pub(crate) struct Machine {
     since: Moment,
     /// Of the last event.
     now: Moment,
+    wake: Option<Moment>,
     schedule: Schedule,
     world: World,
     launch: Launch,
@@ -139,6 +142,8 @@ struct Launch {
     not_open: bool,
     answered: bool,
     not_open_since: Option<Moment>,
+    /// How often ECS has said that the node is not ready yet.
+    unready: u32,
     overdue_told: bool,
 }
 
@@ -210,6 +215,7 @@ impl Machine {
             phase: Phase::Starting,
             since: now,
             now,
+            wake: None,
             world: World::default(),
             launch: Launch::default(),
             abandon: Abandon::default(),
@@ -244,31 +250,38 @@ impl Machine {
         }
         self.keep(&mut actions);
         self.beat(now, &mut actions);
+        let mut wake = None;
         for work in self.wanted(now) {
             let job = work.job();
-            if self.schedule.due(job).is_some_and(|due| due <= now) {
-                self.schedule.start(job);
-                actions.push(Action::Start(work));
+            match self.schedule.due(job) {
+                Some(due) if due <= now => {
+                    self.schedule.start(job);
+                    actions.push(Action::Start(work));
+                }
+                due => wake = earliest(wake, due),
             }
         }
         self.tell_waiting(now, &mut actions);
+        self.wake = earliest(wake, self.changes_at());
         Ok(actions)
     }
 
     /// When [`Event::Tick`] is next of use; `None` if only other events are.
     pub(crate) fn wake_at(&self) -> Option<Moment> {
-        let jobs = self
-            .wanted(self.now)
-            .into_iter()
-            .filter_map(|work| self.schedule.due(work.job()));
+        self.wake
+    }
+
+    /// When something next comes about by time alone.
+    fn changes_at(&self) -> Option<Moment> {
         let silence = [self.world.conditions.ecs, self.world.conditions.docker]
             .into_iter()
             .filter_map(|condition| condition.faulty_at(SILENCE));
-        jobs.chain(silence)
+        let unkept = self.unkept.then(|| self.schedule.due(Job::Keep)).flatten();
+        silence
+            .chain(unkept)
             .chain(self.deadline())
             .chain(self.tells_at())
             .chain(self.causes_change_at())
-            .chain(self.unkept.then(|| self.schedule.due(Job::Keep)).flatten())
             .chain(self.tasks_change_at())
             .chain(self.world.conditions.settles_at(self.now))
             // What was due by then has been dealt with.
@@ -494,10 +507,12 @@ impl Machine {
         drain.set && drain.empty_in_a_row >= AGREE && confirmed
     }
 
-    /// How long ECS is waited for by a node that sees itself empty.
+    /// How long ECS's answer is waited for by a node that sees itself empty. One that knows of more
+    /// tasks has answered.
     fn confirms_until(&self) -> Option<Moment> {
         let is_hard = self.causes().any(|cause| cause.kind.is_hard());
-        let since = self.drain.as_ref()?.empty_since?;
+        let drain = self.drain.as_ref()?;
+        let since = drain.empty_since.filter(|_| drain.confirmed.is_none())?;
         is_hard.then(|| since + CONFIRMS_WITHIN)
     }
 
@@ -521,40 +536,52 @@ impl Machine {
 
     /// What must be on disk before anything else is done.
     fn keep(&mut self, actions: &mut Vec<Action>) {
+        // A disk that was full has room again one day.
+        let is_due = self.unkept && self.schedule.due(Job::Keep) <= Some(self.now);
         let Some(identity) = &self.world.identity else {
             return;
         };
+        let launch = SavedLaunch {
+            began: self.launch.began,
+            abandoned: self.launch.abandoned,
+            warm: self.launch.warm,
+            seen_open: self.launch.seen_open,
+            answered: self.launch.answered,
+        };
+        let drain = self.drain.as_ref().map(|drain| SavedDrain {
+            causes: drain.causes.values().cloned().collect(),
+            began: drain.began,
+            held: drain.held,
+            since: drain.since,
+            // Gone is learnt again after a restart by asking for DRAINING again.
+            set: drain.set && !drain.gone,
+            seen_open: drain.seen_open,
+            answered: drain.answered,
+            phase: self.phase,
+        });
+        // Compared before it is made: this is done at every event.
+        let is_kept = self.saved.as_ref().is_some_and(|saved| {
+            saved.instance == identity.instance
+                && saved.boot == self.world.boot
+                && saved.container_instance == self.world.container_instance
+                && saved.launch == launch
+                && saved.ours == self.world.ours
+                && saved.drain == drain
+        });
+        if is_kept && !is_due {
+            return;
+        }
         let saved = Saved {
             instance: identity.instance.clone(),
             boot: self.world.boot.clone(),
             container_instance: self.world.container_instance.clone(),
-            launch: SavedLaunch {
-                began: self.launch.began,
-                abandoned: self.launch.abandoned,
-                warm: self.launch.warm,
-                seen_open: self.launch.seen_open,
-                answered: self.launch.answered,
-            },
+            launch,
             ours: self.world.ours,
-            drain: self.drain.as_ref().map(|drain| SavedDrain {
-                causes: drain.causes.values().cloned().collect(),
-                began: drain.began,
-                held: drain.held,
-                since: drain.since,
-                // Gone is learnt again after a restart by asking for DRAINING again.
-                set: drain.set && !drain.gone,
-                seen_open: drain.seen_open,
-                answered: drain.answered,
-                phase: self.phase,
-            }),
+            drain,
         };
-        // A disk that was full has room again one day.
-        let is_due = self.unkept && self.schedule.due(Job::Keep) <= Some(self.now);
-        if is_due || self.saved.as_ref() != Some(&saved) {
-            self.unkept = false;
-            self.saved = Some(saved.clone());
-            actions.push(Action::Save(saved));
-        }
+        self.unkept = false;
+        self.saved = Some(saved.clone());
+        actions.push(Action::Save(saved));
     }
 
     /// Heartbeats go on as long as the terminating action is not answered.
@@ -623,6 +650,10 @@ impl Drain {
         self.flushed = false;
         self.forget_seen();
     }
+}
+
+fn earliest(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
+    one.into_iter().chain(other).min()
 }
 
 /// The larger number of those that are known.

@@ -14,6 +14,8 @@ const SPARE: u64 = 12_000;
 /// How much later than its deadline a drain may be seen to end: the machine counts from when it
 /// first saw the cause, and the last stops take their time.
 const MARGIN: u64 = 45_000;
+/// Within this a node that is well is ACTIVE.
+const SETTLES: u64 = 60_000;
 /// A withdrawn cause rules on until the agent has read that it is withdrawn.
 const LINGERS: u64 = 120_000;
 
@@ -214,7 +216,8 @@ impl World {
     }
 
     fn judge_service(&mut self, index: usize, quiet_since: u64, now: u64) {
-        let settled = quiet_since.max(self.nodes[index].book.serving_since.unwrap_or(now)) + 90_000;
+        let settled =
+            quiet_since.max(self.nodes[index].book.serving_since.unwrap_or(now)) + SETTLES;
         let node = &self.nodes[index];
         let stands = node
             .book
@@ -225,7 +228,7 @@ impl World {
             && node.is_agent_up()
             && node.book.serving_since.is_some()
             && settled <= now
-            && node.book.disturbed_at + 90_000 < now
+            && node.book.disturbed_at + SETTLES < now
             && !stands
             && !node.book.drained_by_other
             && !node.book.gave_up

@@ -121,7 +121,7 @@ fn is_over(world: &World) -> bool {
         return true;
     }
     // Looked at now and then only.
-    if now < quiet + 100_000 || now % 5_000 >= 1_000 || !world.agenda.is_empty() {
+    if now < quiet + 70_000 || now % 5_000 >= 1_000 || !world.agenda.is_empty() {
         return false;
     }
     world.nodes.iter().all(|node| {
@@ -130,7 +130,7 @@ fn is_over(world: &World) -> bool {
         let settles = node
             .book
             .serving_since
-            .is_some_and(|since| since + 100_000 > now);
+            .is_some_and(|since| since + 70_000 > now);
         let stands = node
             .book
             .causes

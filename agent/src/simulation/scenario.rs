@@ -24,7 +24,7 @@ use crate::{
 /// EC2's notice of a spot interruption.
 pub(super) const NOTICE: u64 = 120_000;
 /// When nothing new happens any more.
-pub(super) const QUIET: u64 = 240_000;
+pub(super) const QUIET: u64 = 200_000;
 
 /// Something that is to happen to the world.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ pub(super) fn begin(world: &mut World, nodes: u32) {
         world.autoscaling.put_warm_pool(&pool, now).unwrap();
     }
     world.settle();
-    world.later(40_000, Step::Draw);
+    world.later(30_000, Step::Draw);
     world.later(QUIET, Step::Quiet);
 }
 

@@ -227,6 +227,7 @@ impl World {
             ecs,
             rng,
             containers,
+            trace,
             ..
         } = self;
         let node = &mut nodes[index];
@@ -322,6 +323,7 @@ impl World {
                         ends_at: lives.map(|lives| millis + lives),
                         denied: false,
                     };
+                    trace.line(millis, format_args!("n{index} {id} of {task} starts"));
                     node.containers.insert(id.clone(), process);
                     known.container = Some(id);
                     node.ecs.news = true;

@@ -228,6 +228,7 @@ impl Machine {
                     // nobody sets back.
                     self.world.ours |= registration.is_active();
                 }
+                self.launch.unready = self.launch.unready.saturating_add(1);
                 self.world.registration = Some(registration);
             }
             Outcome::Published(attributes) => self.world.published = Some((attributes, now)),
@@ -356,6 +357,7 @@ impl Machine {
         self.world.registration = None;
         self.world.published = None;
         self.world.ours = false;
+        self.launch.unready = 0;
         if let Some(drain) = &mut self.drain {
             drain.set = false;
             drain.gone = false;

@@ -323,16 +323,24 @@ impl Machine {
             .is_some_and(|reports| is_up(reports, scope))
     }
 
-    /// Seen empty, but not often enough yet.
+    /// Seen empty, but not often enough yet, or by one side only.
     fn is_nearly_empty(&self) -> bool {
-        let empty = self.drain.as_ref().map_or(0, |drain| drain.empty_in_a_row);
-        (1..AGREE).contains(&empty)
+        let Some(drain) = &self.drain else {
+            return false;
+        };
+        let tasks = self.world.tasks.as_ref();
+        let differ = tasks.is_some_and(|tasks| {
+            let by_agent = tasks.by_agent.as_ref().map(Vec::is_empty);
+            let by_docker = tasks.by_docker.as_ref().map(BTreeMap::is_empty);
+            matches!((by_agent, by_docker), (Ok(one), Ok(other)) if one != other)
+        });
+        (1..AGREE).contains(&drain.empty_in_a_row) || differ && self.now.since(drain.moved) < DIFFER
     }
 
     /// The wait after so many answers in a row that were not the one hoped for.
-    fn again(&self, answers: u32) -> Duration {
+    fn again(&self, first: Duration, answers: u32) -> Duration {
         let round = answers.saturating_sub(1);
-        backoff(seconds(2), LAST_RETRY, round, self.policy.seed)
+        backoff(first, LAST_RETRY, round, self.policy.seed)
     }
 
     /// How long after it went well a job is done again, if it is still wanted.
@@ -349,8 +357,15 @@ impl Machine {
             Job::ReadTag => seconds(10),
             Job::ReadMaintenance => seconds(60),
             Job::ReadGroups => seconds(30),
-            Job::ConfirmEmpty => self.again(self.drain.as_ref().map_or(0, |drain| drain.disagreed)),
-            Job::CompleteDrain => self.again(self.drain.as_ref().map_or(0, |drain| drain.not_open)),
+            Job::ConfirmEmpty => {
+                let disagreed = self.drain.as_ref().map_or(0, |drain| drain.disagreed);
+                self.again(seconds(2), disagreed)
+            }
+            Job::CompleteDrain => {
+                let not_open = self.drain.as_ref().map_or(0, |drain| drain.not_open);
+                self.again(seconds(2), not_open)
+            }
+            Job::Describe => self.again(seconds(1), self.launch.unready),
             Job::ConvergeSidecars if self.are_sidecars_up(self.scope()) => seconds(30),
             Job::ConvergeSidecars => Duration::from_millis(500),
             Job::CountTasks if self.is_nearly_empty() => Duration::from_millis(250),
@@ -365,7 +380,6 @@ impl Machine {
             | Job::ClearCheckpoint
             | Job::SetActive
             | Job::Release
-            | Job::Describe
             | Job::Publish
             | Job::AbandonLaunch
             | Job::ShutGate

@@ -50,6 +50,9 @@ impl AutoScaling for Remotes {
     }
 }
 
+/// Milliseconds for which setting DRAINING may come to nothing at first.
+const REFUSED: u64 = 15_000;
+
 fn answer(world: &mut World, index: usize, hook: &str, verb: Verb, is_drain: bool) -> HookAnswer {
     let now = world.now();
     world.autoscaling.advance(now);
@@ -155,10 +158,11 @@ impl Ecs for Remotes {
         self.call(Part::Aws, "ecs set ACTIVE", |world| {
             let now = world.now();
             let book = &world.nodes[index].book;
-            // It was ACTIVE when last asked: nobody can know of what came between.
+            // Whose it is is asked before it is set, and setting it may be refused for a while: nobody
+            // can know of what comes between.
             let knew = book
                 .told_active
-                .is_none_or(|at| at < book.drained_by_other_at);
+                .is_none_or(|at| at + REFUSED < book.drained_by_other_at);
             let is_others = book.drained_by_other && knew;
             let was = world.instance_status(index);
             if is_others && was == Some(InstanceStatus::Draining) {
