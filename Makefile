@@ -16,15 +16,13 @@ unexport CARGO_TARGET_DIR
 demo: setup build agent
 	tests/demo.sh
 
-# The linters first: they are quick to fail. The integration tests last, so that their summary is
-# the last thing printed.
+# The linters first: they are quick to fail. The integration tests come last in cargo's order, so that
+# their summary is the last thing printed. All in one call: packages chosen apart are built apart.
 test: setup lint build agent
-	$(CARGO) test --workspace --exclude fleet-tests
-	$(CARGO) test --package fleet-agent --features simulation --test simulation
-	$(CARGO) test --package fleet-tests -- --test-threads $(AT_ONCE)
+	$(CARGO) test --workspace --all-targets -- --test-threads $(AT_ONCE)
 
 bench: setup build agent
-	$(CARGO) run --quiet --package fleet-tests --bin bench
+	target/debug/bench
 
 # Breaks each rule of the lifecycle on purpose: the simulation has to notice. Takes an hour.
 mutants:
@@ -43,6 +41,7 @@ agent:
 
 lint: $(DENY)
 	cargo fmt --all --check
+	agent/mutations/run.py --check
 	shellcheck tests/*.sh tests/sandbox/image/build tests/sandbox/image/cure bootstrap/templates/*.sh .ci/run
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) fetch

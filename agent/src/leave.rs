@@ -18,6 +18,12 @@ use crate::{
 
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How often in a row an agent may not answer that answered before: it is restarted at times.
+const PATIENCE: u32 = 30;
+
+/// The same for a machine that shuts down, whose agent may not run at all.
+const PATIENCE_AT_SHUTDOWN: u32 = 10;
+
 /// How the wait for ACTIVE reads.
 const BACK: &str = "the container instance to be ACTIVE";
 
@@ -72,6 +78,9 @@ pub(crate) fn undrain(socket: &Path, print: Print<'_>) -> Result<()> {
                 Ok(Some(format!("in service: {}", status.ecs)))
             }
             Some(Phase::Gated) => Ok(Some(format!("waiting for {}", status.waiting_on))),
+            Some(Phase::Abandoning) => {
+                bail!("this node did not prove itself and is being replaced")
+            }
             _ => Ok(None),
         }
     })
@@ -84,12 +93,22 @@ pub(crate) fn undrain(socket: &Path, print: Print<'_>) -> Result<()> {
 /// Only what cannot be printed.
 pub(crate) fn shut_down(socket: &Path, print: Print<'_>) -> Result<()> {
     let mut left = SHUTDOWN;
+    let mut unanswered = 0;
     let mut told = String::new();
     while !left.is_zero() {
         let line = match ask(socket, &Request::Shutdown) {
             Ok(status) if status.phase() == Some(Phase::Done) => return print("left\n"),
-            Ok(status) => format!("{}: waiting for {}\n", status.phase, status.waiting_on),
-            Err(error) => format!("{error:#}\n"),
+            Ok(status) => {
+                unanswered = 0;
+                format!("{}: waiting for {}\n", status.phase, status.waiting_on)
+            }
+            Err(_) if unanswered == PATIENCE_AT_SHUTDOWN => {
+                return print("the agent does not answer: this node leaves without it\n");
+            }
+            Err(error) => {
+                unanswered += 1;
+                format!("{error:#}\n")
+            }
         };
         if line != told {
             print(&line)?;
@@ -118,8 +137,15 @@ fn watch(
             print(&line)?;
             told = line;
         }
-        sleep(LOOK_AGAIN);
-        status = ask(socket, &Request::Status)?;
+        let mut unanswered = 0;
+        status = loop {
+            sleep(LOOK_AGAIN);
+            match ask(socket, &Request::Status) {
+                Ok(status) => break status,
+                Err(error) if unanswered == PATIENCE => return Err(error),
+                Err(_) => unanswered += 1,
+            }
+        };
     }
 }
 

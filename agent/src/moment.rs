@@ -15,6 +15,10 @@ impl Moment {
         Self(millis)
     }
 
+    pub(crate) const fn as_millis(self) -> u64 {
+        self.0
+    }
+
     /// How long ago `earlier` was; zero if it is still to come.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

@@ -3,7 +3,7 @@
 
 use std::{fs, io, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -16,15 +16,26 @@ use crate::{
         event::Phase,
         saved::{Saved, SavedDrain, SavedLaunch},
     },
+    moment::Moment,
 };
 
 const VERSION: u32 = 1;
 
-/// `state.json`. Times are the wall's: they must hold over a reboot.
+/// A moment on both clocks: the machine's own holds whatever is done to the wall's, the wall's holds
+/// over a reboot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Time {
+    wall: Timestamp,
+    boot_ms: u64,
+}
+
+/// `state.json`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct File {
     version: u32,
     instance: String,
+    zone: String,
+    spot: bool,
     boot: String,
     container_instance: Option<String>,
     /// It was us who set DRAINING.
@@ -35,7 +46,7 @@ struct File {
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct FileLaunch {
-    began: Option<Timestamp>,
+    began: Option<Time>,
     abandoned: bool,
     warm: bool,
     seen_open: bool,
@@ -45,8 +56,8 @@ struct FileLaunch {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct FileDrain {
     causes: Vec<FileCause>,
-    began: Timestamp,
-    since: Timestamp,
+    began: Time,
+    since: Time,
     held: bool,
     set: bool,
     seen_open: bool,
@@ -59,21 +70,27 @@ struct FileCause {
     id: String,
     kind: String,
     detail: String,
-    began: Timestamp,
-    end: Option<Timestamp>,
+    began: Time,
+    end: Option<Time>,
 }
 
 /// # Errors
 /// Naming the file.
 pub(crate) fn save(path: &Path, saved: &Saved, clock: &Clock) -> Result<()> {
+    let time = |moment: Moment| Time {
+        wall: clock.wall_of(moment),
+        boot_ms: moment.as_millis(),
+    };
     let file = File {
         version: VERSION,
         instance: saved.instance.clone(),
+        zone: saved.zone.clone(),
+        spot: saved.spot,
         boot: saved.boot.clone(),
         container_instance: saved.container_instance.clone(),
         ours: saved.ours,
         launch: FileLaunch {
-            began: saved.launch.began.map(|began| clock.wall_at(began)),
+            began: saved.launch.began.map(time),
             abandoned: saved.launch.abandoned,
             warm: saved.launch.warm,
             seen_open: saved.launch.seen_open,
@@ -87,12 +104,12 @@ pub(crate) fn save(path: &Path, saved: &Saved, clock: &Clock) -> Result<()> {
                     id: cause.id.clone(),
                     kind: cause.kind.as_str().to_owned(),
                     detail: cause.detail.clone(),
-                    began: clock.wall_at(cause.began),
-                    end: cause.end.map(|end| clock.wall_of(end)),
+                    began: time(cause.began),
+                    end: cause.end.map(time),
                 })
                 .collect(),
-            began: clock.wall_at(drain.began),
-            since: clock.wall_at(drain.since),
+            began: time(drain.began),
+            since: time(drain.since),
             held: drain.held,
             set: drain.set,
             seen_open: drain.seen_open,
@@ -103,33 +120,33 @@ pub(crate) fn save(path: &Path, saved: &Saved, clock: &Clock) -> Result<()> {
     atomic::write(path, serde_json::to_string_pretty(&file)?.as_bytes())
 }
 
-/// What was saved of this instance. What cannot be read is nothing: the world is read afresh, and
-/// a node must not hang on a file it can do without.
-///
-/// # Errors
-/// If the file is there and cannot be opened.
-pub(crate) fn load(path: &Path, instance: &str, clock: &Clock) -> Result<Option<Saved>> {
+/// What was saved, of whichever instance. What cannot be read is nothing: the world is read afresh,
+/// and a node must not hang on a file it can do without.
+pub(crate) fn load(path: &Path, boot: &str, clock: &Clock) -> Option<Saved> {
+    let unread = |why: String| {
+        sink::write(&Entry::CallFailed {
+            call: "read the state, going on without",
+            error: format!("{}: {why}", path.display()),
+        });
+        None
+    };
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => return unread(error.to_string()),
     };
     match serde_json::from_str::<File>(&text) {
-        Ok(file) if file.version == VERSION && file.instance == instance => {
-            Ok(Some(saved(file, clock)))
-        }
-        Ok(_) => Ok(None),
-        Err(error) => {
-            sink::write(&Entry::CallFailed {
-                call: "read the state, going on without",
-                error: format!("{}: {error}", path.display()),
-            });
-            Ok(None)
-        }
+        Ok(file) if file.version == VERSION => Some(saved(file, boot, clock)),
+        Ok(file) => unread(format!("version {} is not known here", file.version)),
+        Err(error) => unread(error.to_string()),
     }
 }
 
-fn saved(file: File, clock: &Clock) -> Saved {
+fn saved(file: File, boot: &str, clock: &Clock) -> Saved {
+    let is_same_boot = file.boot == boot;
+    let own = |time: &Time| is_same_boot.then(|| Moment::from_millis(time.boot_ms));
+    let past = |time: Time| own(&time).unwrap_or_else(|| clock.moment_at(time.wall));
+    let any = |time: Time| own(&time).unwrap_or_else(|| clock.moment_of(time.wall));
     let drain = file.drain.and_then(|drain| {
         let phase = Phase::parse(&drain.phase).unwrap_or(Phase::Draining);
         let causes: Vec<Cause> = drain
@@ -140,15 +157,15 @@ fn saved(file: File, clock: &Clock) -> Saved {
                     kind: Kind::parse(&cause.kind)?,
                     id: cause.id,
                     detail: cause.detail,
-                    began: clock.moment_at(cause.began),
-                    end: cause.end.map(|end| clock.moment_of(end)),
+                    began: past(cause.began),
+                    end: cause.end.map(any),
                 })
             })
             .collect();
         (!causes.is_empty()).then_some(SavedDrain {
             causes,
-            began: clock.moment_at(drain.began),
-            since: clock.moment_at(drain.since),
+            began: past(drain.began),
+            since: past(drain.since),
             held: drain.held,
             set: drain.set,
             seen_open: drain.seen_open,
@@ -159,11 +176,13 @@ fn saved(file: File, clock: &Clock) -> Saved {
     });
     Saved {
         instance: file.instance,
+        zone: file.zone,
+        spot: file.spot,
         boot: file.boot,
         container_instance: file.container_instance,
         ours: file.ours,
         launch: SavedLaunch {
-            began: file.launch.began.map(|began| clock.moment_at(began)),
+            began: file.launch.began.map(past),
             abandoned: file.launch.abandoned,
             warm: file.launch.warm,
             seen_open: file.launch.seen_open,
@@ -183,6 +202,8 @@ mod tests {
         let shutdown = Cause::shutdown("b1", clock.now());
         Saved {
             instance: "i-1".into(),
+            zone: "z".into(),
+            spot: true,
             boot: "b1".into(),
             container_instance: Some("arn".into()),
             ours: true,
@@ -207,18 +228,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn times_hold_over_a_restart_and_another_instances_state_is_discarded() {
+    async fn times_hold_over_a_restart_and_what_cannot_be_read_is_nothing() {
         let directory = tempfile::tempdir().expect("tempdir");
         let path = directory.path().join("state.json");
         let clock = Clock::paused();
-        assert_eq!(load(&path, "i-1", &clock).expect("absent"), None);
+        assert_eq!(load(&path, "b1", &clock), None, "absent");
         let saved = sample(&clock);
         save(&path, &saved, &clock).expect("save");
         tokio::time::advance(Duration::from_secs(7)).await;
-        assert_eq!(load(&path, "i-1", &clock).expect("load"), Some(saved));
-        assert_eq!(load(&path, "i-2", &clock).expect("other"), None);
-        fs::write(&path, "{").expect("write");
-        assert_eq!(load(&path, "i-1", &clock).expect("broken"), None);
+        assert_eq!(load(&path, "b1", &clock), Some(saved));
+        for broken in ["{", r#"{"version":2}"#] {
+            fs::write(&path, broken).expect("write");
+            assert_eq!(load(&path, "b1", &clock), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn within_a_boot_the_walls_clock_may_be_set() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let path = directory.path().join("state.json");
+        let wall = Timestamp::from_second(1_763_712_000).expect("in range");
+        let before = Clock::booted(Duration::from_secs(100), wall);
+        save(&path, &sample(&before), &before).expect("save");
+        for hours in [-3, 3] {
+            let wall = wall + jiff::SignedDuration::from_hours(hours);
+            let after = Clock::booted(Duration::from_secs(107), wall);
+            let saved = load(&path, "b1", &after).expect("saved");
+            let began = saved.drain.expect("drains").began;
+            assert_eq!(after.now().since(began), Duration::from_secs(7));
+        }
     }
 
     #[test]
@@ -230,7 +268,7 @@ mod tests {
         save(&path, &sample(&before), &before).expect("save");
         let later = wall + jiff::SignedDuration::from_mins(50);
         let after = Clock::booted(Duration::from_secs(30), later);
-        let saved = load(&path, "i-1", &after).expect("load").expect("saved");
+        let saved = load(&path, "b2", &after).expect("saved");
         let began = saved.drain.expect("drains").began;
         assert_eq!(after.now().since(began), Duration::from_secs(3_000));
     }
@@ -238,7 +276,7 @@ mod tests {
     /// The first version ever shipped: it must stay readable for good.
     #[test]
     fn the_golden_file_is_read() {
-        let golden = r#"{"version":1,"instance":"i-1","boot":"b1","container_instance":"arn","ours":true,"launch":{"began":"2026-11-21T10:00:00Z","abandoned":false,"warm":false,"seen_open":true,"answered":true},"drain":{"causes":[{"id":"auto-scaling-termination","kind":"auto-scaling","detail":"","began":"2026-11-21T11:00:00Z","end":null}],"began":"2026-11-21T11:00:00Z","since":"2026-11-21T11:00:00Z","held":false,"set":true,"seen_open":false,"answered":false,"phase":"draining"}}"#;
+        let golden = r#"{"version":1,"instance":"i-1","zone":"z","spot":false,"boot":"b1","container_instance":"arn","ours":true,"launch":{"began":{"wall":"2026-11-21T10:00:00Z","boot_ms":315360100000},"abandoned":false,"warm":false,"seen_open":true,"answered":true},"drain":{"causes":[{"id":"auto-scaling-termination","kind":"auto-scaling","detail":"","began":{"wall":"2026-11-21T11:00:00Z","boot_ms":315360100000},"end":null}],"began":{"wall":"2026-11-21T11:00:00Z","boot_ms":315360100000},"since":{"wall":"2026-11-21T11:00:00Z","boot_ms":315360100000},"held":false,"set":true,"seen_open":false,"answered":false,"phase":"draining"}}"#;
         let file: File = serde_json::from_str(golden).expect("golden");
         assert_eq!(serde_json::to_string(&file).expect("writes"), golden);
     }

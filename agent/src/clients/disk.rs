@@ -17,8 +17,8 @@ use crate::{
 pub(crate) trait Disk {
     /// Differs from boot to boot.
     fn boot(&self) -> Result<String>;
-    /// What was saved of this instance; nothing of another's, whose disk this may once have been.
-    fn load(&self, instance: &str) -> Result<Option<Saved>>;
+    /// What was saved, maybe of another instance, whose disk this may once have been.
+    fn load(&self, boot: &str) -> Option<Saved>;
     /// Atomic, and lasting over a power cut.
     fn save(&self, saved: &Saved) -> Result<()>;
     /// Whether ecs.service has been released in this boot.
@@ -63,8 +63,8 @@ impl Disk for NodeDisk {
         Ok(id.trim().to_owned())
     }
 
-    fn load(&self, instance: &str) -> Result<Option<Saved>> {
-        state::load(&self.paths.state, instance, &self.clock)
+    fn load(&self, boot: &str) -> Option<Saved> {
+        state::load(&self.paths.state, boot, &self.clock)
     }
 
     fn save(&self, saved: &Saved) -> Result<()> {

@@ -13,8 +13,8 @@ use bollard::{
     API_DEFAULT_VERSION,
     errors::Error as DockerError,
     models::{
-        ContainerCreateBody, ContainerSummary, EventMessage, HostConfig, HostConfigLogConfig,
-        RestartPolicy, RestartPolicyNameEnum,
+        ContainerCreateBody, ContainerSummary, ContainerUpdateBody, EventMessage, HostConfig,
+        HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
     },
     query_parameters::{
         CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder,
@@ -71,6 +71,8 @@ pub(crate) trait Docker {
     /// Creates and starts a sidecar's container; its image is pulled if it is not there.
     async fn create(&self, sidecar: &Sidecar, spec: &str) -> Result<()>;
     async fn start(&self, id: &str) -> Result<()>;
+    /// Has dockerd not start it again when it ends; [`Docker::start`] takes that back.
+    async fn let_end(&self, id: &str) -> Result<()>;
     /// Sends a signal, as `SIGUSR1`. One that is gone or does not run is no error.
     async fn signal(&self, id: &str, signal: &str) -> Result<()>;
     /// Waits until it has ended, at most for `limit`; whether it has.
@@ -186,9 +188,17 @@ impl Docker for Dockerd {
 
     async fn start(&self, id: &str) -> Result<()> {
         let docker = self.handle().await?;
-        bounded(CALL, docker.start_container(id, None))
-            .await
-            .with_context(|| format!("docker: start {id}"))
+        let started = async {
+            set_restarts(&docker, id, RestartPolicyNameEnum::UNLESS_STOPPED).await?;
+            bounded(CALL, docker.start_container(id, None)).await
+        };
+        started.await.with_context(|| format!("docker: start {id}"))
+    }
+
+    async fn let_end(&self, id: &str) -> Result<()> {
+        let docker = self.handle().await?;
+        unless_missing(set_restarts(&docker, id, RestartPolicyNameEnum::NO).await)
+            .with_context(|| format!("docker: have {id} not start again"))
     }
 
     async fn signal(&self, id: &str, signal: &str) -> Result<()> {
@@ -392,6 +402,21 @@ impl DockerFault {
             Self::Docker(_) | Self::Silent(_) => false,
         }
     }
+}
+
+async fn set_restarts(
+    docker: &bollard::Docker,
+    id: &str,
+    name: RestartPolicyNameEnum,
+) -> Result<(), DockerFault> {
+    let update = ContainerUpdateBody {
+        restart_policy: Some(RestartPolicy {
+            name: Some(name),
+            maximum_retry_count: None,
+        }),
+        ..ContainerUpdateBody::default()
+    };
+    bounded(CALL, docker.update_container(id, update)).await
 }
 
 async fn bounded<T>(

@@ -194,6 +194,11 @@ impl Cause {
         }
     }
 
+    /// The same, counted from `began` and bound by nothing else.
+    pub(crate) fn anew(&self, began: Moment) -> Self {
+        Self::new(self.id.clone(), self.kind, began)
+    }
+
     fn new(id: String, kind: Kind, began: Moment) -> Self {
         Self {
             id,

@@ -217,13 +217,8 @@ pub(crate) enum Work {
     StopStandalone(Vec<String>),
     ConfirmEmpty(String),
     ShutGate,
-    StopLeftovers {
-        /// Each gets so long to end.
-        within: Duration,
-        /// Whether the ECS agent then starts again, to report them stopped: not where ECS would give
-        /// it new tasks.
-        reports: bool,
-    },
+    /// Each gets so long to end. ecs.service stays held back.
+    StopLeftovers(Duration),
     /// All of it within so long.
     StopSidecars(Duration),
     CompleteDrain,
@@ -256,7 +251,7 @@ impl Work {
             Self::StopStandalone(_) => Job::StopStandalone,
             Self::ConfirmEmpty(_) => Job::ConfirmEmpty,
             Self::ShutGate => Job::ShutGate,
-            Self::StopLeftovers { .. } => Job::StopLeftovers,
+            Self::StopLeftovers(_) => Job::StopLeftovers,
             Self::StopSidecars(_) => Job::StopSidecars,
             Self::CompleteDrain => Job::CompleteDrain,
             Self::ProbeDrain => Job::ProbeDrain,

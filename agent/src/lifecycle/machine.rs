@@ -6,6 +6,7 @@
 //! ([`Saved`]).
 
 mod causes;
+mod known;
 mod learn;
 mod tasks;
 mod tells;
@@ -17,6 +18,8 @@ use std::{
 };
 
 use fleet_agent_config::Reaction;
+
+use known::{Abandon, Drain, Launch, World};
 
 use super::{
     cause::{Bounds, Cause, Kind, STOP_MARGIN, shutdown_id},
@@ -60,6 +63,8 @@ const SAYS_WITHIN: Duration = Duration::from_secs(60);
 const TELL_AFTER: Duration = Duration::from_secs(5);
 /// The ECS agent hears of a container's end a moment after Docker tells it: so long they may differ.
 const DIFFER: Duration = Duration::from_secs(5);
+/// After news of a container, tasks are counted more often for so long.
+const STIRS: Duration = Duration::from_secs(1);
 /// Observations of an empty node that must agree, one after the other.
 const AGREE: u8 = 2;
 /// Where the end is EC2's, ECS is not waited for longer than this once the node itself is empty: with
@@ -97,106 +102,6 @@ pub(crate) struct Machine {
     waiting: Waiting,
     waiting_since: Moment,
     waiting_told: bool,
-}
-
-/// What is known of the world.
-#[derive(Debug, Clone, Default)]
-struct World {
-    identity: Option<Identity>,
-    boot: String,
-    ecs_config: bool,
-    target: Option<Target>,
-    sidecars: Option<Vec<Report>>,
-    released: bool,
-    gate_shut: bool,
-    /// Whether the ECS agent was asked, whatever came of it.
-    agent_asked: bool,
-    container_instance: Option<String>,
-    /// ecs.service, when it does not run.
-    unit: Option<String>,
-    registration: Option<Registration>,
-    published: Option<(Attributes, Moment)>,
-    tasks: Option<Tasks>,
-    /// It was us who set DRAINING on an instance that was ACTIVE, or are about to: only then is it
-    /// ours to set back.
-    ours: bool,
-    checkpoint_cleared: bool,
-    /// None until it has been read in this run.
-    maintenance: Option<Vec<Scheduled>>,
-    /// What has been told of once.
-    announced: BTreeSet<String>,
-    conditions: Conditions,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Launch {
-    began: Option<Moment>,
-    /// Into a warm pool, not into service.
-    warm: bool,
-    seen_open: bool,
-    abandoned: bool,
-    /// Found open once its time was up: only what is open now can be abandoned. An answer may have
-    /// been taken that nobody here has heard of.
-    open_late: bool,
-    /// Auto Scaling's last word was that no action is open.
-    not_open: bool,
-    answered: bool,
-    not_open_since: Option<Moment>,
-    /// How often ECS has said that the node is not ready yet.
-    unready: u32,
-    overdue_told: bool,
-}
-
-/// What is tried once each before a launch is abandoned.
-#[derive(Debug, Clone, Default)]
-struct Abandon {
-    drained: bool,
-    /// ECS places nothing here.
-    set: bool,
-    stopped: bool,
-}
-
-#[derive(Debug, Clone)]
-struct Drain {
-    /// By their ids; never empty.
-    causes: BTreeMap<String, Cause>,
-    began: Moment,
-    /// When this node was last set out to be emptied.
-    since: Moment,
-    /// Where a drain goes on that was begun before a restart.
-    resume: Phase,
-    /// A cause has come that takes the machine itself: a drained node has to be looked at again.
-    again: bool,
-    /// It has come to its end once, on a machine that stayed.
-    held: bool,
-    /// Whether the container instance was ACTIVE before; not asked where it makes no difference.
-    was_active: Option<bool>,
-    set: bool,
-    /// ECS knows the container instance no longer, so it cannot say whether tasks are left.
-    gone: bool,
-    refused: Option<String>,
-    seen_open: bool,
-    /// The answer that is under way was sent before the action was seen open: that none is open then
-    /// says nothing.
-    sent_early: bool,
-    /// Answers in a row that no action is open.
-    not_open: u32,
-    empty_in_a_row: u8,
-    empty_since: Option<Moment>,
-    /// When the tasks that are left last changed.
-    moved: Moment,
-    stall_told: bool,
-    /// Task to group, as ECS told.
-    groups: BTreeMap<String, String>,
-    told: Option<usize>,
-    confirmed: Option<usize>,
-    /// Answers of ECS in a row that it knows of more tasks.
-    disagreed: u32,
-    /// Answers of ECS in a row that it knows of none.
-    agreed: u8,
-    stopped: bool,
-    flushed: bool,
-    answered: bool,
 }
 
 /// What this node itself sees of its tasks.
@@ -298,6 +203,15 @@ impl Machine {
                 if !self.phase.is_leaving()
                     && self.after_tasks() == Phase::Drained
                     && (!self.launch.answered || self.launch.abandoned) => {}
+            // Out of a warm pool while drained.
+            Some(_)
+                if self.phase == Phase::Drained
+                    && self.launch.began.is_some()
+                    && !self.launch.answered
+                    && !self.launch.abandoned =>
+            {
+                return Some(Phase::Starting);
+            }
             Some(drain) if !self.phase.is_leaving() => return Some(drain.resume),
             // Nothing stands any more: from the beginning, which for what is in place is no step.
             None if self.phase.is_leaving() => return Some(Phase::Starting),
@@ -338,6 +252,8 @@ impl Machine {
             Phase::Draining => is_over.then_some(Phase::Stopping),
             Phase::Stopping => (drain?.stopped || is_over).then(|| self.after_tasks()),
             Phase::Drained if drain?.again => Some(Phase::Draining),
+            // Somebody has set it to ACTIVE: those are to leave as the first did.
+            Phase::Drained if drain?.emptied => self.runs_tasks().then_some(Phase::Draining),
             // Docker may have been hung when they were to be stopped.
             Phase::Drained => self.runs_tasks().then_some(Phase::Stopping),
             // What was to take the machine is withdrawn, and something else still asks for a drain.
@@ -403,8 +319,10 @@ impl Machine {
                     actions.push(Action::Record(Entry::TasksGone));
                 }
                 if next == Phase::Drained {
+                    let was_cut_off = self.phase == Phase::Stopping;
                     if let Some(drain) = &mut self.drain {
                         drain.held = true;
+                        drain.emptied = !was_cut_off || drain.stopped;
                     }
                     // Counted anew: what was seen before they were stopped is no news.
                     self.world.tasks = None;
@@ -573,6 +491,8 @@ impl Machine {
         }
         let saved = Saved {
             instance: identity.instance.clone(),
+            zone: identity.zone.clone(),
+            spot: identity.spot,
             boot: self.world.boot.clone(),
             container_instance: self.world.container_instance.clone(),
             launch,
@@ -599,56 +519,6 @@ impl Machine {
             Some(_) | None => Action::StopHeartbeats,
         };
         actions.push(action);
-    }
-}
-
-impl Drain {
-    fn new(began: Moment) -> Self {
-        Self {
-            causes: BTreeMap::new(),
-            began,
-            since: began,
-            resume: Phase::Draining,
-            again: false,
-            held: false,
-            was_active: None,
-            set: false,
-            gone: false,
-            refused: None,
-            seen_open: false,
-            sent_early: false,
-            not_open: 0,
-            empty_in_a_row: 0,
-            empty_since: None,
-            moved: began,
-            stall_told: false,
-            groups: BTreeMap::new(),
-            told: None,
-            confirmed: None,
-            disagreed: 0,
-            agreed: 0,
-            stopped: false,
-            flushed: false,
-            answered: false,
-        }
-    }
-
-    /// Until now tasks could still be placed, or somebody may have set ACTIVE: what was seen before
-    /// proves nothing.
-    fn forget_seen(&mut self) {
-        self.empty_in_a_row = 0;
-        self.empty_since = None;
-        self.confirmed = None;
-        self.agreed = 0;
-    }
-
-    fn look_again(&mut self, now: Moment) {
-        self.since = now;
-        self.again = false;
-        self.set = false;
-        self.stopped = false;
-        self.flushed = false;
-        self.forget_seen();
     }
 }
 

@@ -97,7 +97,7 @@ impl<C: Clients> Context<C> {
             Work::CountTasks => Ok(Outcome::Tasks(self.count_tasks().await)),
             Work::ConfirmEmpty(arn) => clients.ecs().live_tasks(&arn).await.map(Outcome::Confirmed),
             Work::ShutGate => self.shut_gate().await,
-            Work::StopLeftovers { within, reports } => self.stop_leftovers(within, reports).await,
+            Work::StopLeftovers(within) => self.stop_leftovers(within).await,
             Work::StopSidecars(within) => {
                 let now = || self.clock.now();
                 flush_and_stop(clients.docker(), &self.sidecars, within, now)
@@ -113,10 +113,16 @@ impl<C: Clients> Context<C> {
     }
 
     async fn identify(&self) -> Result<Outcome> {
-        let identity = self.clients.imds().identity().await?;
         let disk = self.clients.disk();
-        let saved = disk.load(&identity.instance)?;
         let boot = disk.boot()?;
+        let saved = disk.load(&boot);
+        let identity = match (self.clients.imds().identity().await, &saved) {
+            (Ok(identity), _) => identity,
+            // A drain must go on while IMDS is silent. What was saved in this boot is of this machine.
+            (Err(_), Some(saved)) if saved.boot == boot => saved.identity(&self.settings.region),
+            (Err(error), _) => return Err(error),
+        };
+        let saved = saved.filter(|saved| saved.instance == identity.instance);
         // Set once: an instance's identity does not change.
         let identity = self
             .identity
@@ -242,29 +248,21 @@ impl<C: Clients> Context<C> {
         Ok(Outcome::GateShut)
     }
 
-    /// ecs.service goes first, so that restart policies do not bring containers back; whether it
-    /// went or not, what is left is stopped, all at the same time. Then ECS may report it.
-    async fn stop_leftovers(&self, within: Duration, reports: bool) -> Result<Outcome> {
+    /// ecs.service goes first, and stays away: restart policies are not to bring containers back.
+    /// Whether it went or not, what is left is stopped, all at the same time.
+    async fn stop_leftovers(&self, within: Duration) -> Result<Outcome> {
         let end = self.clock.now() + within;
-        let systemd = self.clients.systemd();
-        let stopped_ecs = systemd.stop_ecs().await;
-        let stopped = self.stop_every_task(end).await;
-        // Whatever came of it: nobody else would start it again.
-        let started_ecs = if reports {
-            systemd.start_ecs().await
-        } else {
-            Ok(())
+        let held = async {
+            self.clients.disk().shut()?;
+            self.clients.systemd().stop_ecs().await
         };
-        for error in [stopped_ecs, started_ecs]
-            .into_iter()
-            .filter_map(Result::err)
-        {
+        if let Err(error) = held.await {
             sink::write(&Entry::CallFailed {
                 call: "hold the ECS agent while leftovers stop",
                 error: told(error),
             });
         }
-        stopped
+        self.stop_every_task(end).await
     }
 
     async fn stop_every_task(&self, end: Moment) -> Result<Outcome> {
@@ -324,7 +322,7 @@ pub(super) fn bound(work: &Work, container_stop: Duration) -> Duration {
     match work {
         Work::ConvergeSidecars(_) => PULLS,
         // Both lists of containers may take docker's whole time for one.
-        Work::StopLeftovers { within, .. } => *within + LISTS + MARGIN,
+        Work::StopLeftovers(within) => *within + LISTS + MARGIN,
         Work::StopStandalone(_) => container_stop + LISTS + MARGIN,
         Work::StopSidecars(within) => *within + LISTS + MARGIN,
         Work::Identify

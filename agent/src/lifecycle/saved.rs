@@ -1,11 +1,13 @@
 //! What the world cannot tell after a restart.
 
 use super::{cause::Cause, event::Phase};
-use crate::moment::Moment;
+use crate::{clients::imds::Identity, moment::Moment};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Saved {
     pub(crate) instance: String,
+    pub(crate) zone: String,
+    pub(crate) spot: bool,
     /// The boot in which this was saved.
     pub(crate) boot: String,
     pub(crate) container_instance: Option<String>,
@@ -13,6 +15,17 @@ pub(crate) struct Saved {
     /// It was us who took the container instance from ACTIVE to DRAINING, or are about to.
     pub(crate) ours: bool,
     pub(crate) drain: Option<SavedDrain>,
+}
+
+impl Saved {
+    pub(crate) fn identity(&self, region: &str) -> Identity {
+        Identity {
+            instance: self.instance.clone(),
+            region: region.to_owned(),
+            zone: self.zone.clone(),
+            spot: self.spot,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

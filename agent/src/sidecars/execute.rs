@@ -127,6 +127,8 @@ async fn flush(
     });
     let flushed = flushes.map(async |(container, flush)| {
         let own = Duration::from_secs(flush.timeout_seconds.into());
+        // One that ends by itself is done.
+        docker.let_end(&container.id).await?;
         docker.signal(&container.id, &flush.signal).await?;
         docker.ends_within(&container.id, own.min(limit)).await
     });

@@ -23,6 +23,7 @@ mod account;
 mod agents;
 mod checks;
 mod clients;
+mod draw;
 mod fleet;
 mod flips;
 mod node;

@@ -229,9 +229,8 @@ impl Disk for Node {
         Ok(format!("boot-{}", self.world().boot))
     }
 
-    fn load(&self, instance: &str) -> Result<Option<Saved>> {
-        let saved = self.world().saved.clone();
-        Ok(saved.filter(|saved| saved.instance == instance))
+    fn load(&self, _: &str) -> Option<Saved> {
+        self.world().saved.clone()
     }
 
     fn save(&self, saved: &Saved) -> Result<()> {
@@ -521,6 +520,10 @@ impl Docker for Node {
             }
         });
         Ok(())
+    }
+
+    async fn let_end(&self, _: &str) -> Result<()> {
+        self.call("docker-let-end").await
     }
 
     async fn signal(&self, id: &str, _: &str) -> Result<()> {

@@ -20,14 +20,18 @@ impl Machine {
     }
 
     /// The nearest of all causes' bounds. What kept a machine that stays drained has had its time: it
-    /// has no say in a later drain.
+    /// has no say in a later drain, and what is to leave once more has the whole time once more.
     pub(super) fn bounds(&self) -> Option<Bounds> {
-        let is_held = self.drain.as_ref().is_some_and(|drain| drain.held);
+        let drain = self.drain.as_ref()?;
         let is_final = self.causes().any(|cause| cause.kind.is_final());
         self.causes()
-            .filter(|cause| cause.kind.is_final() || !is_held)
+            .filter(|cause| cause.kind.is_final() || !is_final || !drain.held)
             .map(|cause| {
-                let bounds = cause.bounds(&self.policy.spans);
+                let bounds = if drain.held && !is_final {
+                    cause.anew(drain.since).bounds(&self.policy.spans)
+                } else {
+                    cause.bounds(&self.policy.spans)
+                };
                 if is_final && !cause.kind.is_final() {
                     bounds.of_tasks()
                 } else {

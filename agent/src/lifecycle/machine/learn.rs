@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// ECS is asked this often whose the tasks of a node are; one that it does not name then is nobody's.
+const ASKS: u32 = 3;
+
 impl Machine {
     pub(super) fn absorb(
         &mut self,
@@ -12,7 +15,8 @@ impl Machine {
         match event {
             Event::Tick => Ok(()),
             Event::Container(Whose::Task) => {
-                if self.phase == Phase::Draining {
+                if let (Phase::Draining, Some(drain)) = (self.phase, &mut self.drain) {
+                    drain.stirred = Some(now);
                     self.schedule.hurry_one(Job::CountTasks);
                 }
                 Ok(())
@@ -103,7 +107,10 @@ impl Machine {
             }
             // Best effort, once: the node goes anyway.
             Job::SetDraining if self.phase == Phase::Abandoning => self.abandon.drained = true,
-            Job::StopLeftovers => self.abandon.stopped |= self.phase == Phase::Abandoning,
+            Job::StopLeftovers => {
+                self.abandon.stopped |= self.phase == Phase::Abandoning;
+                self.world.released = false;
+            }
             Job::WriteEcsConfig
             | Job::ReadSpot
             | Job::ReadMaintenance
@@ -251,13 +258,18 @@ impl Machine {
                 let asked: Vec<String> = self.by_agent().iter().map(|t| t.arn.clone()).collect();
                 if let Some(drain) = &mut self.drain {
                     drain.groups.extend(groups);
-                    for task in asked {
+                    drain.asked = drain.asked.saturating_add(1);
+                    // What ECS lists may lag behind what runs here.
+                    let gives_up = drain.asked >= ASKS;
+                    for task in asked.into_iter().filter(|_| gives_up) {
                         drain.groups.entry(task).or_default();
                     }
                 }
             }
             Outcome::StandaloneStopped { stopped, left } => {
-                actions.push(Action::Record(Entry::StandaloneStopped { stopped, left }));
+                if stopped + left > 0 {
+                    actions.push(Action::Record(Entry::StandaloneStopped { stopped, left }));
+                }
             }
             Outcome::Tasks(tasks) => self.learn_tasks(tasks, now, actions),
             Outcome::Confirmed(tasks) => {
@@ -281,6 +293,8 @@ impl Machine {
                 actions.push(Action::Record(Entry::GateShut));
             }
             Outcome::Leftovers { stopped, left } => {
+                // Held back for it: to be released again where it is still wanted.
+                self.world.released = false;
                 if left == 0 {
                     self.leftovers_stopped();
                 }
@@ -416,10 +430,11 @@ impl Machine {
             }
             Job::CompleteDrain => {
                 let end = self.terminates_at();
+                let shuts_down = self.causes().any(|cause| cause.kind.is_hard());
                 let Some(drain) = &mut self.drain else { return };
-                // Behind a load balancer the action opens only when the targets have left it, minutes
-                // after IMDS named the target.
-                let is_over = end.is_none_or(|end| end <= now);
+                // Behind a load balancer the action opens only when the targets have left it, up to an
+                // hour after IMDS named the target. A machine that shuts down does not wait for it.
+                let is_over = shuts_down && end.is_none_or(|end| end <= now);
                 let hook = self.policy.drain_hook.clone();
                 let sent_early = std::mem::take(&mut drain.sent_early);
                 if taken {
@@ -459,10 +474,7 @@ impl Machine {
     }
 
     pub(super) fn learn_draining(&mut self, set: SetDraining, actions: &mut Vec<Action>) {
-        if self.phase == Phase::Abandoning {
-            self.abandon.drained = true;
-            self.abandon.set = matches!(set, SetDraining::Set { .. });
-        }
+        self.abandon.drained |= self.phase == Phase::Abandoning;
         if let SetDraining::Set { tasks } = set {
             actions.push(Action::Record(Entry::Draining { tasks }));
         }
@@ -473,6 +485,7 @@ impl Machine {
             match set {
                 SetDraining::Set { tasks } => {
                     drain.set = true;
+                    drain.refusals = 0;
                     drain.moved = self.now;
                     drain.told = usize::try_from(tasks).ok();
                     drain.forget_seen();
@@ -481,7 +494,10 @@ impl Machine {
                     drain.set = true;
                     drain.gone = true;
                 }
-                SetDraining::NotYet(why) => drain.refused = Some(why),
+                SetDraining::NotYet(why) => {
+                    drain.refused = Some(why);
+                    drain.refusals = drain.refusals.saturating_add(1);
+                }
             }
         }
     }

@@ -132,9 +132,9 @@ impl Machine {
 
     pub(super) fn tell_stall(&mut self, now: Moment, actions: &mut Vec<Action>) {
         // Not before ECS has been asked whose they are: the name is what helps.
-        if !self.is_stalled(now)
-            || self.needs_groups(now) && self.schedule.error(Job::ReadGroups).is_none()
-        {
+        let was_asked = self.drain.as_ref().is_some_and(|drain| drain.asked > 0);
+        let is_asking = !was_asked && self.schedule.error(Job::ReadGroups).is_none();
+        if !self.is_stalled(now) || is_asking && self.needs_groups(now) {
             return;
         }
         let seconds = self

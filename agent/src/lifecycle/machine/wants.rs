@@ -58,7 +58,17 @@ impl Machine {
             Phase::Draining => wanted.extend(self.draining(now)),
             Phase::Stopping => wanted.extend([Work::CountTasks, self.stop_leftovers(now)]),
             Phase::Drained => wanted.extend(self.drained(now)),
-            Phase::Flushing => wanted.push(self.stop_sidecars(now)),
+            Phase::Flushing => {
+                wanted.push(self.stop_sidecars(now));
+                // To report stopped what was stopped; never where ECS would give it new tasks.
+                let is_set = self
+                    .drain
+                    .as_ref()
+                    .is_some_and(|drain| drain.set && !drain.gone);
+                if is_set && !self.world.released && self.world.container_instance.is_some() {
+                    wanted.push(Work::Release);
+                }
+            }
             Phase::Completing => wanted.push(Work::CompleteDrain),
             Phase::Done => {}
         }
@@ -112,11 +122,7 @@ impl Machine {
     fn stop_leftovers(&self, now: Moment) -> Work {
         let full = self.policy.spans.container_stop + STOP_MARGIN;
         let hard = self.hard_bounds().map(|hard| hard.leftovers.since(now));
-        let stays = self.after_tasks() == Phase::Drained;
-        Work::StopLeftovers {
-            within: hard.map_or(full, |left| left.min(full)),
-            reports: stays || self.drain.as_ref().is_some_and(|drain| drain.set),
-        }
+        Work::StopLeftovers(hard.map_or(full, |left| left.min(full)))
     }
 
     fn stop_sidecars(&self, now: Moment) -> Work {
@@ -183,10 +189,9 @@ impl Machine {
     pub(super) fn abandoning(&self) -> Option<Work> {
         match &self.world.container_instance {
             Some(arn) if !self.abandon.drained => Some(Work::SetDraining(arn.clone())),
-            Some(_) if !self.abandon.stopped => Some(Work::StopLeftovers {
-                within: self.policy.spans.container_stop + STOP_MARGIN,
-                reports: self.abandon.set,
-            }),
+            Some(_) if !self.abandon.stopped => Some(Work::StopLeftovers(
+                self.policy.spans.container_stop + STOP_MARGIN,
+            )),
             Some(_) | None => (!self.launch.answered).then_some(Work::AbandonLaunch),
         }
     }
@@ -206,6 +211,8 @@ impl Machine {
             return wanted;
         };
         wanted.extend(self.set_draining(now));
+        // Its checkpoint may have been lost, and it be somebody else now.
+        wanted.push(Work::ReadEcsAgent);
         if drain.set && self.may_say_so(drain, now) {
             wanted.extend(self.publish(now));
         }
@@ -337,6 +344,12 @@ impl Machine {
         (1..AGREE).contains(&drain.empty_in_a_row) || differ && self.now.since(drain.moved) < DIFFER
     }
 
+    /// Docker lists a container as running for a moment after it has told of its end.
+    fn is_stirred(&self) -> bool {
+        let stirred = self.drain.as_ref().and_then(|drain| drain.stirred);
+        stirred.is_some_and(|at| self.now.since(at) < STIRS)
+    }
+
     /// The wait after so many answers in a row that were not the one hoped for.
     fn again(&self, first: Duration, answers: u32) -> Duration {
         let round = answers.saturating_sub(1);
@@ -345,13 +358,24 @@ impl Machine {
 
     /// How long after it went well a job is done again, if it is still wanted.
     pub(super) fn cadence(&self, job: Job) -> Duration {
-        let brisk = matches!(self.phase, Phase::Launching | Phase::Draining);
+        let is_known = self.world.container_instance.is_some();
+        let brisk = match self.phase {
+            Phase::Launching => true,
+            Phase::Draining => !is_known,
+            Phase::Starting
+            | Phase::Gated
+            | Phase::Abandoning
+            | Phase::InService
+            | Phase::Stopping
+            | Phase::Drained
+            | Phase::Flushing
+            | Phase::Completing
+            | Phase::Done => false,
+        };
         match job {
-            Job::ReadTarget
-            | Job::HealEcs
-            | Job::SetDraining
-            | Job::StopStandalone
-            | Job::CompleteLaunch => seconds(2),
+            Job::ReadTarget | Job::HealEcs | Job::StopStandalone | Job::CompleteLaunch => {
+                seconds(2)
+            }
             // drain-rules of the poll: IMDS has a budget of packets that it shares with DNS.
             Job::ReadSpot => seconds(5),
             Job::ReadTag => seconds(10),
@@ -365,10 +389,15 @@ impl Machine {
                 let not_open = self.drain.as_ref().map_or(0, |drain| drain.not_open);
                 self.again(seconds(2), not_open)
             }
+            Job::SetDraining => {
+                let refusals = self.drain.as_ref().map_or(0, |drain| drain.refusals);
+                self.again(seconds(2), refusals)
+            }
             Job::Describe => self.again(seconds(1), self.launch.unready),
             Job::ConvergeSidecars if self.are_sidecars_up(self.scope()) => seconds(30),
             Job::ConvergeSidecars => Duration::from_millis(500),
-            Job::CountTasks if self.is_nearly_empty() => Duration::from_millis(250),
+            Job::CountTasks if self.is_nearly_empty() => Duration::from_millis(100),
+            Job::CountTasks if self.is_stirred() => Duration::from_millis(200),
             Job::CountTasks if self.phase == Phase::Draining => seconds(1),
             Job::CountTasks => seconds(15),
             Job::ReadEcsAgent if brisk => Duration::from_millis(500),

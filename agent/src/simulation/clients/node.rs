@@ -218,6 +218,10 @@ impl Docker for Remotes {
         .await
     }
 
+    async fn let_end(&self, _: &str) -> Result<()> {
+        self.call(Part::Docker, "docker update", |_| ()).await
+    }
+
     async fn signal(&self, _: &str, _: &str) -> Result<()> {
         self.call(Part::Docker, "docker signal", |_| ()).await
     }
@@ -304,9 +308,8 @@ impl Disk for Remotes {
         Ok(format!("boot-{boot}"))
     }
 
-    fn load(&self, instance: &str) -> Result<Option<Saved>> {
-        let saved = self.world.borrow().nodes[self.node].saved.clone();
-        Ok(saved.filter(|saved| saved.instance == instance))
+    fn load(&self, _: &str) -> Option<Saved> {
+        self.world.borrow().nodes[self.node].saved.clone()
     }
 
     fn save(&self, saved: &Saved) -> Result<()> {
