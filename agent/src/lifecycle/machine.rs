@@ -247,6 +247,8 @@ impl Machine {
                 ready.then_some(Phase::Gated)
             }
             Phase::Gated => self.world.released.then_some(Phase::Launching),
+            // Held back for leftovers, by a stop that ended only after its drain had.
+            Phase::Launching | Phase::InService if !self.world.released => Some(Phase::Gated),
             Phase::Launching => self.launch.answered.then_some(Phase::InService),
             Phase::Draining if self.is_empty(now) => Some(self.after_tasks()),
             Phase::Draining => is_over.then_some(Phase::Stopping),

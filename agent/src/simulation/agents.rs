@@ -40,23 +40,10 @@ pub(super) fn wall(world: &World, node: usize) -> Timestamp {
 
 /// Starts the agent's process on a node; one that runs is killed.
 pub(super) fn start(world: &Shared, node: usize) {
-    kill(world, node);
+    world.borrow_mut().nodes[node].kill();
     let life = world.borrow().nodes[node].life;
     let task = spawn_local(live(world.clone(), node, life));
     world.borrow_mut().nodes[node].agent = Some(task.abort_handle());
-}
-
-pub(super) fn kill(world: &Shared, node: usize) {
-    let mut world = world.borrow_mut();
-    let known = &mut world.nodes[node];
-    known.book.forgot |= known.book.unkept;
-    known.book.restarts += 1;
-    known.life += 1;
-    known.events = None;
-    known.faults.agent = State::Works;
-    if let Some(agent) = known.agent.take() {
-        agent.abort();
-    }
 }
 
 async fn live(world: Shared, node: usize, life: u64) {

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{
     agents::wall,
     node::{Part, Power, State},
-    scenario::{NOTICE, Step, kill, power_off},
+    scenario::{NOTICE, Step, power_off},
     world::{CLUSTER, DRAIN_HOOK, Weather, World},
 };
 use crate::{
@@ -215,7 +215,7 @@ fn draw_trouble(world: &mut World, node: usize) {
     world.note(format_args!("n{node} draws trouble {kind}"));
     match kind {
         0..=2 => {
-            kill(world, node);
+            world.nodes[node].kill();
             let after = world.rng.u64(100..20_000);
             world.later(after, Step::StartAgent(node));
         }

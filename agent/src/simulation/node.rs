@@ -220,6 +220,18 @@ impl Node {
         }
     }
 
+    /// The agent's process ends here and now.
+    pub(super) fn kill(&mut self) {
+        self.book.forgot |= self.book.unkept;
+        self.book.restarts += 1;
+        self.life += 1;
+        self.events = None;
+        self.faults.agent = State::Works;
+        if let Some(agent) = self.agent.take() {
+            agent.abort();
+        }
+    }
+
     pub(super) fn is_agent_up(&self) -> bool {
         self.agent.is_some() && self.faults.agent == State::Works
     }

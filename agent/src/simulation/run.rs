@@ -3,13 +3,14 @@
 use std::{cell::RefCell, rc::Rc};
 
 use fleet_agent_config::Settings;
-use tokio::{runtime::Builder, task::LocalSet, time::sleep};
+use tokio::time::sleep;
 
 use super::{
     agents::Shared,
     checks::{Invariant, Violation},
     node::Power,
     scenario::{self, QUIET},
+    stage,
     world::{STEP, World},
 };
 
@@ -66,15 +67,7 @@ pub struct Report {
 /// # Panics
 /// If the simulated world itself is broken.
 pub fn run(seed: u64, options: Options) -> Report {
-    // Heartbeats draw from the thread's own source.
-    fastrand::seed(seed);
-    let runtime = Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
-    let local = LocalSet::new();
-    runtime.block_on(local.run_until(tell(seed, options)))
+    stage::tell(seed, tell(seed, options))
 }
 
 async fn tell(seed: u64, options: Options) -> Report {
@@ -162,51 +155,17 @@ fn judge_calls(world: &mut World) {
 }
 
 fn settings(seed: u64) -> Settings {
-    let reaction = "drain";
-    let text = format!(
-        r#"version = 1
-fleet = "shop"
-environment = "dev"
-group = "web"
-owner = "f-0123456789abcdef"
-cluster = "dev"
-region = "eu-central-1"
-
-[auto_scaling]
-group = "web"
-launch_hook = "fleet-launch"
-launch_timeout_seconds = 120
-drain_hook = "fleet-drain"
-drain_timeout_seconds = {timeout}
-
-[drain]
-deadline_seconds = 150
-rebalance = "{reaction}"
-maintenance_lead_seconds = 60
-
-[drain.standalone.batch]
-policy = "{policy}"
-
-[parameter]
-name = "/fleet/shop/dev/web/agent"
-
-[sidecars.metrics]
-image = "example.com/metrics:1"
-flush_signal = "SIGUSR1"
-flush_timeout_seconds = 5
-stop_timeout_seconds = 5
-
-[sidecars.node-logs]
-image = "example.com/node-logs:1"
-before_tasks = true
-stop_timeout_seconds = 5
-"#,
-        timeout = [60, 90, 120][(seed % 3) as usize],
-        policy = if seed.is_multiple_of(2) {
-            "wait"
-        } else {
-            "stop"
-        },
-    );
-    Settings::read("agent.toml", &text).expect("settings")
+    let timeout = [60, 90, 120][(seed % 3) as usize];
+    let policy = if seed.is_multiple_of(2) {
+        "wait"
+    } else {
+        "stop"
+    };
+    stage::settings(
+        &format!("launch_timeout_seconds = 120\ndrain_timeout_seconds = {timeout}\n"),
+        &format!(
+            "[drain]\ndeadline_seconds = 150\nrebalance = \"drain\"\n\
+             maintenance_lead_seconds = 60\n\n[drain.standalone.batch]\npolicy = \"{policy}\"\n"
+        ),
+    )
 }

@@ -293,19 +293,6 @@ fn start_agent(shared: &Shared, world: &mut World, node: usize) {
     });
 }
 
-/// The agent's process ends here and now.
-pub(super) fn kill(world: &mut World, node: usize) {
-    let known = &mut world.nodes[node];
-    known.book.forgot |= known.book.unkept;
-    known.book.restarts += 1;
-    known.life += 1;
-    known.events = None;
-    known.faults.agent = State::Works;
-    if let Some(agent) = known.agent.take() {
-        agent.abort();
-    }
-}
-
 fn boot(world: &mut World, node: usize) {
     let started = wall(world, node);
     let known = &mut world.nodes[node];
@@ -324,7 +311,7 @@ fn boot(world: &mut World, node: usize) {
 }
 
 pub(super) fn power_off(world: &mut World, node: usize) {
-    kill(world, node);
+    world.nodes[node].kill();
     let now = world.millis();
     let known = &mut world.nodes[node];
     if known.power == Power::On {

@@ -1,5 +1,5 @@
-//! A world that is measured: nothing goes wrong in it, every call takes its time, and the account's
-//! limits hold.
+//! What every story stands on: its runtime and settings. And a world that is measured: nothing goes
+//! wrong in it, every call takes its time, and the account's limits hold.
 
 use std::{cell::RefCell, rc::Rc};
 
@@ -42,7 +42,7 @@ pub(super) fn world(
     nodes: u32,
     agents_launch: bool,
 ) -> World {
-    let mut world = World::new(seed, settings(), IMDS_LEAD_MS, false);
+    let mut world = World::new(seed, settings("", ""), IMDS_LEAD_MS, false);
     world.account = Some(account.clone());
     world.is_fair = true;
     let now = world.now();
@@ -110,9 +110,10 @@ pub(super) fn is_empty(node: &Node) -> bool {
     node.containers.is_empty() && node.ecs.tasks.is_empty()
 }
 
-/// As a group's that sets nothing but two sidecars: all times are the defaults.
-fn settings() -> Settings {
-    let text = r#"version = 1
+/// Of a group with two sidecars, and what else is said of its hooks and of all the rest.
+pub(super) fn settings(auto_scaling: &str, more: &str) -> Settings {
+    let text = format!(
+        r#"version = 1
 fleet = "shop"
 environment = "dev"
 group = "web"
@@ -124,7 +125,8 @@ region = "eu-central-1"
 group = "web"
 launch_hook = "fleet-launch"
 drain_hook = "fleet-drain"
-
+{auto_scaling}
+{more}
 [parameter]
 name = "/fleet/shop/dev/web/agent"
 
@@ -138,6 +140,7 @@ stop_timeout_seconds = 5
 image = "example.com/node-logs:1"
 before_tasks = true
 stop_timeout_seconds = 5
-"#;
-    Settings::read("agent.toml", text).expect("settings")
+"#
+    );
+    Settings::read("agent.toml", &text).expect("settings")
 }
