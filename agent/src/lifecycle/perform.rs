@@ -114,14 +114,18 @@ impl<C: Clients> Context<C> {
 
     async fn identify(&self) -> Result<Outcome> {
         let disk = self.clients.disk();
-        let boot = disk.boot()?;
-        let saved = disk.load(&boot);
-        let identity = match (self.clients.imds().identity().await, &saved) {
-            (Ok(identity), _) => identity,
+        let found = self.clients.imds().identity().await;
+        let boot = disk.boot();
+        let saved = boot.as_ref().ok().and_then(|boot| disk.load(boot));
+        let identity = match (found, &saved, &boot) {
+            (Ok(identity), _, _) => identity,
             // A drain must go on while IMDS is silent. What was saved in this boot is of this machine.
-            (Err(_), Some(saved)) if saved.boot == boot => saved.identity(&self.settings.region),
-            (Err(error), _) => return Err(error),
+            (Err(_), Some(saved), Ok(boot)) if saved.boot == *boot => {
+                saved.identity(&self.settings.region)
+            }
+            (Err(error), _, _) => return Err(error),
         };
+        let boot = boot?;
         let saved = saved.filter(|saved| saved.instance == identity.instance);
         // Set once: an instance's identity does not change.
         let identity = self
