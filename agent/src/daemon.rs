@@ -79,6 +79,7 @@ pub(crate) async fn run(settings: Settings, revision: String, paths: Paths) -> R
         revision,
         clock,
         identity: OnceCell::new(),
+        seed: fastrand::u64(..),
     });
     LocalSet::new()
         .run_until(Daemon::new(context).serve(socket))
@@ -94,7 +95,7 @@ struct Daemon<C> {
 
 impl<C: Clients + 'static> Daemon<C> {
     fn new(context: Rc<Context<C>>) -> Self {
-        let policy = Policy::new(&context.settings, context.container_stop, fastrand::u64(..));
+        let policy = Policy::new(&context.settings, context.container_stop, context.seed);
         let machine = Machine::new(policy, context.clock.now());
         Self {
             life: Life::new(context.clone(), machine),

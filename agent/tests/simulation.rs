@@ -154,7 +154,7 @@ fn share_of(mut values: Vec<Duration>, percent: usize) -> Duration {
 #[test]
 fn a_node_acts_at_once_and_calls_little() {
     let flips = flips(30, 1);
-    assert_eq!((flips.drains.len(), flips.warm.len()), (30, 10));
+    assert_eq!((flips.drains.len(), flips.warm.len()), (30, 30));
     let of = |value: fn(&Flip) -> Duration| share_of(flips.drains.iter().map(value).collect(), 99);
     let (set, answered) = (of(|flip| flip.set), of(|flip| flip.answered));
     let warm = share_of(flips.warm.clone(), 99);

@@ -8,4 +8,5 @@ mod interruption;
 mod killed;
 mod operator;
 mod shutdown;
+mod trouble;
 mod warm;

@@ -134,7 +134,15 @@ impl Follower {
         self.text()
     }
 
-    /// The same as records of the agent's journal.
+    /// The same as records of the agent's journal: a node's last words arrive after it is gone.
+    ///
+    /// # Errors
+    /// As [`Follower::text`].
+    pub fn whole_story(self) -> Result<Story> {
+        Ok(Story::read(&self.to_end()?))
+    }
+
+    /// What it has printed so far as records of the agent's journal.
     ///
     /// # Errors
     /// As [`Follower::text`].

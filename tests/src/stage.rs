@@ -12,6 +12,7 @@ use crate::{Fleet, Follower, Sandbox, Story, agent_source, eventually};
 pub const CLUSTER: &str = "shop-dev";
 /// Its Auto Scaling group.
 pub const GROUP: &str = "shop-dev-web";
+const OTHER_HOOK: &str = "ecs-managed-draining-termination-hook";
 
 /// An environment of so many nodes, up and ready.
 #[derive(Debug)]
@@ -135,6 +136,54 @@ impl<'s> Stage<'s> {
             .cli(&["terminate", node, "--decrement"])?
             .exits(0);
         Ok(())
+    }
+
+    /// A second terminating hook, as ECS's managed draining has one. Each is answered by its own;
+    /// instances wait for both.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn other_hook(&self) -> Result<()> {
+        let hook = json!({
+            "AutoScalingGroupName": GROUP,
+            "LifecycleHookName": OTHER_HOOK,
+            "LifecycleTransition": "autoscaling:EC2_INSTANCE_TERMINATING",
+            "HeartbeatTimeout": 600,
+            "DefaultResult": "CONTINUE",
+        });
+        let _ = self
+            .sandbox
+            .aws("autoscaling", "put_lifecycle_hook", &hook)?;
+        Ok(())
+    }
+
+    /// CONTINUE to that hook.
+    ///
+    /// # Errors
+    /// When it is not open for this node.
+    pub fn answer_other(&self, node: &str) -> Result<()> {
+        let answer = json!({
+            "AutoScalingGroupName": GROUP,
+            "LifecycleHookName": OTHER_HOOK,
+            "InstanceId": node,
+            "LifecycleActionResult": "CONTINUE",
+        });
+        let _ = self
+            .sandbox
+            .aws("autoscaling", "complete_lifecycle_action", &answer)?;
+        Ok(())
+    }
+
+    /// What a leaving node writes until it is done. The machine goes only then, for the second hook
+    /// has to be there: journald tells followers late, and a machine that is going does not wait.
+    ///
+    /// # Errors
+    /// When it does not leave.
+    pub fn await_left(&self, node: &str, journal: Follower, seconds: u64) -> Result<Story> {
+        await_event(&journal, "drain-completed", seconds)?;
+        self.answer_other(node)?;
+        self.await_gone(node, 60)?;
+        journal.whole_story()
     }
 
     /// Waits until Auto Scaling does not list it any more.

@@ -151,7 +151,7 @@ async fn heartbeats<C: Clients>(
 ) {
     let third = Duration::from_secs(context.settings.drain_timeout_seconds.into()) / 3;
     let hook = &context.settings.drain_hook;
-    let mut beats = Beats::new(third, fastrand::u64(..));
+    let mut beats = Beats::new(third, context.seed);
     while context.clock.now() < until {
         let Some(identity) = context.identity.get() else {
             return;

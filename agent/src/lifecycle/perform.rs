@@ -47,6 +47,8 @@ pub(crate) struct Context<C> {
     pub(crate) container_stop: Duration,
     pub(crate) clock: Clock,
     pub(crate) identity: OnceCell<Identity>,
+    /// Spreads this node's retries, refreshes and heartbeats: any number of its own.
+    pub(crate) seed: u64,
 }
 
 impl<C: Clients> Context<C> {

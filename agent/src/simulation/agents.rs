@@ -75,6 +75,7 @@ async fn live(world: Shared, node: usize, life: u64) {
         container_stop: CONTAINER_STOP,
         clock: clock.clone(),
         identity: OnceCell::new(),
+        seed,
     });
     let (sender, mut events) = mpsc::channel(EVENTS);
     let mut machine = Machine::new(policy, clock.now());

@@ -99,7 +99,7 @@ pub struct FleetReport {
 /// # Panics
 /// If the simulated world itself is broken.
 pub fn fleet(options: FleetOptions) -> FleetReport {
-    stage::tell(options.seed, leave(options))
+    stage::tell(leave(options))
 }
 
 /// A cluster and the nodes of it that are to go.

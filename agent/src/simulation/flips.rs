@@ -21,7 +21,7 @@ use super::{
 /// Of one cluster.
 const NODES: u32 = 40;
 const LEAVE: usize = 30;
-const WARM: usize = 10;
+const WARM: usize = 30;
 /// Nodes have joined by then, and launches been answered.
 const LAUNCHED: u64 = 60_000;
 const SETTLED: u64 = 150_000;
@@ -53,7 +53,7 @@ pub struct Flips {
     pub warm: Vec<Duration>,
 }
 
-/// Has `number` nodes leave, and a third as many come out of a warm pool; depends on its arguments
+/// Has `number` nodes leave, and at least as many come out of a warm pool; depends on its arguments
 /// only.
 ///
 /// # Panics
@@ -64,7 +64,7 @@ pub fn flips(number: usize, seed: u64) -> Flips {
     while flips.drains.len() < number {
         let leave = LEAVE.min(number - flips.drains.len());
         let seed = seed ^ (cluster << 32);
-        let one = stage::tell(seed, round(seed, leave));
+        let one = stage::tell(round(seed, leave));
         flips.drains.extend(one.drains);
         flips.warm.extend(one.warm);
         cluster += 1;
@@ -77,7 +77,7 @@ pub fn flips(number: usize, seed: u64) -> Flips {
 /// # Panics
 /// If the simulated world itself is broken.
 pub fn idle_hour(nodes: u32, seed: u64) -> Vec<u64> {
-    stage::tell(seed, async {
+    stage::tell(async {
         let account = Rc::default();
         let world = share(stage::world(seed, &account, "web", nodes, true));
         go_on(&world, LAUNCHED, STEP, |_, _| false).await;

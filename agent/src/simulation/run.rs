@@ -67,7 +67,7 @@ pub struct Report {
 /// # Panics
 /// If the simulated world itself is broken.
 pub fn run(seed: u64, options: Options) -> Report {
-    stage::tell(seed, tell(seed, options))
+    stage::tell(tell(seed, options))
 }
 
 async fn tell(seed: u64, options: Options) -> Report {

@@ -22,9 +22,7 @@ use super::{
 const IMDS_LEAD_MS: i64 = 2_000;
 
 /// Runs a story in tokio's paused time.
-pub(super) fn tell<T>(seed: u64, story: impl Future<Output = T>) -> T {
-    // Heartbeats draw from the thread's own source.
-    fastrand::seed(seed);
+pub(super) fn tell<T>(story: impl Future<Output = T>) -> T {
     let runtime = Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

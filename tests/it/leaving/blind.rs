@@ -25,8 +25,9 @@ fn play(stage: &Stage<'_>, cases: &[fn(&Stage<'_>, &str) -> Result<()>]) {
 #[test]
 fn without_the_metadata_service_a_termination_is_still_noticed_and_nothing_else() {
     let sandbox = Sandbox::up("it-imds").expect("a sandbox");
-    let stage = Stage::up(&sandbox, 2, "", "").expect("up");
-    play(&stage, &[imds_silent, imds_in_trouble]);
+    let stage = Stage::up(&sandbox, 3, "", "").expect("up");
+    stage.other_hook().expect("a second hook");
+    play(&stage, &[imds_silent, imds_in_trouble, imds_late]);
 }
 
 /// Auto Scaling is asked itself then.
@@ -37,9 +38,8 @@ fn imds_silent(stage: &Stage<'_>, node: &str) -> Result<()> {
     assert_eq!(journal.story()?.count("noticed"), 0);
     stage.terminate(node)?;
     await_event(&journal, "draining", 100)?;
-    stage.await_gone(node, 60)?;
-    journal
-        .story()?
+    stage
+        .await_left(node, journal, 60)?
         .tells(&["noticed", "draining", "drain-completed"]);
     Ok(())
 }
@@ -58,7 +58,21 @@ fn imds_in_trouble(stage: &Stage<'_>, node: &str) -> Result<()> {
     assert_eq!(journal.story()?.count("noticed"), 0);
     imds(stage, node, &["ok"])?;
     await_event(&journal, "draining", 30)?;
-    stage.await_gone(node, 60)
+    stage.await_left(node, journal, 60).map(drop)
+}
+
+/// What it answers is a second and a half old; an answer that comes after the agent has given up is
+/// never taken for one to a later question.
+fn imds_late(stage: &Stage<'_>, node: &str) -> Result<()> {
+    let journal = stage.sandbox.follow_journal(node)?;
+    imds(stage, node, &["late", "1500"])?;
+    stage.terminate(node)?;
+    await_event(&journal, "noticed", 30)?;
+    imds(stage, node, &["late", "4000"])?;
+    let story = stage.await_left(node, journal, 60)?;
+    story.tells(&["noticed", "draining", "drain-completed"]);
+    assert_eq!(story.count("withdrawn"), 0, "{}", story.text());
+    Ok(())
 }
 
 fn imds(stage: &Stage<'_>, node: &str, fault: &[&str]) -> Result<()> {
@@ -72,9 +86,10 @@ fn imds(stage: &Stage<'_>, node: &str, fault: &[&str]) -> Result<()> {
 #[test]
 fn without_the_ecs_agent_or_docker_the_other_decides() {
     let sandbox = Sandbox::up("it-blind").expect("a sandbox");
-    let mut stage = Stage::up(&sandbox, 2, "", "").expect("up");
+    let mut stage = Stage::up(&sandbox, 3, "", "").expect("up");
+    stage.other_hook().expect("a second hook");
     stage.run_on_each(40).expect("tasks");
-    play(&stage, &[ecs_agent_gone, docker_hung]);
+    play(&stage, &[ecs_agent_gone, docker_hung, docker_dead]);
 }
 
 /// Killed, it comes back; stopped by an operator, it stays away, and Docker alone decides.
@@ -99,8 +114,7 @@ fn ecs_agent_gone(stage: &Stage<'_>, node: &str) -> Result<()> {
         "docker ps --quiet --filter label=com.amazonaws.ecs.task-arn",
     )?;
     assert_eq!(ran.out.lines().count(), 1, "the task runs on: {}", ran.err);
-    stage.await_gone(node, 120)?;
-    let story = journal.story()?;
+    let story = stage.await_left(node, journal, 120)?;
     story.tells(&["draining", "tasks-gone", "drain-completed"]);
     stage.ran_out(&story);
     Ok(())
@@ -122,10 +136,28 @@ fn docker_hung(stage: &Stage<'_>, node: &str) -> Result<()> {
     let _ = sandbox
         .on(node, "systemctl kill --kill-who=main --signal=CONT docker")?
         .exits(0);
-    stage.await_gone(node, 120)?;
-    let story = journal.story()?;
+    let story = stage.await_left(node, journal, 120)?;
     story.tells(&["draining", "tasks-gone", "drain-completed"]);
     assert_eq!(story.count("started"), 1, "{}", story.text());
     stage.ran_out(&story);
+    Ok(())
+}
+
+/// Its containers die with it, but nothing counts as gone while nobody can tell.
+fn docker_dead(stage: &Stage<'_>, node: &str) -> Result<()> {
+    let sandbox = stage.sandbox;
+    let journal = sandbox.follow_journal(node)?;
+    stage.terminate(node)?;
+    await_event(&journal, "draining", 30)?;
+    let _ = sandbox
+        .on(node, "systemctl stop docker.socket docker.service")?
+        .exits(0);
+    await_event(&journal, "health-changed", 60)?;
+    let story = journal.story()?;
+    assert_eq!(story.count("tasks-gone"), 0, "{}", story.text());
+    let _ = sandbox.on(node, "systemctl start docker")?.exits(0);
+    let story = stage.await_left(node, journal, 60)?;
+    story.tells(&["draining", "tasks-gone", "drain-completed"]);
+    assert_eq!(story.count("started"), 1, "{}", story.text());
     Ok(())
 }

@@ -19,6 +19,7 @@ const STOPS: Duration = Duration::from_secs(140);
 fn tasks_that_do_not_leave_are_named_and_stopped_at_the_deadline() {
     let sandbox = Sandbox::up("it-stalls").expect("a sandbox");
     let stage = Stage::up(&sandbox, 1, GROUP, DRAIN).expect("up");
+    stage.other_hook().expect("a second hook");
     let node = stage.nodes[0].clone();
     for family in ["batch", "nightly"] {
         let args = ["run-tasks", "--standalone", CLUSTER, family, "1"];
@@ -68,8 +69,7 @@ fn tasks_that_do_not_leave_are_named_and_stopped_at_the_deadline() {
         .out;
     assert!(screen.contains("tasks that do not leave"), "{screen}");
 
-    stage.await_gone(&node, 90).expect("the machine goes");
-    let story = journal.story().expect("a story");
+    let story = stage.await_left(&node, journal, 90).expect("a story");
     story.tells(&[
         "noticed",
         "draining",

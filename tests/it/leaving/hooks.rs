@@ -8,22 +8,11 @@ use fleet_tests::{
 };
 use serde_json::json;
 
-const OTHER: &str = "ecs-managed-draining-termination-hook";
-
 #[test]
 fn our_hook_is_answered_whatever_becomes_of_others() {
     let sandbox = Sandbox::up("it-hooks").expect("a sandbox");
     let stage = Stage::up(&sandbox, 2, "", "").expect("up");
-    let hook = json!({
-        "AutoScalingGroupName": GROUP,
-        "LifecycleHookName": OTHER,
-        "LifecycleTransition": "autoscaling:EC2_INSTANCE_TERMINATING",
-        "HeartbeatTimeout": 600,
-        "DefaultResult": "CONTINUE",
-    });
-    let _ = sandbox
-        .aws("autoscaling", "put_lifecycle_hook", &hook)
-        .expect("a hook");
+    stage.other_hook().expect("a second hook");
     beside_another(&stage, &stage.nodes[0]).expect("two hooks");
     deleted(&stage, &stage.nodes[1]).expect("a hook that goes");
 }
@@ -39,7 +28,7 @@ fn beside_another(stage: &Stage<'_>, node: &str) -> Result<()> {
         instance["lifecycle_state"], "Terminating:Wait",
         "{instance}"
     );
-    answer_other(stage, node)?;
+    stage.answer_other(node)?;
     stage.await_gone(node, 60)
 }
 
@@ -76,19 +65,6 @@ fn deleted(stage: &Stage<'_>, node: &str) -> Result<()> {
         .story()?
         .tells(&["draining", "tasks-gone", "drain-closed"]);
     stage.await_phase(node, "done", 10)?;
-    answer_other(stage, node)?;
+    stage.answer_other(node)?;
     stage.await_gone(node, 60)
-}
-
-fn answer_other(stage: &Stage<'_>, node: &str) -> Result<()> {
-    let answer = json!({
-        "AutoScalingGroupName": GROUP,
-        "LifecycleHookName": OTHER,
-        "InstanceId": node,
-        "LifecycleActionResult": "CONTINUE",
-    });
-    let _ = stage
-        .sandbox
-        .aws("autoscaling", "complete_lifecycle_action", &answer)?;
-    Ok(())
 }

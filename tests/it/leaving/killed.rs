@@ -19,6 +19,7 @@ fn a_drain_outlives_its_agent() {
     let sandbox = Sandbox::up("it-killed").expect("a sandbox");
     let sidecar = sidecar("node-logs", 3, "flush_timeout_seconds = 5");
     let mut stage = Stage::up(&sandbox, 4, "", &sidecar).expect("up");
+    stage.other_hook().expect("a second hook");
     stage.run_on_each(TASKS_SECONDS).expect("tasks");
     let _ = sandbox.cli(&["calls", "--reset"]).expect("runs").exits(0);
     let cases: [fn(&Stage<'_>, &str) -> Result<()>; 4] = [killed, hung, power_lost, rebooted];
@@ -63,8 +64,7 @@ fn killed(stage: &Stage<'_>, node: &str) -> Result<()> {
     let _ = sandbox
         .on(node, "systemctl kill --signal=KILL fleet-agent")?
         .exits(0);
-    stage.await_gone(node, 120)?;
-    let story = journal.story()?;
+    let story = stage.await_left(node, journal, 120)?;
     assert_eq!(story.count("drain-completed"), 1, "{}", story.text());
     let of_auto_scaling = |record: &&Record| {
         record.event == "noticed" && record.field("FLEET_CAUSE") == "auto-scaling"
@@ -93,8 +93,7 @@ fn hung(stage: &Stage<'_>, node: &str) -> Result<()> {
     eventually("the watchdog to have ended it", 45, || {
         Ok((journal.story()?.count("started") > started).then_some(()))
     })?;
-    stage.await_gone(node, 120)?;
-    let story = journal.story()?;
+    let story = stage.await_left(node, journal, 120)?;
     assert_eq!(story.count("drain-completed"), 1, "{}", story.text());
     stage.ran_out(&story);
     Ok(())
@@ -114,9 +113,8 @@ fn power_lost(stage: &Stage<'_>, node: &str) -> Result<()> {
     })
     // Follows this boot only.
     .and_then(|()| sandbox.follow_journal(node))?;
-    stage.await_gone(node, 120)?;
     assert_eq!(before.count("drain-completed"), 0, "{}", before.text());
-    let story = journal.story()?;
+    let story = stage.await_left(node, journal, 120)?;
     story.tells(&["started", "tasks-gone", "drain-completed"]);
     assert_eq!(story.count("drain-completed"), 1, "{}", story.text());
     Ok(())
@@ -128,8 +126,7 @@ fn rebooted(stage: &Stage<'_>, node: &str) -> Result<()> {
     let journal = sandbox.follow_journal(node)?;
     await_event(&journal, "draining", 30)?;
     let _ = sandbox.cli(&["reboot", node])?.exits(0);
-    stage.await_gone(node, 120)?;
-    let story = journal.story()?;
+    let story = stage.await_left(node, journal, 120)?;
     story.tells(&[
         "draining",
         "noticed",

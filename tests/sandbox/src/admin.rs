@@ -138,6 +138,15 @@ pub struct Terminate {
     pub decrement: bool,
 }
 
+/// The answer to POST terminate: the scaling activity that began with it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Begun {
+    /// The instance's metadata names its new target from then on.
+    pub at: Timestamp,
+    /// What.
+    pub description: String,
+}
+
 /// POST images.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -227,8 +236,12 @@ async fn serve(world: &World, method: &Method, path: &str, body: &[u8]) -> Resul
                 instance_id: instance,
                 should_decrement_desired_capacity: decrement,
             };
-            world.change(|state, now| state.autoscaling.terminate_instance(&request, now))?;
-            Ok(json!({}))
+            let activity =
+                world.change(|state, now| state.autoscaling.terminate_instance(&request, now))?;
+            Ok(json!(Begun {
+                at: activity.start_time,
+                description: activity.description,
+            }))
         }
         ("GET", "network") => {
             let vpc_id = world.moto().default_vpc().await?;

@@ -15,8 +15,8 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
 use fleet_sandbox::client::{
-    Client, ImdsFault, LifeCycle, Maintain, MaintenanceCode, Power, PowerAction, RunTasks, SetTags,
-    Spot, SpotAction,
+    Client, FaultRule, ImdsFault, LifeCycle, Maintain, MaintenanceCode, Power, PowerAction,
+    RunTasks, SetTags, Spot, SpotAction,
 };
 
 use crate::{
@@ -153,6 +153,11 @@ enum Subcommands {
         instance: String,
         #[command(subcommand)]
         fault: ImdsCommand,
+    },
+    /// Show the rules that make AWS calls fail, or put others in their place.
+    Faults {
+        /// JSON, `[]` for none, such as `[{"service": "ecs", "code": "ThrottlingException"}]`.
+        rules: Option<String>,
     },
     /// Make an AMI with the agent inside, as Packer would; prints its id.
     Bake {
@@ -298,7 +303,10 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Subcommands::Terminate {
             instance,
             decrement,
-        } => client(name)?.terminate(&instance, decrement).await?,
+        } => {
+            let begun = client(name)?.terminate(&instance, decrement).await?;
+            print(&format!("{} {}", begun.at, begun.description))?;
+        }
         Subcommands::Spot {
             instance,
             seconds,
@@ -361,6 +369,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Subcommands::Imds { instance, fault } => {
             client(name)?.set_imds(&instance, fault.into()).await?;
         }
+        Subcommands::Faults { rules } => faults(name, rules.as_deref()).await?,
         Subcommands::Bake { agent } => {
             let image_id = client(name)?.register_image("fleet-agent").await?;
             image::bake(name, agent.as_deref(), &image_id)?;
@@ -531,6 +540,15 @@ async fn calls(name: &str, reset: bool, json: bool) -> anyhow::Result<()> {
         )?;
     }
     print(&text)
+}
+
+async fn faults(name: &str, rules: Option<&str>) -> anyhow::Result<()> {
+    let client = client(name)?;
+    let Some(rules) = rules else {
+        return print(&pretty(&client.faults().await?)?);
+    };
+    let rules: Vec<FaultRule> = serde_json::from_str(rules).context("these are no fault rules")?;
+    client.set_faults(&rules).await
 }
 
 fn exec(name: &str, instance: &str, command: &[String]) -> anyhow::Result<ExitCode> {

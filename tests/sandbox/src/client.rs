@@ -8,9 +8,9 @@ use serde_json::Value;
 
 pub use crate::{
     admin::{
-        CancelMaintenance, ClusterState, GroupState, Image, Maintain, Network, NodeState, Power,
-        PowerAction, Rebalance, RegisterImage, RunTasks, Scale, SetImds, SetLifeCycle, SetTags,
-        Spot, Status, Terminate,
+        Begun, CancelMaintenance, ClusterState, GroupState, Image, Maintain, Network, NodeState,
+        Power, PowerAction, Rebalance, RegisterImage, RunTasks, Scale, SetImds, SetLifeCycle,
+        SetTags, Spot, Status, Terminate,
     },
     calls::CallCount,
     faults::FaultRule,
@@ -70,13 +70,13 @@ impl Client {
     }
 
     /// Terminates an instance through its group.
-    pub async fn terminate(&self, instance: &str, decrement: bool) -> anyhow::Result<()> {
+    pub async fn terminate(&self, instance: &str, decrement: bool) -> anyhow::Result<Begun> {
         let instance = instance.to_owned();
         let asked = Terminate {
             instance,
             decrement,
         };
-        self.tell("terminate", &asked).await
+        self.post("terminate", &asked).await
     }
 
     /// Stops, starts, reboots or terminates a machine in EC2, past its group.

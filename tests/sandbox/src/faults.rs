@@ -1,6 +1,7 @@
 //! Faults on demand: rules that make matching API calls fail, wait or break off.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// A rule. The first that matches and is not used up applies, before the call does anything.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +19,8 @@ pub struct FaultRule {
     pub status: Option<u16>,
     /// Text of that answer.
     pub message: Option<String>,
+    /// Answers this body, of a JSON service, as if the call had been served.
+    pub answer: Option<Value>,
     /// How many attempts it applies to; all if absent.
     pub times: Option<u32>,
     /// Waits first, milliseconds.

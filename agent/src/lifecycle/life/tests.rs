@@ -47,6 +47,7 @@ impl Agent {
             container_stop: stop,
             clock: node.clock.clone(),
             identity: OnceCell::new(),
+            seed: 42,
         });
         let began = context.clock.now();
         let machine = Machine::new(policy, began);

@@ -126,6 +126,9 @@ async fn suffer(fault: &FaultRule, call: &ApiCall, request_id: &str) -> Option<R
         });
         return Some(Response::new(Body::from_stream(broken)));
     }
+    if let Some(body) = &fault.answer {
+        return Some(Reply::json(body.clone()).into_response(request_id));
+    }
     let code = fault.code.clone()?;
     let message = fault
         .message

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use fleet_tests::{Follower, Sandbox, Story, eventually, stage::now};
+use fleet_tests::{Follower, Sandbox, Story, eventually};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{Figure, Node, calls, nodes, reset};
@@ -97,8 +98,7 @@ fn round(sandbox: &Sandbox) -> Result<Vec<Drain>> {
     reset(sandbox)?;
     let mut flips = Vec::new();
     for node in leaving {
-        flips.push(now());
-        let _ = sandbox.cli(&["terminate", &node.id])?.exits(0);
+        flips.push(terminate(sandbox, &node.id)?);
     }
     let seen: Vec<Seen> = followed
         .into_iter()
@@ -113,7 +113,7 @@ fn round(sandbox: &Sandbox) -> Result<Vec<Drain>> {
                 call["caller"] == node.key && call["operation"] != "RecordLifecycleActionHeartbeat"
             };
             Ok(Drain {
-                set_seconds: seen.at("draining")? - flipped.as_secs_f64(),
+                set_seconds: seen.at("draining")? - flipped,
                 decided_seconds: seen.at("tasks-gone")? - seen.last_task_gone,
                 completed_seconds: seen.at("drain-completed")?
                     - seen.last_task_gone
@@ -122,6 +122,14 @@ fn round(sandbox: &Sandbox) -> Result<Vec<Drain>> {
             })
         })
         .collect()
+}
+
+/// When the node's metadata named the new target, seconds since 1970.
+fn terminate(sandbox: &Sandbox, node: &str) -> Result<f64> {
+    let told = sandbox.cli(&["terminate", node])?.exits(0).out;
+    let at = told.split_whitespace().next().context("when it began")?;
+    let at: Timestamp = at.parse()?;
+    Ok(at.as_duration().as_secs_f64())
 }
 
 /// A node's journal and Docker's events, until the node is gone.
@@ -148,7 +156,7 @@ impl Followed {
     }
 
     fn end(self) -> Result<Seen> {
-        let journal = Story::read(&self.journal.to_end()?);
+        let journal = self.journal.whole_story()?;
         let deaths = self.docker.to_end()?;
         let deaths = deaths
             .lines()

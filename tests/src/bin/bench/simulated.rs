@@ -106,20 +106,22 @@ fn together(what: &str, spot: bool) -> Vec<Figure> {
         "s",
         "",
     );
+    // ECS's steady rates. Auto Scaling publishes none.
     for (
         bucket,
+        mean_goal,
         Load {
             mean,
             peak,
             refused,
         },
     ) in [
-        ("ECS modify", report.modify),
-        ("ECS read", report.read),
-        ("Auto Scaling", report.autoscaling),
+        ("ECS modify", "<= 40", report.modify),
+        ("ECS read", "<= 20", report.read),
+        ("Auto Scaling", "", report.autoscaling),
     ] {
         let name = |what: &str| format!("{bucket}, {what}");
-        note(&name("mean"), mean, "calls/s", "");
+        note(&name("mean"), mean, "calls/s", mean_goal);
         note(&name("peak"), float(peak), "calls/s", "");
         note(&name("refused"), float(refused), "calls", "");
     }
