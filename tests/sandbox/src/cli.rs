@@ -178,6 +178,11 @@ enum Subcommands {
         /// EC2 instance id.
         instance: String,
     },
+    /// Print what fleet-agent wrote in an instance, as JSON lines, also once the instance is gone.
+    Journal {
+        /// EC2 instance id.
+        instance: String,
+    },
     /// Show how often which AWS call was made.
     Calls {
         /// Begin to count afresh.
@@ -377,6 +382,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Subcommands::Exec { instance, command } => return exec(name, &instance, &command),
         Subcommands::Logs { instance } => return logs(name, &instance),
+        Subcommands::Journal { instance } => return journal(name, &instance),
         Subcommands::Calls { reset, json } => calls(name, reset, json).await?,
         Subcommands::Serve(args) => daemon::serve(&options(name, args)?).await?,
         Subcommands::EcsAgent => return Ok(ecs_agent::run().await),
@@ -565,6 +571,26 @@ fn logs(name: &str, instance: &str) -> anyhow::Result<ExitCode> {
     let mut docker = Command::new("docker");
     docker.arg("logs").arg(container(name, instance)?);
     hand_over(docker)
+}
+
+fn journal(name: &str, instance: &str) -> anyhow::Result<ExitCode> {
+    let kept = Paths::of(name)?.journal(instance);
+    let mut docker = Command::new("docker");
+    docker.args(["exec", &container(name, instance)?]);
+    docker.args(["journalctl", "--unit", "fleet-agent", "--output", "json"]);
+    match std::fs::read_to_string(&kept) {
+        // One that was only stopped, or rebooted, has gone on since.
+        Ok(text) if !runs(name, instance)? => print(text.trim_end()).map(|()| ExitCode::SUCCESS),
+        _ => hand_over(docker),
+    }
+}
+
+fn runs(name: &str, instance: &str) -> anyhow::Result<bool> {
+    let mut docker = Command::new("docker");
+    docker.args(["container", "inspect", "--format", "{{.State.Running}}"]);
+    let output = docker.arg(container(name, instance)?).output();
+    let output = output.context("run docker")?;
+    Ok(output.stdout.starts_with(b"true"))
 }
 
 fn container(name: &str, instance: &str) -> anyhow::Result<String> {

@@ -75,6 +75,16 @@ impl Paths {
         self.directory.join("moto.log")
     }
 
+    /// A machine's own, which it has as /var/log/fleet-sandbox.
+    pub(crate) fn kept(&self, instance_id: &str) -> PathBuf {
+        self.directory.join("kept").join(instance_id)
+    }
+
+    /// What a machine's agent wrote, once the machine has been shut down.
+    pub(crate) fn journal(&self, instance_id: &str) -> PathBuf {
+        self.kept(instance_id).join("agent.json")
+    }
+
     fn state(&self) -> PathBuf {
         self.directory.join("state.json")
     }

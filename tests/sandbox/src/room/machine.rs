@@ -169,6 +169,9 @@ async fn wait_for_start(orders: &mut UnboundedReceiver<Order>, is_off: impl Fn()
 
 async fn power_on(docker: &Docker, node: &Node) -> anyhow::Result<()> {
     let name = node.container_name();
+    tokio::fs::create_dir_all(&node.kept)
+        .await
+        .with_context(|| format!("create {}", node.kept.display()))?;
     let image = image::of_ami(docker, &node.image_id).await?;
     let options = CreateContainerOptionsBuilder::new().name(&name).build();
     docker

@@ -30,6 +30,8 @@ use tokio::{
 
 use self::{addresses::Addresses, machine::Order, network::Network, node::Node};
 
+use crate::paths::Paths;
+
 pub(crate) use self::{
     node::{container_name, host_name},
     sweep::sweep,
@@ -43,6 +45,7 @@ pub(crate) const GATEWAY_PORT: u16 = 4566;
 pub(crate) struct Room {
     docker: Docker,
     sandbox: String,
+    paths: Paths,
     network: Network,
     /// This program, mounted into the nodes as their ECS agent.
     program: PathBuf,
@@ -60,6 +63,7 @@ impl Room {
         Ok(Self {
             docker,
             sandbox: sandbox.to_owned(),
+            paths: Paths::of(sandbox)?,
             network,
             program,
             last_words: LastWords::default(),
@@ -137,6 +141,7 @@ impl Room {
             address,
             gateway: self.node_url(),
             program: self.program.clone(),
+            kept: self.paths.kept(&launch.instance_id),
         };
         let (orders, ordered) = mpsc::unbounded_channel();
         machines.orders.insert(launch.instance_id, orders);

@@ -1,6 +1,10 @@
 //! The container a machine is: what `docker run` would be told, flag by flag.
 
-use std::{collections::HashMap, net::Ipv4Addr, path::PathBuf};
+use std::{
+    collections::HashMap,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 use bollard::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig,
@@ -11,6 +15,8 @@ use crate::paths::LABEL;
 
 /// Where ecs.service expects its program.
 const ECS_AGENT: &str = "/usr/libexec/fleet-sandbox";
+/// Where sandbox-journal.service writes.
+const KEPT: &str = "/var/log/fleet-sandbox";
 
 /// A machine to be.
 #[derive(Debug, Clone)]
@@ -24,6 +30,8 @@ pub(super) struct Node {
     pub(super) gateway: String,
     /// This program, on the host.
     pub(super) program: PathBuf,
+    /// A directory on the host that outlives the machine.
+    pub(super) kept: PathBuf,
 }
 
 /// Name of the container that is this instance.
@@ -104,13 +112,8 @@ impl Node {
             mounts: Some(vec![
                 self.volume("/var/lib/docker"),
                 self.volume("/var/lib/containerd"),
-                Mount {
-                    typ: Some(MountType::BIND),
-                    source: Some(self.program.display().to_string()),
-                    target: Some(ECS_AGENT.to_owned()),
-                    read_only: Some(true),
-                    ..Default::default()
-                },
+                bind(&self.program, ECS_AGENT, true),
+                bind(&self.kept, KEPT, false),
             ]),
             ..Default::default()
         }
@@ -130,6 +133,16 @@ impl Node {
     }
 }
 
+fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
+    Mount {
+        typ: Some(MountType::BIND),
+        source: Some(source.display().to_string()),
+        target: Some(target.to_owned()),
+        read_only: Some(read_only),
+        ..Default::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,6 +157,7 @@ mod tests {
             address: Ipv4Addr::new(10, 213, 4, 11),
             gateway: "http://10.213.4.2:4566".to_owned(),
             program: PathBuf::from("/opt/fleet-sandbox"),
+            kept: PathBuf::from("/run/kept"),
         };
         assert_eq!(node.container_name(), "fleet-sandbox-ci-i-0a");
         let body = node.container("image:1".to_owned());

@@ -1,12 +1,12 @@
 //! Drains of real nodes, several at once, read from the nodes' own journals. Nodes and bench share one
 //! clock.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result};
 use fleet_tests::{Follower, Sandbox, Story, eventually};
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{Figure, Node, calls, nodes, reset};
 
@@ -18,7 +18,7 @@ const TASKS_ON_EACH: u64 = 2;
 struct Drain {
     /// IMDS flip -> DRAINING.
     set_seconds: f64,
-    /// Last task gone -> sidecars begin to stop: the agent's own part of what follows.
+    /// Last task gone, as Docker and ECS know it -> sidecars begin to stop: the agent's own part of what follows.
     decided_seconds: f64,
     /// Last task gone -> CompleteLifecycleAction, beside what the sidecars took to flush and stop.
     completed_seconds: f64,
@@ -104,24 +104,49 @@ fn round(sandbox: &Sandbox) -> Result<Vec<Drain>> {
         .into_iter()
         .map(Followed::end)
         .collect::<Result<_>>()?;
+    let stopped = stopped(sandbox)?;
     leaving
         .iter()
         .zip(flips)
         .zip(seen)
         .map(|((node, flipped), seen)| {
+            let registered = seen.journal.first("registered")?;
+            let instance = registered.field("FLEET_CONTAINER_INSTANCE");
+            let by_ecs = stopped.get(instance).copied();
+            let by_ecs = by_ecs.with_context(|| format!("ECS knows of no task on {instance}"))?;
+            let last_task_gone = seen.last_task_gone.max(by_ecs);
             let beside_heartbeats = |call: &Value| {
                 call["caller"] == node.key && call["operation"] != "RecordLifecycleActionHeartbeat"
             };
             Ok(Drain {
                 set_seconds: seen.at("draining")? - flipped,
-                decided_seconds: seen.at("tasks-gone")? - seen.last_task_gone,
+                decided_seconds: seen.at("tasks-gone")? - last_task_gone,
                 completed_seconds: seen.at("drain-completed")?
-                    - seen.last_task_gone
+                    - last_task_gone
                     - (seen.at("sidecars-stopped")? - seen.at("tasks-gone")?),
                 calls: calls(sandbox, beside_heartbeats)?,
             })
         })
         .collect()
+}
+
+/// When ECS knew the last task of each container instance to be STOPPED, seconds since 1970.
+fn stopped(sandbox: &Sandbox) -> Result<BTreeMap<String, f64>> {
+    let cluster = json!({ "cluster": "bench-dev", "desiredStatus": "STOPPED" });
+    let listed = sandbox.aws("ecs", "list_tasks", &cluster)?;
+    let asked = json!({ "cluster": "bench-dev", "tasks": listed["taskArns"] });
+    let described = sandbox.aws("ecs", "describe_tasks", &asked)?;
+    let mut last = BTreeMap::new();
+    for task in described["tasks"].as_array().context("tasks")? {
+        let instance = task["containerInstanceArn"].as_str().unwrap_or_default();
+        let Some(at) = task["stoppedAt"].as_str() else {
+            continue;
+        };
+        let at: Timestamp = at.parse().with_context(|| format!("stoppedAt {at}"))?;
+        let last: &mut f64 = last.entry(instance.to_owned()).or_default();
+        *last = last.max(at.as_duration().as_secs_f64());
+    }
+    Ok(last)
 }
 
 /// When the node's metadata named the new target, seconds since 1970.

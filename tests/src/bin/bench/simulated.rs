@@ -109,7 +109,7 @@ fn together(what: &str, spot: bool) -> Vec<Figure> {
     // ECS's steady rates. Auto Scaling publishes none.
     for (
         bucket,
-        mean_goal,
+        limit,
         Load {
             mean,
             peak,
@@ -121,8 +121,10 @@ fn together(what: &str, spot: bool) -> Vec<Figure> {
         ("Auto Scaling", "", report.autoscaling),
     ] {
         let name = |what: &str| format!("{bucket}, {what}");
-        note(&name("mean"), mean, "calls/s", mean_goal);
-        note(&name("peak"), float(peak), "calls/s", "");
+        let taken = mean - float(refused) / float(report.seconds);
+        note(&name("taken, mean"), taken, "calls/s", limit);
+        note(&name("asked, mean"), mean, "calls/s", "");
+        note(&name("asked, peak"), float(peak), "calls/s", "");
         note(&name("refused"), float(refused), "calls", "");
     }
     let beside = "AWS calls of a drain beside heartbeats";
