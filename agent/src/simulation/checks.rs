@@ -11,6 +11,8 @@ use super::{
 const ANSWER: u64 = 15_000;
 /// What a hard end keeps.
 const SPARE: u64 = 12_000;
+/// On top of what containers are given to end.
+const LEFTOVERS: u64 = 12_000;
 /// How much later than its deadline a drain may be seen to end: the machine counts from when it
 /// first saw the cause, and the last stops take their time.
 const MARGIN: u64 = 45_000;
@@ -24,6 +26,9 @@ const LINGERS: u64 = 120_000;
 pub enum Invariant {
     /// A node is never handed over while a task's container runs on it, before its deadline.
     HandsOverEmpty,
+    /// ECS has been told of every task's end before its node is handed over: what a task ended with
+    /// would be lost.
+    EcsKnows,
     /// Every drain hook is answered before it expires.
     AnswersInTime,
     /// `fleet-drain` is never answered with ABANDON.
@@ -107,6 +112,26 @@ impl World {
                 last.saturating_sub(now) / 1_000
             );
             self.violate(invariant, index, text);
+        }
+    }
+
+    /// Where the end is EC2's, or somebody does not answer, ECS is not waited for.
+    pub(super) fn judge_known(&mut self, index: usize) {
+        let now = self.millis();
+        let node = &self.nodes[index];
+        let is_disturbed = node.book.disturbed_at.max(node.book.docker_down_at) + 60_000 > now;
+        let is_hard = node.book.causes.iter().any(|made| made.hard);
+        // What had to be stopped at the deadline is reported once the ECS agent is back, if in time.
+        let stop = u64::try_from(CONTAINER_STOP.as_millis()).unwrap() + LEFTOVERS;
+        // One that has been silent is passed over: Docker alone decides.
+        let is_silent = !node.ecs.active || node.faults.ecs != State::Works;
+        if is_disturbed || is_hard || is_silent || now + stop >= self.last_part(node, now) {
+            return;
+        }
+        let unknown = self.tasks_of(index);
+        if unknown > 0 {
+            let what = format!("CONTINUE while ECS knows of {unknown} tasks that have not ended");
+            self.violate(Invariant::EcsKnows, index, what);
         }
     }
 

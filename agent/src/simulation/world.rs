@@ -396,6 +396,16 @@ impl World {
         }
     }
 
+    /// Tasks of a node that ECS does not know to be STOPPED.
+    pub(super) fn tasks_of(&self, node: usize) -> usize {
+        let arn = self.nodes[node].ecs.arn.as_deref();
+        let tasks = arn.and_then(|arn| self.ecs.tasks_on(Some(CLUSTER), arn).ok());
+        let tasks = tasks.iter().flatten();
+        tasks
+            .filter(|task| task.last_status != ecs::TaskStatus::Stopped)
+            .count()
+    }
+
     pub(super) fn instance_status(&self, node: usize) -> Option<InstanceStatus> {
         let arn = self.nodes[node].ecs.arn.as_ref()?;
         let cluster = self.ecs.clusters().next()?;

@@ -85,6 +85,7 @@ fn answer(world: &mut World, index: usize, hook: &str, verb: Verb, is_drain: boo
         book.answered = true;
         book.marks.answered_at = Some(millis);
         world.judge_last(index, Invariant::HandsOverEmpty, "CONTINUE");
+        world.judge_known(index);
         if verb == Verb::Abandon {
             let what = "fleet-drain was abandoned".to_owned();
             world.violate(Invariant::NeverAbandonsDrain, index, what);
