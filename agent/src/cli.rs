@@ -17,10 +17,15 @@ use crate::{
     clock::Clock,
     console::say,
     daemon,
-    ecs_config::render::{layers, merge},
+    ecs_config::{
+        effective::{self, Files, effective},
+        render::{layers, merge},
+    },
+    health::watch::{contents, hazards_of},
     journal::{event::Entry, sink},
     leave,
     paths::Paths,
+    probe,
     sidecars::plan::short_hash,
     status::{self, Request},
 };
@@ -49,6 +54,10 @@ enum Command {
     },
     /// Show how this node is and what it waits for.
     Status {
+        /// Show what the ECS agent makes of its settings instead, and where each comes from. Needs
+        /// no running agent.
+        #[arg(long)]
+        config: bool,
         /// One JSON object instead of text.
         #[arg(long)]
         json: bool,
@@ -75,6 +84,9 @@ enum Command {
         #[arg(value_name = "FILE", default_value = names::AGENT_TOML)]
         file: PathBuf,
     },
+    /// Be the container that shows what Docker can run, and what containers can reach.
+    #[command(hide = true)]
+    Probe,
     /// Print the journal's catalogue, which explains each event: `journalctl -x`.
     #[command(hide = true)]
     Catalog,
@@ -102,7 +114,7 @@ pub fn main() -> ExitCode {
         }
     };
     match execute(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             complain(&format!("{error:#}"));
             ExitCode::FAILURE
@@ -110,11 +122,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn execute(arguments: Arguments) -> Result<()> {
+fn execute(arguments: Arguments) -> Result<ExitCode> {
     let paths = Paths::under(&arguments.root);
-    match arguments.command {
+    let done = match arguments.command {
         Command::Run { config } => run(&config, paths),
-        Command::Status { json } => show_status(&paths, json),
+        Command::Status { config: true, json } => show_config(&paths, json),
+        Command::Status { json, .. } => show_status(&paths, json),
+        Command::Probe => return Ok(probe::run()),
         Command::Drain { shutdown: true, .. } => leave::shut_down(&paths.socket, &print),
         Command::Drain {
             reason, no_wait, ..
@@ -129,7 +143,8 @@ fn execute(arguments: Arguments) -> Result<()> {
             let (settings, _) = read(&file)?;
             print(&rendered(&settings))
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn run(config: &Path, paths: Paths) -> Result<()> {
@@ -185,6 +200,21 @@ fn show_status(paths: &Paths, json: bool) -> Result<()> {
         return print(&format!("{}\n", serde_json::to_string_pretty(&status)?));
     }
     print(&status::render(&status, Clock::system().wall()))
+}
+
+/// Reads only files, so that it works while everything else is down.
+fn show_config(paths: &Paths, json: bool) -> Result<()> {
+    let (settings, _) = read(&paths.at(names::AGENT_TOML))?;
+    let (etc, image) = (contents(&paths.ecs_config)?, contents(&paths.ecs_defaults)?);
+    let files = Files {
+        etc: &etc,
+        image: &image,
+    };
+    let found = effective(&settings, files);
+    if json {
+        return print(&format!("{}\n", serde_json::to_string_pretty(&found)?));
+    }
+    print(&effective::table(&found, &hazards_of(&settings, paths)?))
 }
 
 /// The settings and a short hash of their text.

@@ -14,25 +14,20 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{OnceCell, mpsc},
     task::{LocalSet, spawn_local},
-    time::sleep,
 };
 
 use crate::{
     VERSION,
     clients::{
-        Clients, Remotes,
-        aws::Aws,
-        disk::NodeDisk,
-        docker::{Docker, Dockerd},
-        imds::Metadata,
-        introspection::EcsAgent,
-        systemd::Systemctl,
+        Clients, Remotes, aws::Aws, disk::NodeDisk, docker::Dockerd, imds::Metadata,
+        introspection::EcsAgent, systemd::Systemctl,
     },
     clock::Clock,
     ecs_config::{
         apply::effective,
         render::{STOP_TIMEOUT_DEFAULT, layers},
     },
+    health::watch::Watch,
     journal::{event::Entry, sink},
     lifecycle::{
         driver::Context,
@@ -42,11 +37,11 @@ use crate::{
     },
     paths::Paths,
     sidecars::plan::Desired,
-    status::{self, Asked, CauseStatus, DrainStatus, Request, SidecarStatus, Status, TaskStatus},
+    status::{
+        self, Asked, CauseStatus, DrainStatus, FaultStatus, Request, SidecarStatus, Status,
+        TaskStatus,
+    },
 };
-
-/// Between attempts to follow Docker's events; the polls go on meanwhile.
-const WATCH_AGAIN: Duration = Duration::from_secs(10);
 
 /// Runs until told to stop.
 ///
@@ -82,7 +77,13 @@ pub(crate) async fn run(settings: Settings, revision: String, paths: Paths) -> R
         seed: fastrand::u64(..),
     });
     LocalSet::new()
-        .run_until(Daemon::new(context).serve(socket))
+        .run_until(async {
+            let (settings, clock) = (context.settings.clone(), context.clock.clone());
+            let daemon = Daemon::new(context);
+            let watch = Watch::new(settings, paths, clock, daemon.life.sender());
+            spawn_local(async move { watch.run().await });
+            daemon.serve(socket).await
+        })
         .await
 }
 
@@ -109,7 +110,6 @@ impl<C: Clients + 'static> Daemon<C> {
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
         let mut watchdog = sd_notify::watchdog_enabled()
             .map(|limit| tokio::time::interval((limit / 2).max(Duration::from_millis(1))));
-        spawn_local(watch_docker(self.context.clone(), self.life.sender()));
         let (requests, mut asked) = mpsc::channel(status::REQUESTS);
         notify(&[NotifyState::Ready]);
         self.life.handle(Event::Tick);
@@ -205,6 +205,16 @@ impl<C: Clients + 'static> Daemon<C> {
             health: view.health.verdict.as_str().to_owned(),
             reason: view.health.reason.to_owned(),
             health_since: clock.wall_at(view.health_since),
+            faults: view
+                .faults
+                .iter()
+                .map(|fault| FaultStatus {
+                    check: fault.check.code().to_owned(),
+                    detail: fault.detail.clone(),
+                    since: clock.wall_at(fault.since),
+                })
+                .collect(),
+            hazards: view.hazards.to_vec(),
             drain: view.leaving.map(|leaving| DrainStatus {
                 causes: leaving
                     .causes
@@ -255,19 +265,6 @@ fn task_statuses(
             containers: Some(*containers),
         });
     Some(of_agent.chain(only_docker).collect())
-}
-
-/// Docker's events only make prompt what polls find anyway, so a broken stream is no fault.
-async fn watch_docker<C: Clients>(context: Rc<Context<C>>, events: mpsc::Sender<Event>) {
-    loop {
-        let mut tell = |whose| {
-            // A full queue means that something is being handled already; the polls find the rest.
-            let _ = events.try_send(Event::Container(whose));
-        };
-        let error = context.clients.docker().watch(&mut tell).await;
-        log::debug!(target: "fleet-agent", "{error:#}");
-        sleep(WATCH_AGAIN).await;
-    }
 }
 
 /// What ECS gives a task's container to end: a wrong one only makes the drain's reserve too short or

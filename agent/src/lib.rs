@@ -16,8 +16,10 @@ mod health;
 mod journal;
 mod leave;
 mod lifecycle;
+mod metadata_block;
 mod moment;
 mod paths;
+mod probe;
 mod sidecars;
 #[cfg(feature = "simulation")]
 pub mod simulation;

@@ -70,6 +70,12 @@ pub(crate) struct Status {
     pub(crate) health: String,
     pub(crate) reason: String,
     pub(crate) health_since: Timestamp,
+    /// The gravest first.
+    #[serde(default)]
+    pub(crate) faults: Vec<FaultStatus>,
+    /// What in the ECS agent's settings would surprise whoever wrote it.
+    #[serde(default)]
+    pub(crate) hazards: Vec<String>,
     pub(crate) drain: Option<DrainStatus>,
 }
 
@@ -94,6 +100,13 @@ pub(crate) struct TaskStatus {
 pub(crate) struct SidecarStatus {
     pub(crate) name: String,
     pub(crate) state: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FaultStatus {
+    pub(crate) check: String,
+    pub(crate) detail: String,
+    pub(crate) since: Timestamp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,6 +176,21 @@ pub(crate) fn render(status: &Status, now: Timestamp) -> String {
             ),
         ),
     ];
+    for fault in &status.faults {
+        let line = format!(
+            "{}: {}, for {}",
+            fault.check,
+            fault.detail,
+            age(fault.since, now)
+        );
+        lines.push(("fault", line));
+    }
+    lines.extend(
+        status
+            .hazards
+            .iter()
+            .map(|hazard| ("look at", hazard.clone())),
+    );
     if let Some(drain) = &status.drain {
         let causes = drain.causes.iter().map(|cause| cause.cause.as_str());
         lines.push(("leaving", causes.collect::<Vec<_>>().join("; ")));
@@ -372,6 +400,8 @@ mod tests {
             health: "ok".into(),
             reason: "none".into(),
             health_since: at(0),
+            faults: vec![],
+            hazards: vec![],
             drain: Some(DrainStatus {
                 causes: vec![CauseStatus {
                     kind: "auto-scaling".into(),

@@ -9,3 +9,4 @@ mod gate;
 mod leaving;
 mod main_job;
 mod refusals;
+mod services;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Document, Drain, DrainConfig, Problem, Problems, Sidecar, SidecarConfig, drain, ecs, names,
-    secrets,
+    Disk, DiskConfig, Document, Drain, DrainConfig, Node, NodeConfig, Problem, Problems, Sidecar,
+    SidecarConfig, drain, ecs, names, secrets,
 };
 
 /// The version of the contract this crate reads and writes.
@@ -43,6 +43,12 @@ pub struct Config {
     pub auto_scaling: AutoScalingConfig,
     /// How the node leaves.
     pub drain: DrainConfig,
+    /// When a disk counts as low or full.
+    #[serde(skip_serializing_if = "DiskConfig::is_empty")]
+    pub disk: DiskConfig,
+    /// What the node keeps for itself, and from its tasks.
+    #[serde(skip_serializing_if = "NodeConfig::is_empty")]
+    pub node: NodeConfig,
     /// Where newer live settings may stand.
     pub parameter: ParameterConfig,
     /// `ECS_*` settings, checked by [`ecs::check`].
@@ -108,6 +114,10 @@ pub struct Settings {
     pub drain_timeout_seconds: u32,
     /// How the node leaves.
     pub drain: Drain,
+    /// When a disk counts as low or full, and what is done then.
+    pub disk: Disk,
+    /// What the node keeps for itself, and from its tasks.
+    pub node: Node,
     /// SSM parameter with newer live settings.
     pub parameter: String,
     /// Checked `ECS_*` settings.
@@ -191,6 +201,8 @@ impl Config {
             problems,
         );
         let drain = self.drain.validate(drain_timeout_seconds, problems);
+        let disk = self.disk.validate(problems);
+        let node = self.node.validate(problems);
         for (name, value) in &self.ecs {
             // First, since the other rules quote the value.
             if let Some(why) = secrets::literal(name, value) {
@@ -226,6 +238,8 @@ impl Config {
                 .unwrap_or_else(|| names::DRAIN_HOOK.to_owned()),
             drain_timeout_seconds,
             drain,
+            disk,
+            node,
             parameter: self.parameter.name,
             ecs: self.ecs,
             sidecars,

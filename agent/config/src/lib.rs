@@ -10,19 +10,23 @@
 #![warn(missing_docs)]
 
 mod config;
+mod disk;
 mod document;
 mod drain;
 pub mod ecs;
 pub mod names;
+mod node;
 pub mod secrets;
 mod sidecar;
 
 pub use config::{
     AutoScalingConfig, Config, LAUNCH_TIMEOUT_DEFAULT, ParameterConfig, Settings, VERSION, render,
 };
+pub use disk::{Disk, DiskConfig};
 pub use document::{Document, Problem, Problems};
 pub use drain::{
     Drain, DrainConfig, Reaction, SIDECARS_MAX, SPOT_NOTICE, StandaloneConfig, StandalonePolicy,
     sidecars_seconds,
 };
+pub use node::{Node, NodeConfig};
 pub use sidecar::{Flush, Network, Sidecar, SidecarConfig};

@@ -17,6 +17,8 @@ pub const SOCKET: &str = "/run/fleet-agent/agent.sock";
 pub const STATE_DIRECTORY: &str = "/var/lib/fleet-agent";
 /// The drop-in that keeps ecs.service back until the agent releases it.
 pub const GATE_PATH: &str = "/etc/systemd/system/ecs.service.d/10-fleet.conf";
+/// What is run to see whether Docker can run anything: made on the node from the agent's own binary.
+pub const PROBE_IMAGE: &str = "fleet-agent/probe:1";
 /// The label by which the agent knows its own containers.
 pub const SIDECAR_LABEL: &str = "fleet.sidecar";
 

@@ -26,8 +26,11 @@ use fleet_agent_config::{Network, Sidecar, names};
 use futures_util::StreamExt;
 use jiff::Timestamp;
 
+use crate::health::events::Happening;
+
 /// The label ECS puts on every container of a task.
 pub(crate) const TASK_LABEL: &str = "com.amazonaws.ecs.task-arn";
+const FAMILY_LABEL: &str = "com.amazonaws.ecs.task-definition-family";
 /// The label that carries the hash of what a sidecar was made from.
 pub(crate) const SPEC_LABEL: &str = "fleet.spec";
 
@@ -66,6 +69,18 @@ pub(crate) enum Whose {
     Sidecar,
 }
 
+/// Something happened to a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) happening: Happening,
+    pub(crate) whose: Option<Whose>,
+    /// It is one of our own that shows whether Docker can run anything.
+    pub(crate) is_probe: bool,
+    pub(crate) id: String,
+    /// The task's family, or the sidecar.
+    pub(crate) name: String,
+}
+
 pub(crate) trait Docker {
     async fn sidecars(&self) -> Result<Vec<Container>>;
     /// Creates and starts a sidecar's container; its image is pulled if it is not there.
@@ -82,8 +97,6 @@ pub(crate) trait Docker {
     async fn remove(&self, id: &str) -> Result<()>;
     /// Containers of ECS tasks that run, restart or are paused.
     async fn task_containers(&self) -> Result<BTreeSet<TaskContainer>>;
-    /// Calls `on_event` for every start and end of such a container, until the stream breaks.
-    async fn watch(&self, on_event: &mut dyn FnMut(Whose)) -> Error;
 }
 
 #[derive(Debug)]
@@ -101,7 +114,7 @@ impl Dockerd {
         }
     }
 
-    async fn handle(&self) -> Result<bollard::Docker> {
+    pub(super) async fn handle(&self) -> Result<bollard::Docker> {
         if let Some(docker) = &*self.connected.borrow() {
             return Ok(docker.clone());
         }
@@ -114,6 +127,32 @@ impl Dockerd {
             .with_context(name)?;
         self.connected.replace(Some(docker.clone()));
         Ok(docker)
+    }
+
+    /// Calls `on_event` for everything that happens to containers of tasks, sidecars and probes, until
+    /// the stream breaks.
+    pub(crate) async fn watch(&self, on_event: &mut dyn FnMut(Seen)) -> Error {
+        let docker = match self.handle().await {
+            Ok(docker) => docker,
+            Err(error) => return error,
+        };
+        let filters = HashMap::from([
+            ("type", vec!["container"]),
+            ("event", vec!["create", "start", "die", "destroy"]),
+        ]);
+        let options = EventsOptionsBuilder::new().filters(&filters).build();
+        let mut events = std::pin::pin!(docker.events(Some(options)));
+        loop {
+            match events.next().await {
+                Some(Ok(event)) => {
+                    if let Some(seen) = seen(event) {
+                        on_event(seen);
+                    }
+                }
+                Some(Err(error)) => return Error::new(error).context("docker: events"),
+                None => return Error::msg("docker: events: the stream ended"),
+            }
+        }
     }
 
     async fn create_with(
@@ -256,30 +295,6 @@ impl Docker for Dockerd {
             .context("docker: list task containers")?;
         Ok(listed.into_iter().filter_map(task_container).collect())
     }
-
-    async fn watch(&self, on_event: &mut dyn FnMut(Whose)) -> Error {
-        let docker = match self.handle().await {
-            Ok(docker) => docker,
-            Err(error) => return error,
-        };
-        let filters = HashMap::from([
-            ("type", vec!["container"]),
-            ("event", vec!["start", "die", "destroy"]),
-        ]);
-        let options = EventsOptionsBuilder::new().filters(&filters).build();
-        let mut events = std::pin::pin!(docker.events(Some(options)));
-        loop {
-            match events.next().await {
-                Some(Ok(event)) => {
-                    if let Some(whose) = whose(event) {
-                        on_event(whose);
-                    }
-                }
-                Some(Err(error)) => return Error::new(error).context("docker: events"),
-                None => return Error::msg("docker: events: the stream ended"),
-            }
-        }
-    }
 }
 
 /// The reply to a stop comes when the container has ended, which may be later than the handle's own
@@ -320,15 +335,27 @@ fn task_container(summary: ContainerSummary) -> Option<TaskContainer> {
     })
 }
 
-fn whose(event: EventMessage) -> Option<Whose> {
-    let labels = event.actor?.attributes?;
-    if labels.contains_key(TASK_LABEL) {
-        Some(Whose::Task)
-    } else if labels.contains_key(names::SIDECAR_LABEL) {
-        Some(Whose::Sidecar)
-    } else {
-        None
-    }
+fn seen(event: EventMessage) -> Option<Seen> {
+    let actor = event.actor?;
+    let mut labels = actor.attributes?;
+    let mut label = |name: &str| labels.remove(name);
+    let task = label(TASK_LABEL);
+    let sidecar = label(names::SIDECAR_LABEL);
+    Some(Seen {
+        happening: match event.action.as_deref()? {
+            "create" => Happening::Created,
+            "start" => Happening::Started,
+            _ => Happening::Ended,
+        },
+        whose: match (task, &sidecar) {
+            (Some(_), _) => Some(Whose::Task),
+            (None, Some(_)) => Some(Whose::Sidecar),
+            (None, None) => None,
+        },
+        is_probe: label(super::probe::LABEL).is_some(),
+        id: actor.id?,
+        name: sidecar.or_else(|| label(FAMILY_LABEL)).unwrap_or_default(),
+    })
 }
 
 fn body(sidecar: &Sidecar, spec: &str, log: Option<&str>) -> ContainerCreateBody {
@@ -373,7 +400,7 @@ fn body(sidecar: &Sidecar, spec: &str, log: Option<&str>) -> ContainerCreateBody
 }
 
 #[derive(Debug, thiserror::Error)]
-enum DockerFault {
+pub(super) enum DockerFault {
     #[error(transparent)]
     Docker(#[from] DockerError),
     #[error("no answer within {} s", .0.as_secs())]
@@ -381,11 +408,22 @@ enum DockerFault {
 }
 
 impl DockerFault {
-    fn is_missing(&self) -> bool {
+    pub(super) fn is_missing(&self) -> bool {
         matches!(
             self,
             Self::Docker(DockerError::DockerResponseServerError {
                 status_code: 404,
+                ..
+            })
+        )
+    }
+
+    /// Something is in use.
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(
+            self,
+            Self::Docker(DockerError::DockerResponseServerError {
+                status_code: 409,
                 ..
             })
         )
@@ -419,7 +457,7 @@ async fn set_restarts(
     bounded(CALL, docker.update_container(id, update)).await
 }
 
-async fn bounded<T>(
+pub(super) async fn bounded<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, DockerError>>,
 ) -> Result<T, DockerFault> {

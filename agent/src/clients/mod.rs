@@ -6,8 +6,12 @@ pub(crate) mod aws;
 pub(crate) mod disk;
 pub(crate) mod docker;
 pub(crate) mod ecs;
+pub(crate) mod firewall;
+pub(crate) mod images;
 pub(crate) mod imds;
 pub(crate) mod introspection;
+pub(crate) mod probe;
+mod program;
 pub(crate) mod systemd;
 
 use self::{

@@ -1,11 +1,11 @@
 //! systemd's view of ecs.service, through `systemctl`: asked only while ECS is not up, so a
 //! resident D-Bus connection would cost more than it saves.
-#![allow(clippy::disallowed_methods, reason = "the edge that runs systemctl")]
 
-use std::{process::Stdio, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use tokio::process::Command;
+use anyhow::Result;
+
+use super::program;
 
 pub(crate) const ECS: &str = "ecs.service";
 const DOCKER: &str = "docker.service";
@@ -51,21 +51,7 @@ pub(crate) struct Systemctl;
 
 impl Systemctl {
     async fn run(arguments: &[&str]) -> Result<String> {
-        let name = || format!("systemctl {}", arguments.join(" "));
-        let child = Command::new("systemctl")
-            .args(arguments)
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output();
-        let output = tokio::time::timeout(TIMEOUT, child)
-            .await
-            .with_context(|| format!("{}: no answer within {} s", name(), TIMEOUT.as_secs()))?
-            .with_context(name)?;
-        if !output.status.success() {
-            let text = String::from_utf8_lossy(&output.stderr);
-            bail!("{}: {}: {}", name(), output.status, text.trim());
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        program::run("systemctl", arguments, TIMEOUT).await
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use fleet_agent_config::ecs;
 use serde::{Deserialize, Serialize};
 
 use super::render::{Layers, merge, value};
@@ -19,6 +20,9 @@ struct Ours {
     version: u32,
     defaults: BTreeSet<String>,
     managed: BTreeSet<String>,
+    /// What the ECS agent registered with: values that it never tells again.
+    #[serde(default)]
+    registered: BTreeMap<String, String>,
 }
 
 /// Brings both files to `layers`; true if any of them changed.
@@ -27,20 +31,58 @@ struct Ours {
 /// Naming the file. Nothing is ever half-written.
 pub(crate) fn apply(layers: &Layers, paths: &Paths) -> Result<bool> {
     let before = remembered(&paths.ours)?;
+    let has_registered = paths.checkpoint.iter().any(|path| path.exists());
+    let registered = if has_registered && before.registered.is_empty() {
+        // With what stands there, whoever wrote it.
+        registration(paths)?
+    } else {
+        before.registered
+    };
     // Before a file holds a new variable, it must be known to be ours.
-    remember(
-        &paths.ours,
-        before.defaults.union(&keys(&layers.defaults)).cloned(),
-        before.managed.union(&keys(&layers.managed)).cloned(),
-    )?;
+    let mut ours = Ours {
+        version: 1,
+        defaults: before
+            .defaults
+            .union(&keys(&layers.defaults))
+            .cloned()
+            .collect(),
+        managed: before
+            .managed
+            .union(&keys(&layers.managed))
+            .cloned()
+            .collect(),
+        registered,
+    };
+    remember(&paths.ours, &ours)?;
     let mut changed = write(&paths.ecs_defaults, &layers.defaults, &before.defaults)?;
     changed |= write(&paths.ecs_config, &layers.managed, &before.managed)?;
-    remember(
-        &paths.ours,
-        keys(&layers.defaults).into_iter(),
-        keys(&layers.managed).into_iter(),
-    )?;
+    ours.defaults = keys(&layers.defaults);
+    ours.managed = keys(&layers.managed);
+    if !has_registered {
+        ours.registered = registration(paths)?;
+    }
+    remember(&paths.ours, &ours)?;
     Ok(changed)
+}
+
+/// What the ECS agent registered with, as far as that is known.
+///
+/// # Errors
+/// Naming the file that cannot be read.
+pub(crate) fn registered(paths: &Paths) -> Result<BTreeMap<String, String>> {
+    Ok(remembered(&paths.ours)?.registered)
+}
+
+/// The variables that count at registration alone, as the files have them.
+fn registration(paths: &Paths) -> Result<BTreeMap<String, String>> {
+    let etc = read(&paths.ecs_config)?.unwrap_or_default();
+    let image = read(&paths.ecs_defaults)?.unwrap_or_default();
+    let set = ecs::AT_REGISTRATION.iter().filter_map(|&name| {
+        let found = value(&etc, name).or_else(|| value(&image, name));
+        let default = || ecs::variable(name).map(|(_, default)| default.to_owned());
+        Some((name.to_owned(), found.or_else(default)?))
+    });
+    Ok(set.collect())
 }
 
 /// What `name` is for the ECS agent once `layers` are applied; the agent reads the operator's own
@@ -89,17 +131,8 @@ fn remembered(path: &Path) -> Result<Ours> {
         .unwrap_or_default())
 }
 
-fn remember(
-    path: &Path,
-    defaults: impl Iterator<Item = String>,
-    managed: impl Iterator<Item = String>,
-) -> Result<()> {
-    let ours = Ours {
-        version: 1,
-        defaults: defaults.collect(),
-        managed: managed.collect(),
-    };
-    let text = serde_json::to_string(&ours)?;
+fn remember(path: &Path, ours: &Ours) -> Result<()> {
+    let text = serde_json::to_string(ours)?;
     if read(path)?.as_deref() == Some(text.as_str()) {
         return Ok(());
     }
@@ -163,6 +196,24 @@ mod tests {
         fs::write(&paths.ecs_config, format!("#{NAME}=1m\n{NAME} = 10m\n")).expect("write");
         assert_eq!(read(&ours).as_deref(), Some("10m"));
         assert_eq!(read(&layers(&[(NAME, "2m")])).as_deref(), Some("2m"));
+    }
+
+    #[test]
+    fn what_it_registered_with_is_remembered_from_then_on() {
+        let root = tempfile::tempdir().expect("tempdir");
+        let paths = Paths::under(root.path());
+        let told = || registered(&paths).expect("readable")["ECS_CLUSTER"].clone();
+        apply(&layers(&[("ECS_CLUSTER", "a")]), &paths).expect("written");
+        apply(&layers(&[("ECS_CLUSTER", "b")]), &paths).expect("written");
+        assert_eq!(told(), "b", "it has not registered yet");
+        fs::create_dir_all(paths.checkpoint[0].parent().expect("parent")).expect("mkdir");
+        fs::write(&paths.checkpoint[0], "x").expect("write");
+        apply(&layers(&[("ECS_CLUSTER", "c")]), &paths).expect("written");
+        assert_eq!(told(), "b");
+        // An image with a checkpoint in it, from before this agent.
+        fs::remove_file(&paths.ours).expect("remove");
+        apply(&layers(&[("ECS_CLUSTER", "d")]), &paths).expect("written");
+        assert_eq!(told(), "c");
     }
 
     #[test]

@@ -2,4 +2,5 @@
 //! applied atomically.
 
 pub(crate) mod apply;
+pub(crate) mod effective;
 pub(crate) mod render;

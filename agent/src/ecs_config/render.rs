@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleet_agent_config::Settings;
+use fleet_agent_config::{Settings, names};
 
 /// The ECS agent's own default, written down because the drain's deadline counts on it.
 pub(crate) const STOP_TIMEOUT_DEFAULT: &str = "30s";
@@ -28,14 +28,22 @@ pub(crate) struct Layers {
 }
 
 pub(crate) fn layers(settings: &Settings) -> Layers {
-    let mut defaults = BTreeMap::from([(
-        "ECS_CONTAINER_STOP_TIMEOUT".to_owned(),
-        STOP_TIMEOUT_DEFAULT.to_owned(),
-    )]);
-    let reserved: u32 = settings.sidecars.iter().filter_map(|s| s.memory_mib).sum();
-    if reserved > 0 {
-        // ECS cannot see the sidecars: what they may use must not be promised to tasks.
-        defaults.insert("ECS_RESERVED_MEMORY".to_owned(), reserved.to_string());
+    let set = |name: &str, value: String| (name.to_owned(), value);
+    // ECS cannot see the sidecars: what they may use must not be promised to tasks.
+    let sidecars: u32 = settings.sidecars.iter().filter_map(|s| s.memory_mib).sum();
+    let reserved = settings.node.system_memory_mib + sidecars;
+    let mut defaults = BTreeMap::from([
+        set(
+            "ECS_CONTAINER_STOP_TIMEOUT",
+            STOP_TIMEOUT_DEFAULT.to_owned(),
+        ),
+        set("ECS_RESERVED_MEMORY", reserved.to_string()),
+        // Only read where untracked images are cleaned up at all.
+        set("ECS_EXCLUDE_UNTRACKED_IMAGE", kept_images(settings)),
+    ]);
+    if settings.node.block_metadata_service {
+        // The block in the node's own tables does not reach tasks with an interface of their own.
+        defaults.insert("ECS_AWSVPC_BLOCK_IMDS".to_owned(), "true".to_owned());
     }
     let mut managed = BTreeMap::from([
         // This agent drains; the ECS agent's own way ignores refusals and has no deadline.
@@ -47,6 +55,15 @@ pub(crate) fn layers(settings: &Settings) -> Layers {
     managed.insert("ECS_CLUSTER".to_owned(), settings.cluster.clone());
     defaults.retain(|name, _| !managed.contains_key(name));
     Layers { defaults, managed }
+}
+
+/// The agent's own images, which no task refers to.
+fn kept_images(settings: &Settings) -> String {
+    let mut images: Vec<&str> = settings.sidecars.iter().map(|s| s.image.as_str()).collect();
+    images.push(names::PROBE_IMAGE);
+    images.sort_unstable();
+    images.dedup();
+    images.join(",")
 }
 
 fn switched_off(name: &str) -> (String, String) {
@@ -96,7 +113,7 @@ pub(super) fn value(text: &str, name: &str) -> Option<String> {
 }
 
 /// The variable a line sets, as ecs-init splits it; comments and blank lines set none.
-fn variable(line: &str) -> Option<&str> {
+pub(super) fn variable(line: &str) -> Option<&str> {
     let (name, _) = line.trim().split_once('=')?;
     let name = name.trim();
     (!name.starts_with('#')).then_some(name)
@@ -128,8 +145,10 @@ mod tests {
             ),
             @r"
         # /var/lib/ecs/ecs.config
+        ECS_AWSVPC_BLOCK_IMDS=true
         ECS_CONTAINER_STOP_TIMEOUT=30s
-        ECS_RESERVED_MEMORY=64
+        ECS_EXCLUDE_UNTRACKED_IMAGE=example.com/metrics@sha256:0d75c49cb22e52944027bbfbdbada39ee7a6af0ded368ab267e1d5f313d9d2f8,example.com/node-logs:1.4,fleet-agent/probe:1
+        ECS_RESERVED_MEMORY=192
         # /etc/ecs/ecs.config
         ECS_CLUSTER=shop-dev
         ECS_ENABLE_SPOT_INSTANCE_DRAINING=false

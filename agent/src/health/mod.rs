@@ -1,6 +1,14 @@
-//! How well the node is, from what was observed. Pure.
+//! How well the node is, from what was observed. All but [`watch`] is pure.
+
+pub(crate) mod check;
+pub(crate) mod disk;
+pub(crate) mod events;
+pub(crate) mod kernel;
+pub(crate) mod watch;
 
 use std::time::Duration;
+
+use self::check::Fault;
 
 use crate::moment::Moment;
 
@@ -86,23 +94,36 @@ pub(crate) struct Health {
     pub(crate) reason: &'static str,
 }
 
-/// Judges conditions; the gravest and first in this list names the reason.
-pub(crate) fn assess(conditions: &Conditions, now: Moment) -> Health {
-    [
+/// Judges conditions and faults; the gravest and first names the reason. What a check says is closer to
+/// the cause than a condition.
+pub(crate) fn assess(conditions: &Conditions, faults: &[Fault], now: Moment) -> Health {
+    let faults = faults.iter().map(|fault| Health {
+        verdict: fault.check.verdict(),
+        reason: fault.check.code(),
+    });
+    let conditions = [
         (conditions.docker, Verdict::Impaired, "docker"),
         (conditions.ecs, Verdict::Impaired, "ecs"),
         (conditions.sidecars, Verdict::Degraded, "sidecars"),
         (conditions.imds, Verdict::Degraded, "imds"),
-    ]
-    .into_iter()
-    .find(|(condition, ..)| condition.is_faulty_for(SETTLED, now))
-    .map_or(
-        Health {
-            verdict: Verdict::Ok,
-            reason: "none",
-        },
-        |(_, verdict, reason)| Health { verdict, reason },
-    )
+    ];
+    let conditions = conditions
+        .into_iter()
+        .filter(|(condition, ..)| condition.is_faulty_for(SETTLED, now))
+        .map(|(_, verdict, reason)| Health { verdict, reason });
+    let well = Health {
+        verdict: Verdict::Ok,
+        reason: "none",
+    };
+    // The first of equals.
+    let found = faults.chain(conditions);
+    found.fold(well, |gravest, next| {
+        if next.verdict > gravest.verdict {
+            next
+        } else {
+            gravest
+        }
+    })
 }
 
 #[cfg(test)]
@@ -114,19 +135,35 @@ mod tests {
         let mut conditions = Conditions::default();
         let start = Moment::from_millis(1_000);
         conditions.imds.observe(false, start);
-        assert_eq!(assess(&conditions, start).verdict, Verdict::Ok);
+        assert_eq!(assess(&conditions, &[], start).verdict, Verdict::Ok);
         assert_eq!(conditions.settles_at(start), Some(start + SETTLED));
         let later = start + SETTLED;
-        assert_eq!(assess(&conditions, later).reason, "imds");
+        assert_eq!(assess(&conditions, &[], later).reason, "imds");
         conditions.docker.observe(false, start);
-        let health = assess(&conditions, later);
+        let health = assess(&conditions, &[], later);
         assert_eq!(
             (health.verdict, health.reason),
             (Verdict::Impaired, "docker")
         );
         conditions.docker.observe(true, later);
         conditions.imds.observe(true, later);
-        assert_eq!(assess(&conditions, later).reason, "none");
+        assert_eq!(assess(&conditions, &[], later).reason, "none");
+    }
+
+    #[test]
+    fn a_fault_names_the_reason_before_a_condition_that_is_as_grave() {
+        let mut conditions = Conditions::default();
+        let start = Moment::from_millis(1_000);
+        conditions.docker.observe(false, start);
+        let later = start + SETTLED;
+        let fault = |check| Fault {
+            check,
+            detail: String::new(),
+            since: start,
+        };
+        let told = |faults: &[Fault]| assess(&conditions, faults, later).reason;
+        assert_eq!(told(&[fault(check::Check::DiskLow)]), "docker");
+        assert_eq!(told(&[fault(check::Check::DockerPing)]), "docker-ping");
     }
 
     #[test]

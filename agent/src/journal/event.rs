@@ -91,9 +91,24 @@ pub(crate) enum Entry {
     DrainClosed {
         hook: String,
     },
+    /// The rules stand now that were missing, or in the way.
+    MetadataBlocked {
+        host_tasks: bool,
+    },
+    /// Something in the ECS agent's settings is not what it seems to be.
+    Hazard {
+        code: &'static str,
+        text: String,
+    },
+    /// Images that nobody uses were removed.
+    RoomMade {
+        images: u32,
+    },
     HealthChanged {
         verdict: Verdict,
         reason: &'static str,
+        /// What was met; empty where nothing more is known.
+        detail: String,
     },
     Waiting {
         on: String,
@@ -205,6 +220,11 @@ impl Entry {
             Self::DrainClosed { .. } => {
                 kind("0b6f72d94d6b4fd08aa7457885f7cc43", "drain-closed", Warn)
             }
+            Self::MetadataBlocked { .. } => {
+                kind("94b97d553ca2452c98efeaf90d7ccd57", "metadata-blocked", Info)
+            }
+            Self::Hazard { .. } => kind("3f4be8da3ba44ac0a37fd3b9e26a38c5", "hazard", Warn),
+            Self::RoomMade { .. } => kind("525a4d42826b4d6fb5d68b59a2c66252", "room-made", Info),
             Self::HealthChanged { verdict, .. } => kind(
                 "c56d7555d04541b684111968e9719d60",
                 "health-changed",
@@ -297,8 +317,26 @@ impl Entry {
             Self::DrainClosed { hook } => {
                 format!("{hook} holds this instance no longer: it was answered before, or expired")
             }
-            Self::HealthChanged { verdict, reason } => {
-                format!("health is {} ({reason})", verdict.as_str())
+            Self::MetadataBlocked { host_tasks } => format!(
+                "containers are kept from the instance metadata service, tasks in the node's own \
+                 network {}",
+                if *host_tasks { "as well" } else { "are not" }
+            ),
+            Self::Hazard { text, .. } => format!("ECS agent's settings: {text}"),
+            Self::RoomMade { images } => {
+                let images = usize::try_from(*images).unwrap_or(usize::MAX);
+                format!(
+                    "room made on the disk: {} removed",
+                    count(images, "unused image")
+                )
+            }
+            Self::HealthChanged {
+                verdict,
+                reason,
+                detail,
+            } => {
+                let colon = if detail.is_empty() { "" } else { ": " };
+                format!("health is {} ({reason}){colon}{detail}", verdict.as_str())
             }
             Self::Waiting { on } => format!("waiting for {on}"),
             Self::CallFailed { call, error } => format!("failed to {call}: {error}"),
@@ -370,7 +408,20 @@ impl Entry {
                 field("FLEET_LEFT", left);
             }
             Self::SidecarsStopped { count } => field("FLEET_SIDECARS", count),
-            Self::HealthChanged { verdict, reason } => {
+            Self::MetadataBlocked { host_tasks } => field("FLEET_HOST_TASKS", host_tasks),
+            Self::Hazard { code, text } => {
+                field("FLEET_REASON", code);
+                field("FLEET_ERROR", text);
+            }
+            Self::RoomMade { images } => field("FLEET_IMAGES", images),
+            Self::HealthChanged {
+                verdict,
+                reason,
+                detail,
+            } => {
+                if !detail.is_empty() {
+                    field("FLEET_ERROR", detail);
+                }
                 field("FLEET_HEALTH", &verdict.as_str());
                 field("FLEET_REASON", reason);
             }
@@ -469,6 +520,13 @@ mod tests {
             Entry::HealthChanged {
                 verdict: Verdict::Ok,
                 reason: "none",
+                detail: text(),
+            },
+            Entry::MetadataBlocked { host_tasks: true },
+            Entry::RoomMade { images: 1 },
+            Entry::Hazard {
+                code: "x",
+                text: text(),
             },
             Entry::Waiting { on: text() },
             Entry::CallFailed {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fleet_agent_config::{Drain, Settings, sidecars_seconds};
+use fleet_agent_config::{Drain, Reaction, Settings, sidecars_seconds};
 
 use super::{cause::Spans, saved::Saved};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
         imds::{Identity, Maintenance, SpotNotice, Target},
         introspection::AgentTask,
     },
-    health::Health,
+    health::{Health, watch},
     journal::event::Entry,
     moment::Moment,
     sidecars::{execute::Round, plan::Scope},
@@ -92,6 +92,8 @@ pub(crate) struct Policy {
     pub(crate) launch: Duration,
     pub(crate) spans: Spans,
     pub(crate) drain: Drain,
+    /// What a node does whose disk is full.
+    pub(crate) full_disk: Reaction,
     pub(crate) launch_hook: String,
     pub(crate) drain_hook: String,
     /// Spreads this node's retries and refreshes: any number of its own.
@@ -111,6 +113,7 @@ impl Policy {
                 sidecars: Duration::from_secs(sidecars_seconds(&settings.sidecars).into()),
             },
             drain: settings.drain.clone(),
+            full_disk: settings.disk.full,
             launch_hook: settings.launch_hook.clone(),
             drain_hook: settings.drain_hook.clone(),
             seed,
@@ -400,6 +403,8 @@ pub(crate) enum Event {
     Kept(Result<(), String>),
     /// A container was started, or ended.
     Container(Whose),
+    /// What is looked at beside the lifecycle has changed.
+    Node(watch::Report),
     Order(Order),
 }
 

@@ -39,7 +39,11 @@ use crate::{
         imds::{Identity, Target},
         introspection::AgentTask,
     },
-    health::{Conditions, Health, assess},
+    health::{
+        Conditions, Health, Verdict, assess,
+        check::{Check, Fault},
+        watch,
+    },
     journal::event::Entry,
     moment::Moment,
     sidecars::{
@@ -125,7 +129,7 @@ impl Machine {
             launch: Launch::default(),
             abandon: Abandon::default(),
             drain: None,
-            health: assess(&conditions, now),
+            health: assess(&conditions, &[], now),
             health_since: now,
             saved: None,
             unkept: false,

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use fleet_agent_config::{
-    Settings,
+    Settings, ecs,
     names::{attribute, tag},
 };
 use tokio::sync::OnceCell;
@@ -220,8 +220,19 @@ impl<C: Clients> Context<C> {
             (attribute::CONFIG, self.revision.clone()),
         ]
         .map(|(name, value)| (name.to_owned(), legal(&value)));
+        let mut pairs = pairs.to_vec();
+        pairs.extend(self.given_attributes());
         self.clients.ecs().put_attributes(arn, &pairs).await?;
         Ok(Outcome::Published(attributes))
+    }
+
+    /// Those of the settings, which the ECS agent tells only when it registers: a change reaches nodes
+    /// that are there already.
+    fn given_attributes(&self) -> BTreeMap<String, String> {
+        let text = self.settings.ecs.get(ecs::INSTANCE_ATTRIBUTES);
+        // Checked when the settings were read.
+        text.and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default()
     }
 
     async fn answer(&self, hook: &str, verb: Verb) -> Result<Outcome> {

@@ -25,6 +25,10 @@ use crate::{
         imds::{Identity, Maintenance, SpotAction, SpotNotice, Target},
         introspection::AgentTask,
     },
+    health::{
+        check::{Check, Fault},
+        watch,
+    },
     moment::Moment,
     sidecars::{
         execute::Round,
@@ -53,6 +57,7 @@ impl Stage {
                 sidecars: Duration::from_secs(15),
             },
             drain: DrainConfig::default().validate(300, &mut Vec::new()),
+            full_disk: fleet_agent_config::Reaction::Drain,
             launch_hook: "fleet-launch".into(),
             drain_hook: "fleet-drain".into(),
             seed: 1,
@@ -63,7 +68,7 @@ impl Stage {
             machine: Machine::new(policy, now),
             now,
         };
-        stage.tick()
+        stage.tick().feed(Event::Node(watch::Report::well()))
     }
 
     fn named(mut self, name: &'static str) -> Self {
@@ -295,6 +300,17 @@ fn stages() -> Vec<Stage> {
     ]
 }
 
+fn full() -> watch::Report {
+    watch::Report {
+        faults: vec![Fault {
+            check: Check::DiskFull,
+            detail: "/ is full".into(),
+            since: Moment::default(),
+        }],
+        ..watch::Report::well()
+    }
+}
+
 /// Every kind of event, by a name for people.
 fn events() -> Vec<(String, Event)> {
     let mut events = vec![
@@ -320,6 +336,11 @@ fn events() -> Vec<(String, Event)> {
             "the state was not kept".to_owned(),
             Event::Kept(Err("why".into())),
         ),
+        (
+            "the node is well".to_owned(),
+            Event::Node(watch::Report::well()),
+        ),
+        ("its disk is full".to_owned(), Event::Node(full())),
         ("an operator drains".to_owned(), wish()),
         ("an operator undrains".to_owned(), order(Order::Undrain)),
         ("the machine shuts down".to_owned(), order(Order::Shutdown)),

@@ -12,11 +12,15 @@ pub(crate) enum Waiting {
     EcsConfig,
     Sidecars(String),
     Target(Option<Target>),
+    /// The block of the metadata service.
+    Guard,
     Release,
     EcsService(Option<String>),
     Registration,
     Connection(Option<String>),
     Permission,
+    /// A container to have been run.
+    Probe,
     LaunchHook(String),
     Termination,
     SetDraining(Option<String>),
@@ -45,6 +49,7 @@ impl fmt::Display for Waiting {
                 write!(f, "Auto Scaling: target lifecycle state is {target}")
             }
             Self::Target(None) => f.write_str("the target lifecycle state"),
+            Self::Guard => f.write_str("containers to be kept from the metadata service"),
             Self::Release => f.write_str("ecs.service to be released"),
             Self::EcsService(Some(unit)) => write!(f, "the ECS agent: {unit}"),
             Self::EcsService(None) => f.write_str("the ECS agent to answer"),
@@ -52,6 +57,9 @@ impl fmt::Display for Waiting {
             Self::Connection(Some(status)) => write!(f, "ECS: the container instance is {status}"),
             Self::Connection(None) => f.write_str("ECS: the container instance's state"),
             Self::Permission => f.write_str("proof of this node's permissions (ecs:PutAttributes)"),
+            Self::Probe => {
+                f.write_str("Docker to run a container, apart from the metadata service")
+            }
             Self::LaunchHook(hook) => write!(f, "{hook} to be answered"),
             Self::Termination => f.write_str("Auto Scaling to replace this node"),
             Self::SetDraining(Some(why)) => write!(f, "DRAINING to be set: refused while {why}"),
@@ -94,7 +102,12 @@ impl Waiting {
             Self::Leftovers => Job::StopLeftovers,
             Self::SidecarsStopping => Job::StopSidecars,
             Self::DrainHook(_) => Job::CompleteDrain,
-            Self::Nothing | Self::Termination | Self::Withdrawal(_) | Self::Docker => return None,
+            Self::Guard
+            | Self::Probe
+            | Self::Nothing
+            | Self::Termination
+            | Self::Withdrawal(_)
+            | Self::Docker => return None,
         })
     }
 

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    health::watch::Report,
     lifecycle::{
         driver::{Context, Driver},
         event::{Action, Event, Job, Policy},
@@ -81,7 +82,7 @@ async fn live(world: Shared, node: usize, life: u64) {
     let mut machine = Machine::new(policy, clock.now());
     let mut driver = Driver::new(context, sender.clone());
     world.borrow_mut().nodes[node].events = Some(sender);
-    let mut event = Event::Tick;
+    let mut event = Event::Node(Report::well());
     loop {
         // A hung process does nothing; what came is handled when it goes on.
         while world.borrow().nodes[node].faults.agent != State::Works {
@@ -137,7 +138,7 @@ async fn live(world: Shared, node: usize, life: u64) {
 /// What is worth a line.
 fn tell(event: &Event) -> Option<String> {
     match event {
-        Event::Tick | Event::Container(_) => None,
+        Event::Tick | Event::Container(_) | Event::Node(_) => None,
         Event::Finished(_, Err(_)) | Event::Order(_) | Event::Heartbeat(_) | Event::Kept(_) => {
             Some(format!("{event:?}"))
         }

@@ -18,7 +18,7 @@ use crate::{
         Clients,
         autoscaling::{AutoScaling, HookAnswer, Verb},
         disk::Disk,
-        docker::{Container, Docker, TaskContainer, Whose},
+        docker::{Container, Docker, TaskContainer},
         ecs::{Ecs, Registration, SetDraining},
         imds::{Identity, Imds, Maintenance, Spot, Target},
         introspection::{AgentTask, Introspection},
@@ -573,9 +573,5 @@ impl Docker for Node {
                 id: task.clone(),
             })
             .collect())
-    }
-
-    async fn watch(&self, _: &mut dyn FnMut(Whose)) -> Error {
-        pending().await
     }
 }

@@ -105,6 +105,8 @@ fn wire(spec: &spec::Spec, group: &spec::Group, cluster: &str, names: &GroupName
             drain_timeout_seconds: spec.agent.drain_timeout_seconds,
         },
         drain: group.drain.clone(),
+        disk: group.disk,
+        node: group.node,
         parameter: ParameterConfig {
             name: names.parameter.clone(),
         },

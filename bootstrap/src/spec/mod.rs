@@ -16,7 +16,9 @@ use std::{
     path::Path,
 };
 
-use fleet_agent_config::{Document, DrainConfig, Problem, Problems, SidecarConfig};
+use fleet_agent_config::{
+    DiskConfig, Document, DrainConfig, NodeConfig, Problem, Problems, SidecarConfig,
+};
 use serde::{Deserialize, de::IgnoredAny};
 
 pub(crate) use shapes::ec2_id;
@@ -99,6 +101,11 @@ pub struct Group {
     pub root_volume_gib: u32,
     /// Target capacity of the capacity provider, per cent.
     pub target_capacity: u32,
+    /// When a disk of its nodes counts as low or full: its own settings over those of all groups.
+    pub disk: DiskConfig,
+    /// What its nodes keep for themselves, and from their tasks. What is absent has the agent's own
+    /// default.
+    pub node: NodeConfig,
     /// How its nodes leave: its own settings over those of all groups. What is absent has the
     /// agent's own default.
     pub drain: DrainConfig,

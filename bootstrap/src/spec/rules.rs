@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_agent_config::{
-    AutoScalingConfig, Config, DrainConfig, Problem, SidecarConfig, VERSION, ecs,
+    AutoScalingConfig, Config, DiskConfig, DrainConfig, NodeConfig, Problem, SidecarConfig,
+    VERSION, ecs,
 };
 
 use super::{Agent, Group, Network, Source, Spec, drain, shapes, tags, wire};
@@ -65,6 +66,7 @@ pub(super) fn check(file: wire::File, environment: &str) -> Checked {
     let shared = Shared {
         agent: &agent,
         drain: &file.drain,
+        disk: &file.disk,
         tags: &file.tags,
         sidecars: &file.sidecars,
     };
@@ -98,6 +100,7 @@ pub(super) fn check(file: wire::File, environment: &str) -> Checked {
 struct Shared<'a> {
     agent: &'a Agent,
     drain: &'a DrainConfig,
+    disk: &'a DiskConfig,
     tags: &'a BTreeMap<String, String>,
     sidecars: &'a BTreeMap<String, SidecarConfig>,
 }
@@ -198,6 +201,10 @@ impl Rules {
         };
         let sidecars = self.chosen_sidecars(&key("sidecars"), names, shared.sidecars);
         let drain = drain::inherited(shared.drain, &group.drain);
+        let node = NodeConfig {
+            system_memory_mib: group.system_memory_mib,
+            block_metadata_service: group.block_metadata_service,
+        };
         let config = Config {
             version: VERSION,
             auto_scaling: AutoScalingConfig {
@@ -206,6 +213,8 @@ impl Rules {
                 ..AutoScalingConfig::default()
             },
             drain: drain.clone(),
+            disk: group.disk.or(*shared.disk),
+            node,
             ecs: group.ecs.clone(),
             sidecars: sidecars.clone(),
             ..Config::default()
@@ -224,6 +233,8 @@ impl Rules {
             ami: group.ami,
             root_volume_gib,
             target_capacity,
+            disk: group.disk.or(*shared.disk),
+            node,
             drain,
             ecs: group.ecs,
             sidecars,
@@ -307,6 +318,18 @@ impl Rules {
                 // Of all of them together; each for itself has been checked where it stands.
                 "sidecars" => sidecars_key.to_owned(),
                 setting if setting.starts_with("ecs.") => format!("{table}.{setting}"),
+                setting if let Some(field) = setting.strip_prefix("node.") => {
+                    format!("{table}.{field}")
+                }
+                // Where the value stands: a group that has none of its own has that of all.
+                setting if setting.starts_with("disk.") => {
+                    let is_own = group.disk != DiskConfig::default();
+                    if is_own {
+                        format!("{table}.{setting}")
+                    } else {
+                        setting.to_owned()
+                    }
+                }
                 setting => match setting.strip_prefix("drain.") {
                     Some(field) => {
                         let problem =

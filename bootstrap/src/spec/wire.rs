@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fleet_agent_config::{DrainConfig, SidecarConfig};
+use fleet_agent_config::{DiskConfig, DrainConfig, SidecarConfig};
 use serde::Deserialize;
 
 /// The whole file.
@@ -17,6 +17,8 @@ pub(super) struct File {
     pub(super) agent: Agent,
     /// What every group inherits, field by field.
     pub(super) drain: DrainConfig,
+    /// What every group inherits, field by field.
+    pub(super) disk: DiskConfig,
     pub(super) groups: BTreeMap<String, Group>,
     pub(super) sidecars: BTreeMap<String, SidecarConfig>,
 }
@@ -68,7 +70,10 @@ pub(super) struct Group {
     pub(super) ami: Option<String>,
     pub(super) root_volume_gib: Option<u32>,
     pub(super) target_capacity: Option<u32>,
+    pub(super) system_memory_mib: Option<u32>,
+    pub(super) block_metadata_service: Option<bool>,
     pub(super) drain: DrainConfig,
+    pub(super) disk: DiskConfig,
     pub(super) sidecars: Option<Vec<String>>,
     pub(super) ecs: BTreeMap<String, String>,
     pub(super) tags: BTreeMap<String, String>,

@@ -12,6 +12,7 @@ use tokio::{sync::OnceCell, task::LocalSet};
 use super::*;
 use crate::{
     clients::imds::Target,
+    health::watch::Report,
     lifecycle::event::{Phase, Policy},
     moment::Moment,
     sidecars::plan::Desired,
@@ -53,6 +54,7 @@ impl Agent {
         let machine = Machine::new(policy, began);
         let mut life = Life::new(context, machine);
         life.handle(Event::Tick);
+        life.handle(Event::Node(Report::well()));
         Self {
             life,
             node: node.clone(),

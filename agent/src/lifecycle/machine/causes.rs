@@ -159,11 +159,16 @@ impl Machine {
 
     /// Withdrawn only once both have been seen well: after a restart nothing is known yet.
     fn judge_impaired(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        let counts = self.policy.drain.impaired == Reaction::Drain;
         let conditions = &self.world.conditions;
-        if !counts || conditions.docker.is_well() && conditions.ecs.is_well() {
+        let mut faults = self.world.faults().iter();
+        let is_well = self.world.node.is_some()
+            && conditions.docker.is_well()
+            && conditions.ecs.is_well()
+            && faults.all(|fault| fault.check.verdict() < Verdict::Impaired);
+        let reactions = [self.policy.drain.impaired, self.policy.full_disk];
+        if is_well || !reactions.contains(&Reaction::Drain) {
             self.withdraw(|cause| cause.kind == Kind::Impaired, actions);
-        } else if self.impaired_at().is_some_and(|at| at <= now) {
+        } else if self.impairment_counts() && self.impaired_at().is_some_and(|at| at <= now) {
             self.add_cause(Cause::impaired(self.health.reason, now), now, actions);
         }
     }
@@ -188,14 +193,31 @@ impl Machine {
     }
 
     fn impaired_at(&self) -> Option<Moment> {
-        let is_impaired = self.health.verdict == crate::health::Verdict::Impaired;
-        is_impaired.then(|| self.health_since + IMPAIRED_AFTER)
+        let is_impaired = self.health.verdict == Verdict::Impaired;
+        // Nothing is repaired by waiting for a disk that is full after what could go has gone.
+        let patience = match self.is_disk_full() {
+            true => Duration::ZERO,
+            false => IMPAIRED_AFTER,
+        };
+        is_impaired.then(|| self.health_since + patience)
+    }
+
+    /// Whether what is wrong now makes a node drain.
+    fn impairment_counts(&self) -> bool {
+        let reaction = match self.is_disk_full() {
+            true => self.policy.full_disk,
+            false => self.policy.drain.impaired,
+        };
+        reaction == Reaction::Drain
+    }
+
+    fn is_disk_full(&self) -> bool {
+        self.health.reason == Check::DiskFull.code()
     }
 
     /// When [`Machine::judge_causes`] may next come to something else.
     pub(super) fn causes_change_at(&self) -> impl Iterator<Item = Moment> {
-        let counts = self.policy.drain.impaired == Reaction::Drain;
-        let impaired = self.impaired_at().filter(|_| counts);
+        let impaired = self.impaired_at().filter(|_| self.impairment_counts());
         let scheduled = self.world.maintenance.iter().flatten();
         let maintenance = scheduled.flat_map(|scheduled| {
             let nears = scheduled.starts.before(self.lead());

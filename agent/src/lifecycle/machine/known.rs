@@ -29,6 +29,28 @@ pub(super) struct World {
     /// What has been told of once.
     pub(super) announced: BTreeSet<String>,
     pub(super) conditions: Conditions,
+    /// What the watch beside this machine has found; none before its first report of this run.
+    pub(super) node: Option<watch::Report>,
+}
+
+impl World {
+    /// Containers are kept from the metadata service, as the settings ask.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.node.as_ref().is_some_and(|node| node.guarded)
+    }
+
+    /// Docker has been seen to run a container.
+    pub(super) fn can_run(&self) -> bool {
+        self.node.as_ref().is_some_and(|node| node.proven)
+    }
+
+    pub(super) fn hazards(&self) -> &[String] {
+        self.node.as_ref().map_or(&[], |node| &node.hazards)
+    }
+
+    pub(super) fn faults(&self) -> &[Fault] {
+        self.node.as_ref().map_or(&[], |node| &node.faults)
+    }
 }
 
 #[derive(Debug, Clone, Default)]

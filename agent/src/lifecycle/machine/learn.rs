@@ -25,6 +25,10 @@ impl Machine {
                 self.schedule.hurry_one(Job::ConvergeSidecars);
                 Ok(())
             }
+            Event::Node(report) => {
+                self.world.node = Some(report);
+                Ok(())
+            }
             Event::Order(order) => {
                 self.obey(order, now, actions);
                 Ok(())
@@ -515,15 +519,25 @@ impl Machine {
         if self.phase >= Phase::Flushing {
             return;
         }
-        let health = assess(&self.world.conditions, now);
+        let health = assess(&self.world.conditions, self.world.faults(), now);
         if health != self.health {
             self.health = health;
             self.health_since = now;
             actions.push(Action::Record(Entry::HealthChanged {
                 verdict: health.verdict,
                 reason: health.reason,
+                detail: self.what_is_wrong(),
             }));
         }
+    }
+}
+
+impl Machine {
+    /// In the words of whoever met it.
+    fn what_is_wrong(&self) -> String {
+        let mut faults = self.world.faults().iter();
+        let found = faults.find(|fault| fault.check.code() == self.health.reason);
+        found.map(|fault| fault.detail.clone()).unwrap_or_default()
     }
 }
 

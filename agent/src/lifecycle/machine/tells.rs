@@ -17,6 +17,8 @@ pub(crate) struct View<'a> {
     pub(crate) sidecars: &'a [Report],
     pub(crate) health: Health,
     pub(crate) health_since: Moment,
+    pub(crate) faults: &'a [Fault],
+    pub(crate) hazards: &'a [String],
     pub(crate) leaving: Option<Leaving<'a>>,
 }
 
@@ -55,6 +57,8 @@ impl Machine {
             sidecars: self.world.sidecars.as_deref().unwrap_or_default(),
             health: self.health,
             health_since: self.health_since,
+            faults: self.world.faults(),
+            hazards: self.world.hazards(),
             leaving: self.drain.as_ref().map(|drain| {
                 let mut causes: Vec<&Cause> = self.causes().collect();
                 causes.sort_by_key(|cause| cause.bounds(&self.policy.spans).end);
@@ -102,6 +106,7 @@ impl Machine {
             Phase::Gated if !self.are_sidecars_up(Scope::BeforeTasks) => {
                 self.waits_on_sidecars(Scope::BeforeTasks)
             }
+            Phase::Gated if !world.is_guarded() => Waiting::Guard,
             Phase::Gated => Waiting::Release,
             Phase::Launching => self.waits_on_proof(),
             Phase::Abandoning => Waiting::Termination,
@@ -147,6 +152,7 @@ impl Machine {
             ))),
             Some(_) if !self.are_sidecars_up(Scope::All) => self.waits_on_sidecars(Scope::All),
             Some(_) if world.published.is_none() => Waiting::Permission,
+            Some(_) if !world.can_run() => Waiting::Probe,
             Some(_) => Waiting::LaunchHook(self.policy.launch_hook.clone()),
         }
     }

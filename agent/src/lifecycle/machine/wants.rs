@@ -261,7 +261,7 @@ impl Machine {
             Some(Target::Other(_) | Target::NoGroup) => self.launch.answered && !self.launch.warm,
             Some(Target::Warmed(_) | Target::Terminated) | None => false,
         };
-        is_wanted && self.are_sidecars_up(Scope::BeforeTasks)
+        is_wanted && self.world.is_guarded() && self.are_sidecars_up(Scope::BeforeTasks)
     }
 
     pub(super) fn heal(&self) -> Option<Work> {
@@ -305,6 +305,7 @@ impl Machine {
             .as_ref()
             .is_some_and(Registration::is_ready)
             && self.world.published.is_some()
+            && self.world.can_run()
             && self.are_sidecars_up(Scope::All)
     }
 

@@ -1,8 +1,8 @@
 //! What is on the node itself: the metadata service, the ECS agent, systemd, Docker, the disk.
 
-use std::{collections::BTreeSet, future::pending, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::{Error, Result, bail};
+use anyhow::{Result, bail};
 use fleet_agent_config::Sidecar;
 use tokio::time::sleep;
 
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     clients::{
         disk::Disk,
-        docker::{Container, Docker, TaskContainer, Whose},
+        docker::{Container, Docker, TaskContainer},
         imds::{Identity, Imds, Maintenance, Spot, Target, parse_target},
         introspection::{AgentTask, Introspection},
         systemd::{Systemd, Unit, Units},
@@ -295,10 +295,6 @@ impl Docker for Remotes {
                 .collect()
         })
         .await
-    }
-
-    async fn watch(&self, _: &mut dyn FnMut(Whose)) -> Error {
-        pending().await
     }
 }
 
