@@ -56,7 +56,7 @@ fn render_prints_both_layers() {
     let (code, out, _) = said(agent().arg("render").arg(&file));
     assert_eq!(code, Some(0));
     assert!(out.contains("\nECS_CLUSTER=shop-dev\n"), "{out}");
-    assert!(out.contains("\nECS_RESERVED_MEMORY=64\n"), "{out}");
+    assert!(out.contains("\nECS_RESERVED_MEMORY=192\n"), "{out}");
 }
 
 #[test]
