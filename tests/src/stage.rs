@@ -1,7 +1,10 @@
 //! An environment on a stage: nodes that serve, tasks and sidecars that tell what became of them, and
 //! ways to make a node leave.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -88,6 +91,23 @@ impl<'s> Stage<'s> {
             })?;
         }
         Ok(())
+    }
+
+    /// Plays a case on each node, all at the same time.
+    ///
+    /// # Panics
+    /// With what went wrong in one of them.
+    pub fn play(&self, cases: &[fn(&Stage<'_>, &str) -> Result<()>]) {
+        thread::scope(|scope| {
+            let running: Vec<_> = cases
+                .iter()
+                .zip(&self.nodes)
+                .map(|(case, node)| scope.spawn(|| case(self, node)))
+                .collect();
+            for case in running {
+                case.join().expect("no panic").expect("a case");
+            }
+        });
     }
 
     /// Waits until at least as many run in the cluster.

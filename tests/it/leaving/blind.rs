@@ -1,33 +1,17 @@
 //! Whoever a draining node would ask does not answer: the metadata service, the ECS agent, Docker.
 
-use std::thread;
-
 use anyhow::Result;
 use fleet_tests::{
     Sandbox, eventually,
     stage::{Stage, await_event},
 };
 
-/// Runs a case on each node, all at the same time.
-fn play(stage: &Stage<'_>, cases: &[fn(&Stage<'_>, &str) -> Result<()>]) {
-    thread::scope(|scope| {
-        let running: Vec<_> = cases
-            .iter()
-            .zip(&stage.nodes)
-            .map(|(case, node)| scope.spawn(|| case(stage, node)))
-            .collect();
-        for case in running {
-            case.join().expect("no panic").expect("a drain");
-        }
-    });
-}
-
 #[test]
 fn without_the_metadata_service_a_termination_is_still_noticed_and_nothing_else() {
     let sandbox = Sandbox::up("it-imds").expect("a sandbox");
     let stage = Stage::up(&sandbox, 3, "", "").expect("up");
     stage.other_hook().expect("a second hook");
-    play(&stage, &[imds_silent, imds_in_trouble, imds_late]);
+    stage.play(&[imds_silent, imds_in_trouble, imds_late]);
 }
 
 /// Auto Scaling is asked itself then.
@@ -89,7 +73,7 @@ fn without_the_ecs_agent_or_docker_the_other_decides() {
     let mut stage = Stage::up(&sandbox, 3, "", "").expect("up");
     stage.other_hook().expect("a second hook");
     stage.run_on_each(40).expect("tasks");
-    play(&stage, &[ecs_agent_gone, docker_hung, docker_dead]);
+    stage.play(&[ecs_agent_gone, docker_hung, docker_dead]);
 }
 
 /// Killed, it comes back; stopped by an operator, it stays away, and Docker alone decides.

@@ -45,18 +45,7 @@ fn a_drain_outlives_trouble_with_aws() {
         .cli(&["faults", &rules.to_string()])
         .expect("runs")
         .exits(0);
-    let cases: [fn(&Stage<'_>, &str) -> Result<()>; 3] = [served_late, served_late, cut_off];
-    thread::scope(|scope| {
-        let stage = &stage;
-        let running: Vec<_> = cases
-            .iter()
-            .zip(&stage.nodes)
-            .map(|(case, node)| scope.spawn(|| case(stage, node)))
-            .collect();
-        for case in running {
-            case.join().expect("no panic").expect("a drain");
-        }
-    });
+    stage.play(&[served_late, served_late, cut_off]);
     for key in keys {
         assert_eq!(stage.answers(&key).expect("calls"), 1, "of {key}");
     }

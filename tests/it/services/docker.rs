@@ -1,6 +1,6 @@
 //! Docker and what it stands on, ill in each of the ways that people have met.
 
-use std::{thread, time::Duration};
+use std::time::Duration;
 
 use anyhow::Result;
 use fleet_tests::{
@@ -14,18 +14,7 @@ use super::await_attribute;
 fn an_ill_docker_is_seen_and_seen_to_be_well_again() {
     let sandbox = Sandbox::up("it-docker").expect("a sandbox");
     let stage = Stage::up(&sandbox, 3, "", "").expect("up");
-    let cases: [fn(&Stage<'_>, &str) -> Result<()>; 3] = [hung, gone, runs_nothing];
-    thread::scope(|scope| {
-        let stage = &stage;
-        let running: Vec<_> = cases
-            .iter()
-            .zip(&stage.nodes)
-            .map(|(case, node)| scope.spawn(|| case(stage, node)))
-            .collect();
-        for case in running {
-            case.join().expect("no panic").expect("a case");
-        }
-    });
+    stage.play(&[hung, gone, runs_nothing]);
     complaints(&stage, &stage.nodes[0]).expect("a complaint of the kernel");
 }
 
