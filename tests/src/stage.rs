@@ -133,17 +133,17 @@ impl<'s> Stage<'s> {
         assert_eq!(story.count("leftovers-stopped"), 0, "{}", story.text());
     }
 
-    /// How often a node answered a hook since calls were last reset.
+    /// How often a node, known by its access key, asked AWS for this since calls were last reset.
     ///
     /// # Errors
     /// When that cannot be told.
-    pub fn answers(&self, access_key: &Value) -> Result<u64> {
+    pub fn calls(&self, operation: &str, access_key: &Value) -> Result<u64> {
         let calls = self.sandbox.cli(&["calls", "--json"])?.exits(0).json()?;
         let calls = calls.as_array().context("calls")?;
-        let answers = calls.iter().filter(|call| {
-            call["operation"] == "CompleteLifecycleAction" && call["caller"] == *access_key
-        });
-        Ok(answers.filter_map(|call| call["calls"].as_u64()).sum())
+        let these = calls
+            .iter()
+            .filter(|call| call["operation"] == *operation && call["caller"] == *access_key);
+        Ok(these.filter_map(|call| call["calls"].as_u64()).sum())
     }
 
     /// TerminateInstanceInAutoScalingGroup, without a replacement.

@@ -50,13 +50,12 @@ fn deleted(stage: &Stage<'_>, node: &str) -> Result<()> {
     let _ = sandbox.cli(&args)?.exits(0);
     stage.await_tasks(1)?;
     let journal = sandbox.follow_journal(node)?;
+    let key = sandbox.instance(node)?["access_key_id"].clone();
+    let heartbeats = || stage.calls("RecordLifecycleActionHeartbeat", &key);
+    let before = heartbeats()?;
     stage.terminate(node)?;
-    await_event(&journal, "draining", 30)?;
-    eventually("a heartbeat", 30, || {
-        let calls = sandbox.cli(&["calls", "--json"])?.exits(0).out;
-        Ok(calls
-            .contains("RecordLifecycleActionHeartbeat")
-            .then_some(()))
+    eventually("a heartbeat of this node", 30, || {
+        Ok((heartbeats()? > before).then_some(()))
     })?;
     let hook = json!({ "AutoScalingGroupName": GROUP, "LifecycleHookName": "fleet-drain" });
     let _ = sandbox.aws("autoscaling", "delete_lifecycle_hook", &hook)?;

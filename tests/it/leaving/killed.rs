@@ -39,7 +39,11 @@ fn a_drain_outlives_its_agent() {
             .map(|case| case.join().expect("no panic").expect("a drain"))
             .collect();
         for key in keys {
-            assert_eq!(stage.answers(&key).expect("calls"), 1, "of {key}");
+            assert_eq!(
+                stage.calls("CompleteLifecycleAction", &key).expect("calls"),
+                1,
+                "of {key}"
+            );
         }
     });
 }

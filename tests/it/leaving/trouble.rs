@@ -47,7 +47,11 @@ fn a_drain_outlives_trouble_with_aws() {
         .exits(0);
     stage.play(&[served_late, served_late, cut_off]);
     for key in keys {
-        assert_eq!(stage.answers(&key).expect("calls"), 1, "of {key}");
+        assert_eq!(
+            stage.calls("CompleteLifecycleAction", &key).expect("calls"),
+            1,
+            "of {key}"
+        );
     }
     let left = sandbox.cli(&["faults"]).expect("runs").exits(0);
     for rule in left.json().expect("rules").as_array().expect("a list") {

@@ -32,6 +32,8 @@ fn low(stage: &Stage<'_>, node: &str) -> Result<()> {
     let images = "docker commit $(docker create fleet-sandbox/busybox:1 true) unused:1 && docker rm $(docker ps -aq --filter status=created)";
     let _ = sandbox.on(node, images)?.exits(0);
     let journal = sandbox.follow_journal(node)?;
+    // It has to be open before another directory covers it.
+    await_event(&journal, "started", 30)?;
     let _ = sandbox.on(node, &format!("{DISK} && {LOW}"))?.exits(0);
     await_event(&journal, "room-made", 60)?;
     let left = sandbox
