@@ -31,8 +31,18 @@ main() {
     require_root
     install_packages
     install_moto
+    allow_watches
     start_dockerd
     build_image
+}
+
+# Each node is a machine with systemd, journald and dockerd in it, of which each watches files; the
+# kernel's default is meant for one machine (systemd: "Failed to allocate manager object").
+allow_watches() {
+    local limit=/proc/sys/fs/inotify/max_user_instances wanted=4096
+    [ "$(cat "$limit")" -lt "$wanted" ] || return 0
+    say "raising fs.inotify.max_user_instances to $wanted until the next boot"
+    echo "$wanted" >"$limit"
 }
 
 say() {

@@ -11,7 +11,7 @@ use std::{
     collections::BTreeMap,
     env,
     sync::{
-        Mutex,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -23,9 +23,17 @@ use fleet_agent::simulation::{
 };
 
 const SEEDS: std::ops::Range<u64> = 0..2_000;
+/// One test at a time: how long the stories take is a promise, and they use every core.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    // One that has failed has nothing to do with the next.
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[test]
 fn no_story_breaks_a_promise() {
+    let _alone = alone();
     if let Ok(seed) = env::var("FLEET_SIMULATION_SEED") {
         let seed = seed.parse().expect("FLEET_SIMULATION_SEED is a number");
         let report = run(seed, traced());
@@ -85,6 +93,7 @@ fn no_story_breaks_a_promise() {
 
 #[test]
 fn the_same_seed_tells_the_same_story() {
+    let _alone = alone();
     for seed in [1, 2, 8] {
         let (one, other) = (run(seed, traced()), run(seed, traced()));
         let differs = one.lines.iter().zip(&other.lines).find(|(a, b)| a != b);
@@ -153,6 +162,7 @@ fn share_of(mut values: Vec<Duration>, percent: usize) -> Duration {
 
 #[test]
 fn a_node_acts_at_once_and_calls_little() {
+    let _alone = alone();
     let flips = flips(30, 1);
     assert_eq!((flips.drains.len(), flips.warm.len()), (30, 30));
     let of = |value: fn(&Flip) -> Duration| share_of(flips.drains.iter().map(value).collect(), 99);
@@ -168,6 +178,7 @@ fn a_node_acts_at_once_and_calls_little() {
 
 #[test]
 fn an_idle_node_hardly_calls_at_all() {
+    let _alone = alone();
     let calls = idle_hour(6, 1);
     assert_eq!(calls.len(), 6);
     assert!(
@@ -178,6 +189,7 @@ fn an_idle_node_hardly_calls_at_all() {
 
 #[test]
 fn nodes_that_leave_together_leave_in_time() {
+    let _alone = alone();
     for spot in [false, true] {
         let report = fleet(FleetOptions {
             nodes: 300,

@@ -94,6 +94,11 @@ pub fn run(command: &mut Command) -> Result<Ran> {
     Ok(Ran::of(&output))
 }
 
+/// Between two looks at first; then ever longer, for a look costs the nodes the processor that they
+/// need to get on.
+const LOOK: Duration = Duration::from_millis(200);
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
+
 /// Looks until `found` gives something, at most `seconds`.
 ///
 /// # Errors
@@ -104,6 +109,7 @@ pub fn eventually<T>(
     mut found: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let deadline = Instant::now() + Duration::from_secs(seconds);
+    let mut pause = LOOK;
     loop {
         if let Some(value) = found()? {
             return Ok(value);
@@ -111,7 +117,8 @@ pub fn eventually<T>(
         if Instant::now() > deadline {
             bail!("waited {seconds} s in vain for {awaited}");
         }
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(pause);
+        pause = pause.mul_f32(1.3).min(LONGEST_LOOK);
     }
 }
 

@@ -72,6 +72,8 @@ pub struct NodeState {
     pub ecs_status: Option<String>,
     /// Whether its ECS agent is connected.
     pub ecs_connected: bool,
+    /// Its attributes in ECS, AWS's own left out.
+    pub attributes: BTreeMap<String, Option<String>>,
     /// Tasks on it that are not STOPPED.
     pub tasks: usize,
 }
@@ -419,6 +421,11 @@ fn node_state(state: &State, instance: &crate::autoscaling::Instance) -> NodeSta
         access_key_id: machine.map(crate::world::Machine::access_key_id),
         ecs_status: registered.map(|(_, found)| found.status.as_str().to_owned()),
         ecs_connected: registered.is_some_and(|(_, found)| found.connected),
+        attributes: registered
+            .into_iter()
+            .flat_map(|(_, found)| found.attributes.clone())
+            .filter(|(name, _)| !name.starts_with("ecs.") && !name.starts_with("com.amazonaws."))
+            .collect(),
         tasks,
     }
 }
