@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Breaks one rule of the lifecycle at a time, in a copy of the tree, and tells whether the
-simulation catches it, or else the unit tests. Arguments: names of mutants; without any, all of them. `--check` only tells
-which texts are no longer there."""
+simulation catches it, or else the unit tests. Arguments: names of mutants; without any, all of
+them. `--check` only tells which texts are no longer there."""
 
 import filecmp
 import os
@@ -32,7 +32,11 @@ def copy_tree():
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, check=True, capture_output=True,
     )
-    for name in listed.stdout.decode().split("\0"):
+    names = set(listed.stdout.decode().split("\0"))
+    for known in TREE.rglob("*"):
+        if known.is_file() and str(known.relative_to(TREE)) not in names:
+            known.unlink()
+    for name in names:
         source, target = ROOT / name, TREE / name
         if not name or not source.is_file():
             continue
@@ -47,6 +51,8 @@ def run(command, log):
         "CARGO_TARGET_DIR": str(WORK / "target"),
         "RUST_BACKTRACE": "0",
         "FLEET_SIMULATION_SEEDS": os.environ.get("FLEET_SIMULATION_SEEDS", "0..300"),
+        # What a mutant leaves unused is no error.
+        "RUSTC_WORKSPACE_WRAPPER": "",
     }
     with open(log, "w", encoding="utf-8") as out:
         done = subprocess.run(command, cwd=TREE, env=environment, stdout=out, stderr=out, check=False)

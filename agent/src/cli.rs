@@ -11,21 +11,21 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use fleet_agent_config::{Settings, names};
+use fleet_agent_config::{Config, Settings, names};
 
 use crate::{
     clock::Clock,
     console::say,
-    daemon,
+    daemon::{self, Ended},
     ecs_config::{
-        effective::{self, Files, effective},
+        apply, effective,
         render::{layers, merge},
     },
-    health::watch::{contents, hazards_of},
     journal::{event::Entry, sink},
     leave,
     paths::Paths,
     probe,
+    revision::Source,
     sidecars::plan::short_hash,
     status::{self, Request},
 };
@@ -51,6 +51,9 @@ enum Command {
         /// The node's settings, written by the launch template's user data.
         #[arg(long, value_name = "FILE", default_value = names::AGENT_TOML)]
         config: PathBuf,
+        /// Wait this many times shorter between whatever is done again and again; for tests.
+        #[arg(long, hide = true, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        pace: u32,
     },
     /// Show how this node is and what it waits for.
     Status {
@@ -125,7 +128,7 @@ pub fn main() -> ExitCode {
 fn execute(arguments: Arguments) -> Result<ExitCode> {
     let paths = Paths::under(&arguments.root);
     let done = match arguments.command {
-        Command::Run { config } => run(&config, paths),
+        Command::Run { config, pace } => run(&config, pace, paths),
         Command::Status { config: true, json } => show_config(&paths, json),
         Command::Status { json, .. } => show_status(&paths, json),
         Command::Probe => return Ok(probe::run()),
@@ -140,26 +143,34 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
             print("ok\n")
         }
         Command::Render { file } => {
-            let (settings, _) = read(&file)?;
+            let (_, settings, _) = read(&file)?;
             print(&rendered(&settings))
         }
     };
     done.map(|()| ExitCode::SUCCESS)
 }
 
-fn run(config: &Path, paths: Paths) -> Result<()> {
+fn run(config: &Path, pace: u32, paths: Paths) -> Result<()> {
     sink::install()?;
-    let result = read(config)
-        .map_err(|error| refuse(&error, &paths))
-        .and_then(|(settings, revision)| {
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .context("start the runtime")?
-                .block_on(daemon::run(settings, revision, paths))
-        });
+    let result = serve(config, pace, &paths);
     sink::flush();
     result
+}
+
+/// Starts over whenever there are newer settings.
+fn serve(config: &Path, pace: u32, paths: &Paths) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    loop {
+        let (base, settings, hash) = read(config).map_err(|error| refuse(&error, paths))?;
+        let source = Source::new(base, settings, hash, paths);
+        let ended = daemon::run(source, Clock::system(pace), paths.clone());
+        if runtime.block_on(ended)? == Ended::Stopped {
+            return Ok(());
+        }
+    }
 }
 
 /// Each problem is a record of its own, so that the journal shows them one a line.
@@ -199,32 +210,31 @@ fn show_status(paths: &Paths, json: bool) -> Result<()> {
     if json {
         return print(&format!("{}\n", serde_json::to_string_pretty(&status)?));
     }
-    print(&status::render(&status, Clock::system().wall()))
+    print(&status::render(&status, Clock::system(1).wall()))
 }
 
 /// Reads only files, so that it works while everything else is down.
 fn show_config(paths: &Paths, json: bool) -> Result<()> {
-    let (settings, _) = read(&paths.at(names::AGENT_TOML))?;
-    let (etc, image) = (contents(&paths.ecs_config)?, contents(&paths.ecs_defaults)?);
-    let files = Files {
-        etc: &etc,
-        image: &image,
-    };
-    let found = effective(&settings, files);
+    let (base, settings, hash) = read(&paths.at(names::AGENT_TOML))?;
+    let settings = Source::new(base, settings, hash, paths).settings;
+    let found = apply::all(&settings, paths)?;
     if json {
         return print(&format!("{}\n", serde_json::to_string_pretty(&found)?));
     }
-    print(&effective::table(&found, &hazards_of(&settings, paths)?))
+    print(&effective::table(
+        &found,
+        &apply::hazards(&settings, paths)?,
+    ))
 }
 
-/// The settings and a short hash of their text.
-fn read(file: &Path) -> Result<(Settings, String)> {
+/// The file as it stands, what it comes to, and a short hash of its text.
+fn read(file: &Path) -> Result<(Config, Settings, String)> {
     let name = file.display();
     let source = fs::read_to_string(file).with_context(|| {
         format!("read {name}: the launch template's user data writes it (fleet-bootstrap up)")
     })?;
-    let settings = Settings::read(&name.to_string(), &source)?;
-    Ok((settings, short_hash(&source)))
+    let (config, settings) = Config::read(&name.to_string(), &source)?;
+    Ok((config, settings, short_hash(&source)))
 }
 
 fn rendered(settings: &Settings) -> String {

@@ -14,6 +14,8 @@ use crate::moment::Moment;
 /// Both clocks: the steady one for decisions, the wall's for what is shown or kept on disk.
 #[derive(Clone)]
 pub(crate) struct Clock {
+    /// How many seconds of the steady clock pass in one of the wall's: 1, except in tests.
+    pace: u32,
     now: Rc<dyn Fn() -> Moment>,
     wall: Rc<dyn Fn() -> Timestamp>,
 }
@@ -25,9 +27,12 @@ impl std::fmt::Debug for Clock {
 }
 
 impl Clock {
-    pub(crate) fn system() -> Self {
+    /// At a `pace` above 1, all that waits for time to pass waits that much shorter. Limits of calls
+    /// stay what they are.
+    pub(crate) fn system(pace: u32) -> Self {
         Self {
-            now: Rc::new(boot_time),
+            pace,
+            now: Rc::new(move || boot_time(pace)),
             wall: Rc::new(Timestamp::now),
         }
     }
@@ -38,6 +43,7 @@ impl Clock {
         let start = tokio::time::Instant::now();
         let elapsed = move || start.elapsed();
         Self {
+            pace: 1,
             now: Rc::new(move || Moment::from_millis(1_000_000) + elapsed()),
             wall: Rc::new(move || {
                 Timestamp::from_second(1_763_712_000).expect("in range")
@@ -53,6 +59,7 @@ impl Clock {
         wall: impl Fn() -> Timestamp + 'static,
     ) -> Self {
         Self {
+            pace: 1,
             now: Rc::new(now),
             wall: Rc::new(wall),
         }
@@ -62,6 +69,7 @@ impl Clock {
     #[cfg(test)]
     pub(crate) fn booted(uptime: Duration, wall: Timestamp) -> Self {
         Self {
+            pace: 1,
             now: Rc::new(move || at_uptime(uptime)),
             wall: Rc::new(move || wall),
         }
@@ -71,13 +79,18 @@ impl Clock {
         (self.now)()
     }
 
+    /// Until so much of the steady clock's time has passed.
+    pub(crate) async fn sleep(&self, time: Duration) {
+        tokio::time::sleep(time / self.pace).await;
+    }
+
     pub(crate) fn wall(&self) -> Timestamp {
         (self.wall)()
     }
 
     /// A moment of the past in the wall's time.
     pub(crate) fn wall_at(&self, moment: Moment) -> Timestamp {
-        let ago = self.now().since(moment);
+        let ago = self.now().since(moment) / self.pace;
         jiff::SignedDuration::try_from(ago)
             .ok()
             .and_then(|ago| self.wall().checked_sub(ago).ok())
@@ -87,20 +100,20 @@ impl Clock {
     /// The moment of a wall time of the past; one that seems to be still to come is now.
     pub(crate) fn moment_at(&self, wall: Timestamp) -> Moment {
         let ago = Duration::try_from(self.wall().duration_since(wall)).unwrap_or_default();
-        self.now().before(ago)
+        self.now().before(ago * self.pace)
     }
 
     /// The moment of a wall time, past or to come.
     pub(crate) fn moment_of(&self, wall: Timestamp) -> Moment {
         match Duration::try_from(wall.duration_since(self.wall())) {
-            Ok(ahead) => self.now() + ahead,
+            Ok(ahead) => self.now() + ahead * self.pace,
             Err(_) => self.moment_at(wall),
         }
     }
 
     /// A moment, past or to come, in the wall's time.
     pub(crate) fn wall_of(&self, moment: Moment) -> Timestamp {
-        let ahead = moment.since(self.now());
+        let ahead = moment.since(self.now()) / self.pace;
         if ahead.is_zero() {
             return self.wall_at(moment);
         }
@@ -115,14 +128,14 @@ impl Clock {
 /// lie before the boot: were that cut off at zero, a reboot would give a drain its whole time again.
 const BOOT: Moment = Moment::from_millis(10 * 365 * 86_400_000);
 
-fn boot_time() -> Moment {
+fn boot_time(pace: u32) -> Moment {
     // CLOCK_BOOTTIME cannot fail on any kernel this binary runs on (2.6.39 on).
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or_else(
         |_| at_uptime(Duration::ZERO),
         |time| {
             let seconds = u64::try_from(time.tv_sec()).unwrap_or_default();
             let nanos = u64::try_from(time.tv_nsec()).unwrap_or_default();
-            at_uptime(Duration::from_secs(seconds) + Duration::from_nanos(nanos))
+            at_uptime((Duration::from_secs(seconds) + Duration::from_nanos(nanos)) * pace)
         },
     )
 }

@@ -12,7 +12,7 @@ use sd_notify::NotifyState;
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
-    sync::{OnceCell, mpsc},
+    sync::{Notify, OnceCell, mpsc},
     task::{LocalSet, spawn_local},
 };
 
@@ -24,7 +24,7 @@ use crate::{
     },
     clock::Clock,
     ecs_config::{
-        apply::effective,
+        apply::one,
         render::{STOP_TIMEOUT_DEFAULT, layers},
     },
     health::watch::Watch,
@@ -36,6 +36,7 @@ use crate::{
         machine::Machine,
     },
     paths::Paths,
+    revision::{Found, Revisions, Source},
     sidecars::plan::Desired,
     status::{
         self, Asked, CauseStatus, DrainStatus, FaultStatus, Request, SidecarStatus, Status,
@@ -43,13 +44,25 @@ use crate::{
     },
 };
 
-/// Runs until told to stop.
+/// Why it runs no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Stopped,
+    /// There are newer settings.
+    Outdated,
+}
+
+/// Runs until told to stop, or until there are newer settings.
 ///
 /// # Errors
 /// Only for what no retry can cure: the socket cannot be bound, no HTTP client can be made.
-pub(crate) async fn run(settings: Settings, revision: String, paths: Paths) -> Result<()> {
+pub(crate) async fn run(source: Source, clock: Clock, paths: Paths) -> Result<Ended> {
+    let Source {
+        base,
+        settings,
+        applied,
+    } = source;
     let socket = status::bind(&paths.socket)?;
-    let clock = Clock::system();
     let clients = Remotes {
         imds: Metadata::from_environment()?,
         aws: Aws::new(
@@ -64,25 +77,41 @@ pub(crate) async fn run(settings: Settings, revision: String, paths: Paths) -> R
     };
     sink::write(&Entry::Started {
         version: VERSION,
-        settings: revision.clone(),
+        settings: applied.hash.clone(),
     });
     let context = Rc::new(Context {
         sidecars: Desired::all(&settings.sidecars),
+        failed: Default::default(),
         container_stop: container_stop(&settings, &paths),
         clients,
         settings,
-        revision,
+        applied,
         clock,
         identity: OnceCell::new(),
         seed: fastrand::u64(..),
     });
     LocalSet::new()
         .run_until(async {
+            let (settled, found) = (Rc::<Notify>::default(), Rc::<Found>::default());
+            let revisions = Revisions {
+                context: context.clone(),
+                base,
+                paths: paths.clone(),
+                settled: settled.clone(),
+                found: found.clone(),
+            };
+            spawn_local(revisions.run());
             let (settings, clock) = (context.settings.clone(), context.clock.clone());
             let daemon = Daemon::new(context);
-            let watch = Watch::new(settings, paths, clock, daemon.life.sender());
+            let watch = Watch::new(
+                settings,
+                paths.clone(),
+                clock,
+                daemon.life.sender(),
+                settled,
+            );
             spawn_local(async move { watch.run().await });
-            daemon.serve(socket).await
+            daemon.serve(socket, &found, &paths).await
         })
         .await
 }
@@ -105,7 +134,12 @@ impl<C: Clients + 'static> Daemon<C> {
         }
     }
 
-    async fn serve(mut self, socket: UnixListener) -> Result<()> {
+    async fn serve(
+        mut self,
+        socket: UnixListener,
+        found: &Rc<Found>,
+        paths: &Paths,
+    ) -> Result<Ended> {
         let mut stop = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
         let mut watchdog = sd_notify::watchdog_enabled()
@@ -113,8 +147,24 @@ impl<C: Clients + 'static> Daemon<C> {
         let (requests, mut asked) = mpsc::channel(status::REQUESTS);
         notify(&[NotifyState::Ready]);
         self.life.handle(Event::Tick);
+        let mut outdated = false;
         loop {
             self.tell_systemd();
+            // Nothing is cut off that another run could not know of.
+            if outdated && self.life.machine().may_start_over() {
+                outdated = false;
+                match found.keep(paths) {
+                    Ok(()) => return Ok(Ended::Outdated),
+                    Err(error) => {
+                        sink::write(&Entry::CallFailed {
+                            call: "keep newer settings",
+                            error: format!("{error:#}"),
+                        });
+                        let found = found.clone();
+                        spawn_local(async move { found.tell_again().await });
+                    }
+                }
+            }
             // Every arm is cancel safe: next, accept, tick and signals keep what they have not
             // handed out.
             tokio::select! {
@@ -128,14 +178,17 @@ impl<C: Clients + 'static> Daemon<C> {
                     self.obey(request);
                     // Whoever asked may be gone.
                     let _ = reply.send(self.status());
+                    // The answer is written before anything else happens.
+                    tokio::task::yield_now().await;
                 }
+                () = found.wait() => outdated = true,
                 _ = stop.recv() => break,
                 _ = interrupt.recv() => break,
             }
         }
         notify(&[NotifyState::Stopping]);
         sink::write(&Entry::Stopping);
-        Ok(())
+        Ok(Ended::Stopped)
     }
 
     fn obey(&mut self, request: Request) {
@@ -177,7 +230,7 @@ impl<C: Clients + 'static> Daemon<C> {
         };
         Status {
             version: VERSION.to_owned(),
-            config: self.context.revision.clone(),
+            config: self.context.applied.with(view.settled).to_string(),
             fleet: settings.fleet.clone(),
             environment: settings.environment.clone(),
             group: settings.group.clone(),
@@ -270,7 +323,7 @@ fn task_statuses(
 /// What ECS gives a task's container to end: a wrong one only makes the drain's reserve too short or
 /// too long, so what cannot be read or understood is the default.
 fn container_stop(settings: &Settings, paths: &Paths) -> Duration {
-    effective(&layers(settings), paths, "ECS_CONTAINER_STOP_TIMEOUT")
+    one(&layers(settings), paths, "ECS_CONTAINER_STOP_TIMEOUT")
         .ok()
         .flatten()
         .and_then(|text| fleet_agent_config::ecs::duration(&text))

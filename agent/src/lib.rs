@@ -13,6 +13,8 @@ mod console;
 mod daemon;
 mod ecs_config;
 mod health;
+#[cfg(test)]
+mod hostile;
 mod journal;
 mod leave;
 mod lifecycle;
@@ -20,6 +22,7 @@ mod metadata_block;
 mod moment;
 mod paths;
 mod probe;
+mod revision;
 mod sidecars;
 #[cfg(feature = "simulation")]
 pub mod simulation;

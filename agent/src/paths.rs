@@ -12,6 +12,10 @@ pub(crate) struct Paths {
     /// Which variables in the two are ours.
     pub(crate) ours: PathBuf,
     pub(crate) state: PathBuf,
+    /// What sidecars are given to read and nobody else, on a tmpfs.
+    pub(crate) secrets: PathBuf,
+    /// Settings that were taken since agent.toml was written.
+    pub(crate) revision: PathBuf,
     pub(crate) released: PathBuf,
     /// There once the console has been told in this boot that the settings are refused.
     pub(crate) refused: PathBuf,
@@ -40,6 +44,8 @@ impl Paths {
             ecs_defaults: at("/var/lib/ecs/ecs.config"),
             ecs_config: at("/etc/ecs/ecs.config"),
             ours: state.join("ecs-config.json"),
+            secrets: at(names::SECRETS),
+            revision: state.join("revision.json"),
             state: state.join("state.json"),
             released: at(names::RELEASED),
             refused: at(names::RELEASED).with_file_name("refused"),

@@ -142,6 +142,20 @@ pub(crate) fn load(path: &Path, boot: &str, clock: &Clock) -> Option<Saved> {
     }
 }
 
+#[cfg(test)]
+pub(crate) fn read_anything(text: &str) {
+    let _ = serde_json::from_str::<File>(text).map(|file| {
+        saved(
+            file,
+            "boot",
+            &Clock::booted(
+                std::time::Duration::from_secs(9),
+                jiff::Timestamp::UNIX_EPOCH,
+            ),
+        )
+    });
+}
+
 fn saved(file: File, boot: &str, clock: &Clock) -> Saved {
     let is_same_boot = file.boot == boot;
     let own = |time: &Time| is_same_boot.then(|| Moment::from_millis(time.boot_ms));
@@ -276,7 +290,7 @@ mod tests {
     /// The first version ever shipped: it must stay readable for good.
     #[test]
     fn the_golden_file_is_read() {
-        let golden = r#"{"version":1,"instance":"i-1","zone":"z","spot":false,"boot":"b1","container_instance":"arn","ours":true,"launch":{"began":{"wall":"2026-11-21T10:00:00Z","boot_ms":315360100000},"abandoned":false,"warm":false,"seen_open":true,"answered":true},"drain":{"causes":[{"id":"auto-scaling-termination","kind":"auto-scaling","detail":"","began":{"wall":"2026-11-21T11:00:00Z","boot_ms":315360100000},"end":null}],"began":{"wall":"2026-11-21T11:00:00Z","boot_ms":315360100000},"since":{"wall":"2026-11-21T11:00:00Z","boot_ms":315360100000},"held":false,"set":true,"seen_open":false,"answered":false,"phase":"draining"}}"#;
+        let golden = include_str!("../corpora/state/golden.json");
         let file: File = serde_json::from_str(golden).expect("golden");
         assert_eq!(serde_json::to_string(&file).expect("writes"), golden);
     }

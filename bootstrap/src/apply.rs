@@ -9,6 +9,7 @@ mod ec2;
 mod ecs;
 mod empty;
 mod iam;
+mod revision;
 
 use std::{
     collections::BTreeMap,
@@ -123,7 +124,7 @@ impl<'a> Apply<'a> {
             Taggable::InstanceProfile(name) => {
                 self.cloud.iam.tag_instance_profile(name, &plain).await?;
             }
-            Taggable::SecurityGroup(id) => self.cloud.ec2.tag(id, &plain).await?,
+            Taggable::SecurityGroup(id) => self.cloud.ec2.tag(&[id], &plain).await?,
             Taggable::LaunchTemplate(name) => {
                 self.cloud.ec2.tag_launch_template(name, &plain).await?;
             }

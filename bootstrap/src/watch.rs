@@ -137,6 +137,15 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// A group's nodes as they are now; none if the group is gone.
+    ///
+    /// # Errors
+    /// A read that failed.
+    pub(crate) async fn nodes(&self, group: &str) -> Result<Option<Nodes>> {
+        let all = self.observe(Instant::now()).await?;
+        Ok(all.iter().find(|nodes| nodes.group == group).cloned())
+    }
+
     /// Says which nodes were not waited for.
     fn tell_set_aside(&self, nodes: &Nodes) {
         for node in nodes.nodes.iter().filter(|node| node.is_set_aside()) {

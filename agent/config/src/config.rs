@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Disk, DiskConfig, Document, Drain, DrainConfig, Node, NodeConfig, Problem, Problems, Sidecar,
-    SidecarConfig, drain, ecs, names, secrets,
+    SidecarConfig, drain, ecs, names, order::order, secrets,
 };
 
 /// The version of the contract this crate reads and writes.
@@ -132,22 +132,31 @@ impl Settings {
     /// # Errors
     /// Everything that is wrong with the file.
     pub fn read(file: &str, source: &str) -> Result<Self, Problems> {
-        let document = Document::parse(file, source)?;
-        let (config, mut problems) = document.read::<Config>();
-        // A key that could not be read is reported once, not a second time as missing.
-        let unreadable: Vec<String> = problems.iter().map(|p| p.key.clone()).collect();
-        let mut broken = Vec::new();
-        let settings = config.validate(&mut broken);
-        problems.extend(broken.into_iter().filter(|p| !unreadable.contains(&p.key)));
-        document.check(problems)?;
-        settings.ok_or_else(|| Problems {
-            file: file.to_owned(),
-            problems: vec![Problem::new("", "could not be read")],
-        })
+        Config::read(file, source).map(|(_, settings)| settings)
     }
 }
 
 impl Config {
+    /// Reads `agent.toml`: as it stands, and what it comes to.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file.
+    pub fn read(file: &str, source: &str) -> Result<(Self, Settings), Problems> {
+        let document = Document::parse(file, source)?;
+        let (config, mut problems) = document.read::<Self>();
+        // A key that could not be read is reported once, not a second time as missing.
+        let unreadable: Vec<String> = problems.iter().map(|p| p.key.clone()).collect();
+        let mut broken = Vec::new();
+        let settings = config.clone().validate(&mut broken);
+        problems.extend(broken.into_iter().filter(|p| !unreadable.contains(&p.key)));
+        document.check(problems)?;
+        let settings = settings.ok_or_else(|| Problems {
+            file: file.to_owned(),
+            problems: vec![Problem::new("", "could not be read")],
+        })?;
+        Ok((config, settings))
+    }
+
     /// Checks every rule; what is wrong is added to `problems`.
     pub fn validate(self, problems: &mut Vec<Problem>) -> Option<Settings> {
         let before = problems.len();
@@ -214,12 +223,17 @@ impl Config {
                 problems.extend(ecs::check(name, value));
             }
         }
-        let mut sidecars: Vec<Sidecar> = self
+        let named = self.sidecars.len();
+        let sidecars: Vec<Sidecar> = self
             .sidecars
             .into_iter()
             .filter_map(|(name, sidecar)| sidecar.validate(&name, problems))
             .collect();
-        sidecars.sort_by_key(|sidecar| !sidecar.before_tasks);
+        // One that is left out for its own mistakes would be missed by others.
+        let sidecars = match sidecars.len() == named {
+            true => order(sidecars, problems),
+            false => sidecars,
+        };
         drain::check_sidecars(&sidecars, problems);
         (problems.len() == before).then(|| Settings {
             fleet: self.fleet,

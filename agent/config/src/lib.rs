@@ -10,23 +10,29 @@
 #![warn(missing_docs)]
 
 mod config;
+mod container;
 mod disk;
 mod document;
 mod drain;
 pub mod ecs;
+mod live;
 pub mod names;
 mod node;
+mod order;
 pub mod secrets;
 mod sidecar;
 
 pub use config::{
     AutoScalingConfig, Config, LAUNCH_TIMEOUT_DEFAULT, ParameterConfig, Settings, VERSION, render,
 };
+pub use container::{Container, HealthCheck, HealthCheckConfig, LogConfig, Port, Protocol};
 pub use disk::{Disk, DiskConfig};
 pub use document::{Document, Problem, Problems};
 pub use drain::{
     Drain, DrainConfig, Reaction, SIDECARS_MAX, SPOT_NOTICE, StandaloneConfig, StandalonePolicy,
     sidecars_seconds,
 };
+pub use live::{Applied, LIVE_MAX, Live, REVISION_MAX};
 pub use node::{Node, NodeConfig};
-pub use sidecar::{Flush, Network, Sidecar, SidecarConfig};
+pub use order::RESERVED_PORTS;
+pub use sidecar::{Credentials, Flush, Network, Sidecar, SidecarConfig};

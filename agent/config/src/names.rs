@@ -11,6 +11,10 @@ pub const AGENT_TOML: &str = "/etc/fleet/agent.toml";
 pub const AGENT_BINARY: &str = "/usr/bin/fleet-agent";
 /// The file whose existence lets ecs.service start: created by the agent, once a boot.
 pub const RELEASED: &str = "/run/fleet-agent/released";
+/// What sidecars are given to read, below their names: on a tmpfs, for their containers and root.
+pub const SECRETS: &str = "/run/fleet-agent/secrets";
+/// Where a sidecar finds what it was given to read.
+pub const SECRETS_INSIDE: &str = "/run/secrets";
 /// The agent's socket, for root only.
 pub const SOCKET: &str = "/run/fleet-agent/agent.sock";
 /// What the agent keeps over reboots.
@@ -36,7 +40,7 @@ pub mod attribute {
     pub const INTENT: &str = "fleet.intent";
     /// The agent's version.
     pub const AGENT: &str = "fleet.agent";
-    /// The revision of the settings in force.
+    /// The settings in force: [`crate::Applied`].
     pub const CONFIG: &str = "fleet.config";
 }
 
@@ -52,6 +56,9 @@ pub mod tag {
     pub const OWNER: &str = "fleet:owner";
     /// A hash of what the resource was made from.
     pub const SPEC: &str = "fleet:spec";
+    /// On an instance: the revision of the live settings that its group's parameter holds. It reads that
+    /// in its metadata and takes it from there.
+    pub const REVISION: &str = "fleet:revision";
     /// On an instance: an operator wants it drained. The value is `ID REASON`, the id unlike any
     /// before; the instance reads it in its metadata.
     pub const DRAIN: &str = "fleet:drain";

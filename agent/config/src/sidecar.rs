@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Problem, drain::SIDECARS_MAX, secrets};
+use crate::{
+    Problem,
+    container::{Container, ContainerConfig, HealthCheckConfig, LogConfig},
+    drain::SIDECARS_MAX,
+    secrets,
+};
 
 /// How long a sidecar has to end after its stop signal, seconds.
 const STOP_TIMEOUT_DEFAULT: u32 = 10;
@@ -30,6 +35,10 @@ pub struct SidecarConfig {
     /// Environment. No secrets: see [`secrets`].
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// By name: `ssm:/NAME` or `secretsmanager:NAME`. `NAME_FILE` in its environment says in which file
+    /// it finds the value.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, String>,
     /// Whether ECS must not start before this one runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before_tasks: Option<bool>,
@@ -42,6 +51,30 @@ pub struct SidecarConfig {
     /// Hard memory limit, MiB; also taken off what ECS may place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
+    /// Share of the processors when they are short: 1,024 is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_units: Option<u32>,
+    /// The most processes and threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+    /// `HOST:CONTAINER`, with `/udp` if it is UDP: ECS gives these of the node's ports to no task.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
+    /// Capabilities beyond Docker's own, as `NET_ADMIN`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+    /// Whether it may do everything that root may on the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub privileged: Option<bool>,
+    /// Sidecars that have to be up before this one starts; it stops before them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<String>,
+    /// What it reaches AWS with: nothing, or the node's own role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Credentials>,
+    /// What asks it to end; the image's own, or SIGTERM, if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
     /// Signal that makes it write out what it holds, once the last task is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flush_signal: Option<String>,
@@ -51,6 +84,23 @@ pub struct SidecarConfig {
     /// Between stop signal and kill, seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_timeout_seconds: Option<u32>,
+    /// How Docker sees whether it works, and not only runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheckConfig>,
+    /// Where what it prints goes; the journal if absent.
+    #[serde(skip_serializing_if = "LogConfig::is_empty")]
+    pub log: LogConfig,
+}
+
+/// What a sidecar reaches AWS with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Credentials {
+    /// Nothing: a bridge leads to no metadata service.
+    #[default]
+    None,
+    /// The node's whole role, by the metadata service, which only the node's own network leads to.
+    Instance,
 }
 
 /// A sidecar's network.
@@ -83,6 +133,11 @@ pub struct Sidecar {
     pub volumes: Vec<String>,
     /// Hard memory limit, MiB.
     pub memory_mib: Option<u32>,
+    /// What else Docker is told of its container.
+    #[serde(flatten)]
+    pub container: Container,
+    /// Sidecars that have to be up before this one starts.
+    pub depends_on: Vec<String>,
     /// What it does once the last task is gone, before it is stopped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flush: Option<Flush>,
@@ -141,7 +196,7 @@ impl SidecarConfig {
             if let Some(why) = secrets::literal(key, value) {
                 problem(
                     &format!("env.{key}"),
-                    format!("{why}: user data must hold none"),
+                    format!("{why}: user data must hold none, refer to it in `secrets`"),
                 );
             }
         }
@@ -177,6 +232,26 @@ impl SidecarConfig {
                 ),
             );
         }
+        let network = self.network.unwrap_or_default();
+        if self.credentials == Some(Credentials::Instance) && network != Network::Host {
+            problem(
+                "credentials",
+                "`instance` needs network = \"host\": no other leads to the metadata service"
+                    .into(),
+            );
+        }
+        let container = ContainerConfig {
+            secrets: self.secrets,
+            ports: self.ports,
+            capabilities: self.capabilities,
+            privileged: self.privileged,
+            cpu_units: self.cpu_units,
+            pids: self.pids,
+            stop_signal: self.stop_signal,
+            health_check: self.health_check,
+            log: self.log,
+        };
+        let container = container.validate(network, &mut problem);
         let flush = flush(self.flush_signal, self.flush_timeout_seconds, &mut problem);
         (problems.len() == before).then(|| Sidecar {
             name: name.to_owned(),
@@ -184,9 +259,11 @@ impl SidecarConfig {
             command: self.command,
             env: self.env,
             before_tasks: self.before_tasks.unwrap_or(false),
-            network: self.network.unwrap_or_default(),
+            network,
             volumes: self.volumes,
             memory_mib: self.memory_mib,
+            container,
+            depends_on: self.depends_on,
             flush,
             stop_timeout_seconds,
         })

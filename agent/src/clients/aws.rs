@@ -18,14 +18,21 @@ const CONNECT: Duration = Duration::from_secs(2);
 const ATTEMPT: Duration = Duration::from_secs(5);
 const OPERATION: Duration = Duration::from_secs(12);
 
-/// ECS and Auto Scaling, built at the first call and then kept. Credentials are the node's role,
+/// ECS, Auto Scaling and Systems Manager, built at the first call and then kept. Credentials are the node's role,
 /// from the instance metadata service through the SDK.
 #[derive(Debug)]
 pub(crate) struct Aws {
     region: String,
     cluster: String,
     group: String,
-    clients: OnceCell<(aws_sdk_ecs::Client, aws_sdk_autoscaling::Client)>,
+    clients: OnceCell<Clients>,
+}
+
+#[derive(Debug)]
+struct Clients {
+    ecs: aws_sdk_ecs::Client,
+    autoscaling: aws_sdk_autoscaling::Client,
+    ssm: aws_sdk_ssm::Client,
 }
 
 impl Aws {
@@ -47,21 +54,26 @@ impl Aws {
     }
 
     pub(super) async fn ecs(&self) -> &aws_sdk_ecs::Client {
-        &self.clients().await.0
+        &self.clients().await.ecs
     }
 
     pub(super) async fn autoscaling(&self) -> &aws_sdk_autoscaling::Client {
-        &self.clients().await.1
+        &self.clients().await.autoscaling
     }
 
-    async fn clients(&self) -> &(aws_sdk_ecs::Client, aws_sdk_autoscaling::Client) {
+    pub(super) async fn ssm(&self) -> &aws_sdk_ssm::Client {
+        &self.clients().await.ssm
+    }
+
+    async fn clients(&self) -> &Clients {
         self.clients
             .get_or_init(|| async {
                 let config = load(&self.region).await;
-                (
-                    aws_sdk_ecs::Client::new(&config),
-                    aws_sdk_autoscaling::Client::new(&config),
-                )
+                Clients {
+                    ecs: aws_sdk_ecs::Client::new(&config),
+                    autoscaling: aws_sdk_autoscaling::Client::new(&config),
+                    ssm: aws_sdk_ssm::Client::new(&config),
+                }
             })
             .await
     }

@@ -1,7 +1,14 @@
 //! What the agent keeps, reads and writes on the node itself: its own state, the file that releases
 //! ecs.service, ecs.config, the ECS agent's checkpoint, the console.
 
-use std::{cell::Cell, fs, io};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+};
 
 use anyhow::{Context, Result};
 
@@ -34,6 +41,17 @@ pub(crate) trait Disk {
     /// Removes what an ECS agent keeps of its registration: one that came with the image, or from a
     /// machine that this one was made of, would join as somebody else.
     fn clear_checkpoint(&self) -> Result<()>;
+    /// Keeps what a sidecar is given to read, by name, where no power cut leaves it and nobody but its
+    /// container and root reads it.
+    fn keep_secrets(
+        &self,
+        sidecar: &str,
+        spec: &str,
+        values: &BTreeMap<String, String>,
+    ) -> Result<()>;
+    /// Removes what no container reads any more; `used` are sidecars with the hashes of their
+    /// definitions.
+    fn forget_secrets(&self, used: &BTreeSet<(String, String)>) -> Result<()>;
     /// Where an operator without access to the node can read it.
     fn say(&self, text: &str) -> Result<()>;
 }
@@ -111,9 +129,64 @@ impl Disk for NodeDisk {
         Ok(())
     }
 
+    fn keep_secrets(
+        &self,
+        sidecar: &str,
+        spec: &str,
+        values: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        let directory = self.paths.secrets.join(sidecar).join(spec);
+        let name = || format!("keep the secrets of {sidecar} in {}", directory.display());
+        fs::create_dir_all(&directory).with_context(name)?;
+        // Nobody gets to it but through the container's own mount: there, who runs may be anybody.
+        mode(&self.paths.secrets, 0o700).with_context(name)?;
+        mode(&directory, 0o755).with_context(name)?;
+        for (key, value) in values {
+            let path = directory.join(key);
+            let whole = directory.join(format!(".{key}"));
+            fs::write(&whole, value).with_context(name)?;
+            mode(&whole, 0o444).with_context(name)?;
+            fs::rename(&whole, &path).with_context(name)?;
+        }
+        Ok(())
+    }
+
+    fn forget_secrets(&self, used: &BTreeSet<(String, String)>) -> Result<()> {
+        for sidecar in names_in(&self.paths.secrets)? {
+            let directory = self.paths.secrets.join(&sidecar);
+            for spec in names_in(&directory)? {
+                if !used.contains(&(sidecar.clone(), spec.clone())) {
+                    let path = directory.join(spec);
+                    fs::remove_dir_all(&path)
+                        .with_context(|| format!("remove {}", path.display()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn say(&self, text: &str) -> Result<()> {
         console::say(&self.paths.console, text)
     }
+}
+
+/// None if there is no such directory.
+fn names_in(directory: &Path) -> Result<Vec<String>> {
+    let name = || format!("read {}", directory.display());
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(name)?,
+    };
+    entries
+        .map(|entry| {
+            let entry = entry.with_context(name)?;
+            Ok(entry.file_name().to_string_lossy().into_owned())
+        })
+        .collect()
+}
+
+fn mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
 fn unless_missing(removed: io::Result<()>) -> io::Result<()> {
@@ -131,7 +204,7 @@ mod tests {
     fn a_checkpoint_is_cleared_whole_and_its_absence_is_no_fault() {
         let root = tempfile::tempdir().expect("tempdir");
         let paths = Paths::under(root.path());
-        let disk = NodeDisk::new(paths.clone(), Clock::system());
+        let disk = NodeDisk::new(paths.clone(), Clock::system(1));
         disk.clear_checkpoint().expect("none there");
         for path in &paths.checkpoint {
             fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
@@ -144,7 +217,7 @@ mod tests {
     #[test]
     fn the_gate_opens_once_and_shuts() {
         let root = tempfile::tempdir().expect("tempdir");
-        let disk = NodeDisk::new(Paths::under(root.path()), Clock::system());
+        let disk = NodeDisk::new(Paths::under(root.path()), Clock::system(1));
         assert!(!disk.is_released());
         assert!(disk.release().expect("opens"));
         assert!(!disk.release().expect("open already"));

@@ -13,16 +13,17 @@ use bollard::{
     API_DEFAULT_VERSION,
     errors::Error as DockerError,
     models::{
-        ContainerCreateBody, ContainerSummary, ContainerUpdateBody, EventMessage, HostConfig,
-        HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
+        ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ContainerUpdateBody,
+        EventMessage, HealthConfig, HealthStatusEnum, HostConfig, HostConfigLogConfig, Mount,
+        MountType, PortBinding, RestartPolicy, RestartPolicyNameEnum,
     },
     query_parameters::{
         CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder,
         KillContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-        StopContainerOptionsBuilder,
+        RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
     },
 };
-use fleet_agent_config::{Network, Sidecar, names};
+use fleet_agent_config::{HealthCheck, Network, Port, Sidecar, names};
 use futures_util::StreamExt;
 use jiff::Timestamp;
 
@@ -51,6 +52,8 @@ pub(crate) struct Container {
     pub(crate) running: bool,
     /// dockerd is about to start it again, by its restart policy.
     pub(crate) restarting: bool,
+    /// What its own health check has found; none without one, or before it has been found.
+    pub(crate) healthy: Option<bool>,
     /// When its process was last started.
     pub(crate) started: Option<Timestamp>,
 }
@@ -85,6 +88,12 @@ pub(crate) trait Docker {
     async fn sidecars(&self) -> Result<Vec<Container>>;
     /// Creates and starts a sidecar's container; its image is pulled if it is not there.
     async fn create(&self, sidecar: &Sidecar, spec: &str) -> Result<()>;
+    /// Pulls its image if it is not there.
+    async fn prepare(&self, sidecar: &Sidecar) -> Result<()>;
+    /// Gives the name of this sidecar's container free for another.
+    async fn set_aside(&self, id: &str, sidecar: &str) -> Result<()>;
+    /// Gives it its name again.
+    async fn take_back(&self, id: &str, sidecar: &str) -> Result<()>;
     async fn start(&self, id: &str) -> Result<()>;
     /// Has dockerd not start it again when it ends; [`Docker::start`] takes that back.
     async fn let_end(&self, id: &str) -> Result<()>;
@@ -177,6 +186,25 @@ impl Dockerd {
         }
     }
 
+    async fn rename(&self, id: &str, name: &str) -> Result<()> {
+        let docker = self.handle().await?;
+        let inspected = bounded(CALL, docker.inspect_container(id, None)).await;
+        let inspected = inspected.with_context(|| format!("docker: inspect {id}"))?;
+        // Docker's names begin with a slash.
+        if inspected
+            .name
+            .as_deref()
+            .map(|name| name.trim_start_matches('/'))
+            == Some(name)
+        {
+            return Ok(());
+        }
+        let options = RenameContainerOptionsBuilder::new().name(name).build();
+        bounded(CALL, docker.rename_container(id, options))
+            .await
+            .with_context(|| format!("docker: rename {id} to {name}"))
+    }
+
     async fn pull(&self, docker: &bollard::Docker, image: &str) -> Result<(), DockerFault> {
         let options = CreateImageOptionsBuilder::new().from_image(image).build();
         bounded(PULL, async {
@@ -209,20 +237,41 @@ impl Docker for Dockerd {
     }
 
     async fn create(&self, sidecar: &Sidecar, spec: &str) -> Result<()> {
-        const LOG: Option<&str> = Some("journald");
+        let log = Some(sidecar.container.log_driver.as_str());
         let docker = self.handle().await?;
         let name = || format!("docker: run sidecar {} ({})", sidecar.name, sidecar.image);
-        let mut made = self.create_with(&docker, sidecar, spec, LOG).await;
+        let mut made = self.create_with(&docker, sidecar, spec, log).await;
         if made.as_ref().is_err_and(DockerFault::is_missing) {
             self.pull(&docker, &sidecar.image)
                 .await
                 .with_context(|| format!("docker: pull {}", sidecar.image))?;
-            made = self.create_with(&docker, sidecar, spec, LOG).await;
+            made = self.create_with(&docker, sidecar, spec, log).await;
         }
-        if made.as_ref().is_err_and(DockerFault::is_about_logging) {
+        // A dockerd without journald is a dockerd still; what was asked for by name is asked for.
+        let is_default = sidecar.container == fleet_agent_config::Container::default();
+        if is_default && made.as_ref().is_err_and(DockerFault::is_about_logging) {
             made = self.create_with(&docker, sidecar, spec, None).await;
         }
         made.with_context(name)
+    }
+
+    async fn prepare(&self, sidecar: &Sidecar) -> Result<()> {
+        let docker = self.handle().await?;
+        let image = &sidecar.image;
+        match bounded(CALL, docker.inspect_image(image)).await {
+            Err(error) if error.is_missing() => self.pull(&docker, image).await,
+            other => other.map(drop),
+        }
+        .with_context(|| format!("docker: pull {image}"))
+    }
+
+    async fn set_aside(&self, id: &str, sidecar: &str) -> Result<()> {
+        self.rename(id, &format!("{}.old", container_name(sidecar)))
+            .await
+    }
+
+    async fn take_back(&self, id: &str, sidecar: &str) -> Result<()> {
+        self.rename(id, &container_name(sidecar)).await
     }
 
     async fn start(&self, id: &str) -> Result<()> {
@@ -309,23 +358,45 @@ pub(crate) fn container_name(sidecar: &str) -> String {
 }
 
 async fn inspect(docker: &bollard::Docker, summary: ContainerSummary) -> Result<Option<Container>> {
-    let mut labels = summary.labels.unwrap_or_default();
-    let (Some(id), Some(sidecar)) = (summary.id, labels.remove(names::SIDECAR_LABEL)) else {
+    let Some(id) = summary.id.clone() else {
         return Ok(None);
     };
-    let inspected = match bounded(CALL, docker.inspect_container(&id, None)).await {
-        Err(error) if error.is_missing() => return Ok(None),
-        other => other.with_context(|| format!("docker: inspect {id}"))?,
-    };
+    match bounded(CALL, docker.inspect_container(&id, None)).await {
+        Err(error) if error.is_missing() => Ok(None),
+        inspected => {
+            let inspected = inspected.with_context(|| format!("docker: inspect {id}"))?;
+            Ok(of_ours(summary, inspected))
+        }
+    }
+}
+
+fn of_ours(summary: ContainerSummary, inspected: ContainerInspectResponse) -> Option<Container> {
+    let mut labels = summary.labels?;
     let state = inspected.state.unwrap_or_default();
-    Ok(Some(Container {
-        id,
-        sidecar,
+    Some(Container {
+        id: summary.id?,
+        sidecar: labels.remove(names::SIDECAR_LABEL)?,
         spec: labels.remove(SPEC_LABEL).unwrap_or_default(),
         running: state.running == Some(true) && state.restarting != Some(true),
         restarting: state.restarting == Some(true),
+        healthy: state.health.and_then(|health| match health.status {
+            Some(HealthStatusEnum::HEALTHY) => Some(true),
+            Some(HealthStatusEnum::UNHEALTHY) => Some(false),
+            _ => None,
+        }),
         started: state.started_at.and_then(|at| at.parse().ok()),
-    }))
+    })
+}
+
+#[cfg(test)]
+pub(crate) fn read_anything(text: &str) {
+    let _ = serde_json::from_str::<EventMessage>(text).map(seen);
+    let summary = serde_json::from_str::<ContainerSummary>(text);
+    let inspected = serde_json::from_str::<ContainerInspectResponse>(text).unwrap_or_default();
+    if let Ok(summary) = summary {
+        let _ = task_container(summary.clone());
+        let _ = of_ours(summary, inspected);
+    }
 }
 
 fn task_container(summary: ContainerSummary) -> Option<TaskContainer> {
@@ -364,17 +435,49 @@ fn body(sidecar: &Sidecar, spec: &str, log: Option<&str>) -> ContainerCreateBody
         .env
         .iter()
         .map(|(key, value)| format!("{key}={value}"));
+    let container = &sidecar.container;
+    // The convention of Docker's own images: NAME_FILE in place of NAME.
+    let files = container
+        .secrets
+        .keys()
+        .map(|key| format!("{key}_FILE={}/{key}", names::SECRETS_INSIDE));
+    // Unlike a bind, a mount does not make what is missing: dockerd starts no sidecar after a reboot
+    // before the agent has read its secrets again.
+    let secrets = Mount {
+        typ: Some(MountType::BIND),
+        source: Some(format!("{}/{}/{spec}", names::SECRETS, sidecar.name)),
+        target: Some(names::SECRETS_INSIDE.to_owned()),
+        read_only: Some(true),
+        ..Mount::default()
+    };
+    // In the node's own network a port needs no way to it: it is only kept from tasks.
+    let is_bridged = sidecar.network == Network::Bridge;
+    let ports = || container.ports.iter().filter(|_| is_bridged);
+    let inside = |port: &Port| format!("{}/{}", port.container, port.protocol.as_str());
+    let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
+    for port in ports() {
+        let binding = PortBinding {
+            host_ip: None,
+            host_port: Some(port.host.to_string()),
+        };
+        let bound = bindings.entry(inside(port)).or_default();
+        bound.get_or_insert_default().push(binding);
+    }
     ContainerCreateBody {
         image: Some(sidecar.image.clone()),
         cmd: (!sidecar.command.is_empty()).then(|| sidecar.command.clone()),
-        env: Some(environment.collect()),
+        env: Some(environment.chain(files).collect()),
+        stop_signal: container.stop_signal.clone(),
         stop_timeout: Some(i64::from(sidecar.stop_timeout_seconds)),
+        exposed_ports: Some(ports().map(inside).collect()),
+        healthcheck: container.health_check.as_ref().map(health_check),
         labels: Some(HashMap::from([
             (names::SIDECAR_LABEL.to_owned(), sidecar.name.clone()),
             (SPEC_LABEL.to_owned(), spec.to_owned()),
         ])),
         host_config: Some(HostConfig {
             binds: Some(sidecar.volumes.clone()),
+            mounts: (!container.secrets.is_empty()).then(|| vec![secrets]),
             network_mode: Some(
                 match sidecar.network {
                     Network::Bridge => "bridge",
@@ -382,6 +485,11 @@ fn body(sidecar: &Sidecar, spec: &str, log: Option<&str>) -> ContainerCreateBody
                 }
                 .to_owned(),
             ),
+            port_bindings: Some(bindings),
+            cap_add: Some(container.capabilities.clone()),
+            privileged: Some(container.privileged),
+            cpu_shares: container.cpu_units.map(i64::from),
+            pids_limit: container.pids.map(i64::from),
             memory,
             // Equal to the memory limit: no swap.
             memory_swap: memory,
@@ -391,11 +499,25 @@ fn body(sidecar: &Sidecar, spec: &str, log: Option<&str>) -> ContainerCreateBody
             }),
             log_config: log.map(|driver| HostConfigLogConfig {
                 typ: Some(driver.to_owned()),
-                config: None,
+                config: Some(container.log_options.clone().into_iter().collect()),
             }),
             ..HostConfig::default()
         }),
         ..ContainerCreateBody::default()
+    }
+}
+
+fn health_check(check: &HealthCheck) -> HealthConfig {
+    // Docker counts in nanoseconds.
+    let nanos = |seconds: u32| Some(i64::from(seconds) * 1_000_000_000);
+    let program = std::iter::once("CMD".to_owned());
+    HealthConfig {
+        test: Some(program.chain(check.command.clone()).collect()),
+        interval: nanos(check.interval_seconds),
+        timeout: nanos(check.timeout_seconds),
+        retries: Some(i64::from(check.retries)),
+        start_period: nanos(check.start_period_seconds),
+        ..HealthConfig::default()
     }
 }
 

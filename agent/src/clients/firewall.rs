@@ -41,27 +41,6 @@ impl Iptables {
         }
     }
 
-    async fn hold(&self, family: Family, wanted: Wanted) -> Result<bool> {
-        let commands = plan(family, &list(family).await?, wanted);
-        if commands.is_empty() {
-            return Ok(false);
-        }
-        for command in &commands {
-            let words: Vec<&str> = command.iter().map(String::as_str).collect();
-            run(family, &words).await?;
-        }
-        let left = plan(family, &list(family).await?, wanted);
-        ensure!(
-            left.is_empty(),
-            "{}: what was set reads back different, `{}` is still to do: does another program write the same table?",
-            family.program(),
-            left[0].join(" ")
-        );
-        Ok(true)
-    }
-}
-
-impl Iptables {
     /// Keeps containers from the instance metadata service, or lets them.
     pub(crate) async fn guard_metadata(&self, blocked: bool) -> Result<Guarded> {
         ensure!(
@@ -89,6 +68,25 @@ impl Iptables {
             guarded.changed |= held.context("keep containers from the metadata service")?;
         }
         Ok(guarded)
+    }
+
+    async fn hold(&self, family: Family, wanted: Wanted) -> Result<bool> {
+        let commands = plan(family, &list(family).await?, wanted);
+        if commands.is_empty() {
+            return Ok(false);
+        }
+        for command in &commands {
+            let words: Vec<&str> = command.iter().map(String::as_str).collect();
+            run(family, &words).await?;
+        }
+        let left = plan(family, &list(family).await?, wanted);
+        ensure!(
+            left.is_empty(),
+            "{}: what was set reads back different, `{}` is still to do: does another program write the same table?",
+            family.program(),
+            left[0].join(" ")
+        );
+        Ok(true)
     }
 }
 

@@ -16,7 +16,11 @@ use jiff::{Timestamp, tz::TimeZone};
 use reqwest::{StatusCode, header::HeaderValue};
 use serde::Deserialize;
 
+use super::body;
+
 const ENDPOINT: &str = "http://169.254.169.254";
+/// No answer that is asked for here is longer, bytes.
+const BODY_MAX: usize = 64 * 1_024;
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a token lives; IMDS allows six hours.
 const TOKEN_SECONDS: u64 = 21_600;
@@ -157,7 +161,7 @@ impl Metadata {
             .with_context(name)?;
         match reply.status() {
             StatusCode::OK => {
-                let text = reply.text().await.with_context(name)?;
+                let text = body::text(reply, BODY_MAX).await.with_context(name)?;
                 Ok(Some(text.trim().to_owned()))
             }
             StatusCode::NOT_FOUND => Ok(None),
@@ -190,7 +194,7 @@ impl Metadata {
         let url = format!("{}/latest/api/token", self.endpoint);
         let name = || format!("instance metadata service: PUT {url}");
         let asked = Instant::now();
-        let text = self
+        let reply = self
             .http
             .put(&url)
             .header("x-aws-ec2-metadata-token-ttl-seconds", TOKEN_SECONDS)
@@ -198,10 +202,8 @@ impl Metadata {
             .await
             .and_then(reqwest::Response::error_for_status)
             .map_err(reqwest::Error::without_url)
-            .with_context(name)?
-            .text()
-            .await
             .with_context(name)?;
+        let text = body::text(reply, BODY_MAX).await.with_context(name)?;
         let mut value = HeaderValue::from_str(text.trim()).with_context(name)?;
         value.set_sensitive(true);
         self.token.replace(Some(Token {
@@ -307,6 +309,15 @@ fn parse_time(text: &str) -> Result<Timestamp> {
     let civil = jiff::civil::DateTime::strptime("%d %b %Y %H:%M:%S GMT", text)
         .with_context(|| format!("`{text}` is no time"))?;
     Ok(civil.to_zoned(TimeZone::UTC)?.timestamp())
+}
+
+#[cfg(test)]
+pub(crate) fn read_anything(text: &str) {
+    // None of them may panic; what they make of it is each caller's.
+    let _ = parse_notice(text);
+    let _ = parse_rebalance(text);
+    let _ = parse_maintenance(text);
+    let _ = parse_target(Some(text)).to_string();
 }
 
 pub(crate) fn parse_target(state: Option<&str>) -> Target {

@@ -6,6 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::{Deserialize, de::DeserializeOwned};
 
+use super::body;
+
+/// Thousands of tasks, bytes.
+const BODY_MAX: usize = 16 * 1_024 * 1_024;
 const ENDPOINT: &str = "http://127.0.0.1:51678";
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -58,16 +62,16 @@ impl EcsAgent {
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         let url = format!("{ENDPOINT}/v1/{path}");
         let name = || format!("ECS agent: GET {url}");
-        self.http
+        let reply = self
+            .http
             .get(&url)
             .send()
             .await
             .and_then(reqwest::Response::error_for_status)
             .map_err(reqwest::Error::without_url)
-            .with_context(name)?
-            .json()
-            .await
-            .with_context(name)
+            .with_context(name)?;
+        let text = body::text(reply, BODY_MAX).await.with_context(name)?;
+        serde_json::from_str(&text).with_context(name)
     }
 }
 
@@ -118,6 +122,12 @@ fn live(tasks: Tasks) -> Vec<AgentTask> {
             desired: task.desired_status,
         })
         .collect()
+}
+
+#[cfg(test)]
+pub(crate) fn read_anything(text: &str) {
+    let _ = serde_json::from_str::<Metadata>(text);
+    let _ = serde_json::from_str::<Tasks>(text).map(live);
 }
 
 #[cfg(test)]

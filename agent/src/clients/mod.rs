@@ -3,6 +3,7 @@
 
 pub(crate) mod autoscaling;
 pub(crate) mod aws;
+mod body;
 pub(crate) mod disk;
 pub(crate) mod docker;
 pub(crate) mod ecs;
@@ -12,11 +13,12 @@ pub(crate) mod imds;
 pub(crate) mod introspection;
 pub(crate) mod probe;
 mod program;
+pub(crate) mod ssm;
 pub(crate) mod systemd;
 
 use self::{
     autoscaling::AutoScaling, disk::Disk, docker::Docker, ecs::Ecs, imds::Imds,
-    introspection::Introspection, systemd::Systemd,
+    introspection::Introspection, ssm::Ssm, systemd::Systemd,
 };
 
 /// Every remote of a node.
@@ -28,6 +30,7 @@ pub(crate) trait Clients {
     fn docker(&self) -> &impl Docker;
     fn systemd(&self) -> &impl Systemd;
     fn disk(&self) -> &impl Disk;
+    fn ssm(&self) -> &impl Ssm;
 }
 
 /// The real ones.
@@ -68,5 +71,9 @@ impl Clients for Remotes {
 
     fn disk(&self) -> &impl Disk {
         &self.disk
+    }
+
+    fn ssm(&self) -> &impl Ssm {
+        &self.aws
     }
 }

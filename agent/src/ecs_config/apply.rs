@@ -7,11 +7,17 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use fleet_agent_config::ecs;
+use fleet_agent_config::{Settings, ecs};
 use serde::{Deserialize, Serialize};
 
-use super::render::{Layers, merge, value};
+use super::{
+    effective::{self, Effective, Files, effective},
+    render::{Layers, merge, value},
+};
 use crate::{atomic, paths::Paths};
+
+const CLEANS: &str = "ECS_ENABLE_UNTRACKED_IMAGE_CLEANUP";
+const KEEPS: &str = "ECS_EXCLUDE_UNTRACKED_IMAGE=";
 
 /// Which variables were ours in each file the last time, so that one dropped from agent.toml is
 /// taken out again.
@@ -65,18 +71,48 @@ pub(crate) fn apply(layers: &Layers, paths: &Paths) -> Result<bool> {
     Ok(changed)
 }
 
-/// What the ECS agent registered with, as far as that is known.
+/// Every variable as the ECS agent has it once `settings` are applied.
 ///
 /// # Errors
 /// Naming the file that cannot be read.
-pub(crate) fn registered(paths: &Paths) -> Result<BTreeMap<String, String>> {
-    Ok(remembered(&paths.ours)?.registered)
+pub(crate) fn all(settings: &Settings, paths: &Paths) -> Result<Vec<Effective>> {
+    let (etc, image) = (contents(&paths.ecs_config)?, contents(&paths.ecs_defaults)?);
+    let files = Files {
+        etc: &etc,
+        image: &image,
+    };
+    Ok(effective(settings, files))
+}
+
+/// What would surprise whoever wrote the ECS agent's settings, from files alone: `(code, text)`.
+///
+/// # Errors
+/// Naming the file that cannot be read.
+pub(crate) fn hazards(settings: &Settings, paths: &Paths) -> Result<Vec<(&'static str, String)>> {
+    let (etc, image) = (contents(&paths.ecs_config)?, contents(&paths.ecs_defaults)?);
+    let files = Files {
+        etc: &etc,
+        image: &image,
+    };
+    let registered = remembered(&paths.ours)?.registered;
+    let mut found = effective::hazards(settings, files);
+    found.extend(effective::outdated(
+        &registered,
+        &effective(settings, files),
+    ));
+    // Compressed user data is not text, and not JSON either.
+    let user_data = contents(&paths.user_data).unwrap_or_default();
+    found.extend(effective::of_cloud_init(
+        &contents(&paths.cloud_init)?,
+        &user_data,
+    ));
+    Ok(found)
 }
 
 /// The variables that count at registration alone, as the files have them.
 fn registration(paths: &Paths) -> Result<BTreeMap<String, String>> {
-    let etc = read(&paths.ecs_config)?.unwrap_or_default();
-    let image = read(&paths.ecs_defaults)?.unwrap_or_default();
+    let etc = contents(&paths.ecs_config)?;
+    let image = contents(&paths.ecs_defaults)?;
     let set = ecs::AT_REGISTRATION.iter().filter_map(|&name| {
         let found = value(&etc, name).or_else(|| value(&image, name));
         let default = || ecs::variable(name).map(|(_, default)| default.to_owned());
@@ -90,11 +126,11 @@ fn registration(paths: &Paths) -> Result<BTreeMap<String, String>> {
 ///
 /// # Errors
 /// Naming the file that cannot be read.
-pub(crate) fn effective(layers: &Layers, paths: &Paths, name: &str) -> Result<Option<String>> {
+pub(crate) fn one(layers: &Layers, paths: &Paths, name: &str) -> Result<Option<String>> {
     let before = remembered(&paths.ours)?;
-    let managed = read(&paths.ecs_config)?.unwrap_or_default();
+    let managed = contents(&paths.ecs_config)?;
     let managed = merge(&managed, &layers.managed, &before.managed);
-    let defaults = read(&paths.ecs_defaults)?.unwrap_or_default();
+    let defaults = contents(&paths.ecs_defaults)?;
     let defaults = merge(&defaults, &layers.defaults, &before.defaults);
     Ok(value(&managed, name).or_else(|| value(&defaults, name)))
 }
@@ -104,7 +140,7 @@ fn write(
     ours: &BTreeMap<String, String>,
     previously: &BTreeSet<String>,
 ) -> Result<bool> {
-    let existing = read(path)?.unwrap_or_default();
+    let existing = contents(path)?;
     let wanted = merge(&existing, ours, previously);
     if wanted == existing {
         return Ok(false);
@@ -116,7 +152,17 @@ fn write(
         "write {}: it reads back different: does another program write it?",
         path.display()
     );
-    Ok(true)
+    Ok(matters(&existing) != matters(&wanted))
+}
+
+/// What the ECS agent has to be started again for. Which images it is to keep counts only where it
+/// removes such images at all: a sidecar's new image does not restart it.
+fn matters(text: &str) -> BTreeSet<&str> {
+    let cleans = value(text, CLEANS).is_some_and(|value| value == "true");
+    let lines = text.lines().map(str::trim);
+    lines
+        .filter(|line| cleans || !line.starts_with(KEEPS))
+        .collect()
 }
 
 fn keys(layer: &BTreeMap<String, String>) -> BTreeSet<String> {
@@ -137,6 +183,11 @@ fn remember(path: &Path, ours: &Ours) -> Result<()> {
         return Ok(());
     }
     atomic::write(path, text.as_bytes())
+}
+
+/// Of a file that need not be there.
+fn contents(path: &Path) -> Result<String> {
+    Ok(read(path)?.unwrap_or_default())
 }
 
 fn read(path: &Path) -> Result<Option<String>> {
@@ -182,6 +233,21 @@ mod tests {
     }
 
     #[test]
+    fn images_that_are_kept_restart_nobody_who_removes_none() {
+        let text =
+            |clean: &str, image: &str| format!("ECS_CLUSTER=a\n{CLEANS}={clean}\n{KEEPS}{image}\n");
+        assert_eq!(
+            matters(&text("false", "a:1")),
+            matters(&text("false", "a:2"))
+        );
+        assert_ne!(matters(&text("true", "a:1")), matters(&text("true", "a:2")));
+        assert_ne!(
+            matters(&text("false", "a:1")),
+            matters(&text("true", "a:1"))
+        );
+    }
+
+    #[test]
     fn an_operators_own_line_is_what_the_ecs_agent_reads() {
         const NAME: &str = "ECS_CONTAINER_STOP_TIMEOUT";
         let root = tempfile::tempdir().expect("tempdir");
@@ -190,7 +256,7 @@ mod tests {
             defaults: BTreeMap::from([(NAME.to_owned(), "30s".to_owned())]),
             ..Layers::default()
         };
-        let read = |layers: &Layers| effective(layers, &paths, NAME).expect("readable");
+        let read = |layers: &Layers| one(layers, &paths, NAME).expect("readable");
         assert_eq!(read(&ours).as_deref(), Some("30s"));
         fs::create_dir_all(paths.ecs_config.parent().expect("parent")).expect("mkdir");
         fs::write(&paths.ecs_config, format!("#{NAME}=1m\n{NAME} = 10m\n")).expect("write");
@@ -202,7 +268,7 @@ mod tests {
     fn what_it_registered_with_is_remembered_from_then_on() {
         let root = tempfile::tempdir().expect("tempdir");
         let paths = Paths::under(root.path());
-        let told = || registered(&paths).expect("readable")["ECS_CLUSTER"].clone();
+        let told = || remembered(&paths.ours).expect("readable").registered["ECS_CLUSTER"].clone();
         apply(&layers(&[("ECS_CLUSTER", "a")]), &paths).expect("written");
         apply(&layers(&[("ECS_CLUSTER", "b")]), &paths).expect("written");
         assert_eq!(told(), "b", "it has not registered yet");

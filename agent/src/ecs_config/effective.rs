@@ -220,10 +220,7 @@ fn problem(name: &str, value: &str, source: Source) -> Option<String> {
             }
         });
     }
-    let near = ecs::VARIABLES
-        .iter()
-        .find(|(known, ..)| strsim::osa_distance(known, name) == 1);
-    near.map(|(known, ..)| format!("unknown variable, did you mean `{known}`?"))
+    ecs::misspelt(name)
 }
 
 fn read(text: &str) -> Vec<(String, String)> {

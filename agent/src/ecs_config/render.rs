@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleet_agent_config::{Settings, names};
+use fleet_agent_config::{Protocol, RESERVED_PORTS, Settings, names};
 
 /// The ECS agent's own default, written down because the drain's deadline counts on it.
 pub(crate) const STOP_TIMEOUT_DEFAULT: &str = "30s";
@@ -41,6 +41,25 @@ pub(crate) fn layers(settings: &Settings) -> Layers {
         // Only read where untracked images are cleaned up at all.
         set("ECS_EXCLUDE_UNTRACKED_IMAGE", kept_images(settings)),
     ]);
+    for (name, protocol, always) in [
+        ("ECS_RESERVED_PORTS", Protocol::Tcp, &RESERVED_PORTS[..]),
+        ("ECS_RESERVED_PORTS_UDP", Protocol::Udp, &[]),
+    ] {
+        let of_sidecars = settings
+            .sidecars
+            .iter()
+            .flat_map(|sidecar| &sidecar.container.ports);
+        let mut ports: Vec<u16> = of_sidecars
+            .filter(|port| port.protocol == protocol)
+            .map(|port| port.host)
+            .collect();
+        if !ports.is_empty() {
+            ports.extend(always);
+            ports.sort_unstable();
+            let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+            defaults.insert(name.to_owned(), format!("[{}]", ports.join(",")));
+        }
+    }
     if settings.node.block_metadata_service {
         // The block in the node's own tables does not reach tasks with an interface of their own.
         defaults.insert("ECS_AWSVPC_BLOCK_IMDS".to_owned(), "true".to_owned());

@@ -8,6 +8,7 @@ use std::{
     io::{self, Read, Seek as _, SeekFrom},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
+    rc::Rc,
     time::Duration,
 };
 
@@ -31,10 +32,7 @@ use crate::{
         probe::Reach,
     },
     clock::Clock,
-    ecs_config::{
-        apply::registered,
-        effective::{Files, effective, hazards, of_cloud_init, outdated},
-    },
+    ecs_config::apply::hazards,
     journal::{event::Entry, sink},
     lifecycle::event::Event,
     paths::Paths,
@@ -47,6 +45,8 @@ const RUN: Duration = Duration::from_secs(300);
 const RUN_AGAIN: Duration = Duration::from_secs(20);
 const FIRST_RUN: Duration = Duration::from_secs(1);
 const DISKS: Duration = Duration::from_secs(30);
+/// Nothing was found that could go: what may go next has to be used first.
+const NOTHING_LEFT: Duration = Duration::from_secs(600);
 const RULES: Duration = Duration::from_secs(60);
 const SETTINGS: Duration = Duration::from_secs(10);
 const KERNEL: Duration = Duration::from_secs(10);
@@ -71,7 +71,8 @@ pub(crate) struct Report {
     pub(crate) faults: Vec<Fault>,
     /// What in the ECS agent's settings would surprise whoever wrote it.
     pub(crate) hazards: Vec<String>,
-    /// Containers are kept from the metadata service as the settings ask: ECS may be released.
+    /// Containers are kept from the metadata service as the settings ask, and the settings are the
+    /// newest: ECS may be released.
     pub(crate) guarded: bool,
     /// Docker has been seen to run a container, and what it must not reach it did not: tasks may come.
     pub(crate) proven: bool,
@@ -104,6 +105,9 @@ pub(crate) struct Watch {
     told: RefCell<Report>,
     /// Something has happened that may have taken the rules away.
     rules_due: Notify,
+    /// Told once the settings are known to be the newest.
+    newest: Rc<Notify>,
+    is_newest: Cell<bool>,
     /// A probe's own event has arrived.
     probe_seen: Cell<bool>,
     hazards: RefCell<Vec<String>>,
@@ -117,6 +121,7 @@ impl Watch {
         paths: Paths,
         clock: Clock,
         events: mpsc::Sender<Event>,
+        newest: Rc<Notify>,
     ) -> Self {
         Self {
             docker: Dockerd::new(paths.docker.clone()),
@@ -129,6 +134,8 @@ impl Watch {
             recent: RefCell::default(),
             told: RefCell::default(),
             rules_due: Notify::new(),
+            newest,
+            is_newest: Cell::new(false),
             probe_seen: Cell::new(false),
             hazards: RefCell::default(),
             data_root: OnceCell::new(),
@@ -145,6 +152,7 @@ impl Watch {
             self.kernel(),
             self.listens(),
             self.settings_of_ecs(),
+            self.awaits_settings(),
         );
     }
 
@@ -162,7 +170,7 @@ impl Watch {
             Report {
                 faults: tally.faults(),
                 hazards: self.hazards.borrow().clone(),
-                guarded: tally.is_proven(Check::MetadataRules),
+                guarded: tally.is_proven(Check::MetadataRules) && self.is_newest.get(),
                 proven: tally.is_proven(Check::DockerRun) && is_blocked,
             }
         };
@@ -177,29 +185,34 @@ impl Watch {
         loop {
             let answer = self.docker.ping().await;
             self.observe(Check::DockerPing, text(answer)).await;
-            sleep(PING).await;
+            self.clock.sleep(PING).await;
         }
     }
 
     async fn runs(&self) {
         let program = self.paths.program();
+        let mut again = FIRST_RUN;
         loop {
             self.probe_seen.set(false);
             let ran = self.docker.run_probe(&program).await;
-            let first = ran.is_err() && !self.tally.borrow().is_proven(Check::DockerRun);
+            let failed = ran.is_err();
             if let Ok(reach) = &ran {
                 self.learn_reach(*reach).await;
                 self.await_events().await;
             }
             self.observe(Check::DockerRun, text(ran.map(drop))).await;
-            sleep(if first {
-                FIRST_RUN
-            } else if self.is_settled() {
-                RUN
+            // Docker may only just be starting: soon at first, then less and less often.
+            let wait = match (failed, self.is_settled()) {
+                (true, _) => again,
+                (false, true) => RUN,
+                (false, false) => RUN_AGAIN,
+            };
+            again = if failed {
+                (again * 2).min(RUN_AGAIN)
             } else {
-                RUN_AGAIN
-            })
-            .await;
+                FIRST_RUN
+            };
+            self.clock.sleep(wait).await;
         }
     }
 
@@ -242,30 +255,31 @@ impl Watch {
     }
 
     async fn disks(&self) {
-        let mut pruned = Ok(());
+        let mut looked = Told::new("look at the disks");
+        let mut made = Told::new("make room on the disk");
+        let mut next = self.clock.now();
         loop {
-            let room = match self.usages().await {
-                Ok(usages) => judge(&usages, &self.settings.disk),
-                Err(error) => {
-                    report("look at the disks", Err(error));
-                    sleep(DISKS).await;
-                    continue;
-                }
-            };
-            if room.low.is_err() {
-                // A failure that stays is told once.
-                let again = text(self.make_room().await);
-                if again != pruned
-                    && let Err(error) = &again
-                {
-                    report("make room on the disk", Err(anyhow::anyhow!("{error}")));
-                }
-                pruned = again;
+            let room = self.usages().await;
+            let room = looked.tell(room.map(|usages| judge(&usages, &self.settings.disk)));
+            let is_low = room.as_ref().is_some_and(|room| room.low.is_err());
+            if let Some(room) = room {
+                self.observe(Check::DiskFull, room.full).await;
+                self.observe(Check::DiskLow, room.low).await;
+                self.observe(Check::ReadOnly, room.read_only).await;
             }
-            self.observe(Check::DiskFull, room.full).await;
-            self.observe(Check::DiskLow, room.low).await;
-            self.observe(Check::ReadOnly, room.read_only).await;
-            sleep(DISKS).await;
+            // After the disks were judged: Docker may take its time, or be what is ill.
+            let now = self.clock.now();
+            if is_low && next <= now {
+                let removed = made.tell(self.make_room().await);
+                let is_over = removed == Some(0);
+                next = now
+                    + if is_over {
+                        NOTHING_LEFT
+                    } else {
+                        Duration::ZERO
+                    };
+            }
+            self.clock.sleep(DISKS).await;
         }
     }
 
@@ -291,8 +305,8 @@ impl Watch {
         usages.collect()
     }
 
-    /// What nobody uses goes, the oldest image first, until there is room.
-    async fn make_room(&self) -> Result<()> {
+    /// What nobody uses goes, the oldest image first, until there is room: how many images did.
+    async fn make_room(&self) -> Result<u32> {
         let (images, used) = self.docker.images().await?;
         let sidecars = self
             .settings
@@ -328,7 +342,7 @@ impl Watch {
                 self.docker.remove_volumes().await?;
             }
         }
-        Ok(())
+        Ok(removed)
     }
 
     async fn rules(&self) {
@@ -350,16 +364,25 @@ impl Watch {
                 .await;
             let wait = if first { FIRST_RUN } else { RULES };
             // Both are wanted: what is told of at once, and what nobody tells of.
-            let _ = timeout(wait, self.rules_due.notified()).await;
+            tokio::select! {
+                () = self.rules_due.notified() => {}
+                () = self.clock.sleep(wait) => {}
+            }
         }
+    }
+
+    async fn awaits_settings(&self) {
+        self.newest.notified().await;
+        self.is_newest.set(true);
+        self.tell().await;
     }
 
     /// Operators edit files at any time.
     async fn settings_of_ecs(&self) {
         loop {
             // Whatever was only just begun is written first.
-            sleep(SETTINGS).await;
-            match hazards_of(&self.settings, &self.paths) {
+            self.clock.sleep(SETTINGS).await;
+            match hazards(&self.settings, &self.paths) {
                 Ok(found) => {
                     let known = self
                         .hazards
@@ -392,7 +415,7 @@ impl Watch {
             };
             let error = self.docker.watch(&mut tell).await;
             log::debug!(target: "fleet-agent", "{error:#}");
-            sleep(EVENTS_AGAIN).await;
+            self.clock.sleep(EVENTS_AGAIN).await;
             self.rules_due.notify_one();
         }
     }
@@ -417,41 +440,8 @@ impl Watch {
             complaint = complaint.filter(|(at, _)| now.since(*at) < COMPLAINT);
             let well = complaint.map_or(Ok(()), |(_, text)| Err(text.to_owned()));
             self.observe(Check::Kernel, well).await;
-            sleep(KERNEL).await;
+            self.clock.sleep(KERNEL).await;
         }
-    }
-}
-
-/// What would surprise whoever wrote the ECS agent's settings, from files alone: `(code, text)`.
-///
-/// # Errors
-/// Naming the file that cannot be read.
-pub(crate) fn hazards_of(
-    settings: &Settings,
-    paths: &Paths,
-) -> Result<Vec<(&'static str, String)>> {
-    let (etc, image) = (contents(&paths.ecs_config)?, contents(&paths.ecs_defaults)?);
-    let files = Files {
-        etc: &etc,
-        image: &image,
-    };
-    let mut found = hazards(settings, files);
-    found.extend(outdated(&registered(paths)?, &effective(settings, files)));
-    let user_data = contents(&paths.user_data);
-    // Compressed, it is not text, and not JSON either.
-    let user_data = user_data.unwrap_or_default();
-    found.extend(of_cloud_init(&contents(&paths.cloud_init)?, &user_data));
-    Ok(found)
-}
-
-/// Of a file that need not be there.
-///
-/// # Errors
-/// Naming the file.
-pub(crate) fn contents(path: &Path) -> Result<String> {
-    match std::fs::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        other => other.with_context(|| format!("read {}", path.display())),
     }
 }
 
@@ -514,11 +504,31 @@ fn text(result: Result<()>) -> Result<(), String> {
     result.map_err(|error| format!("{error:#}"))
 }
 
-fn report(call: &'static str, result: Result<()>) {
-    if let Err(error) = result {
-        sink::write(&Entry::CallFailed {
-            call,
-            error: format!("{error:#}"),
-        });
+/// A call whose failures are told when they are news.
+#[derive(Debug)]
+struct Told {
+    call: &'static str,
+    error: Option<String>,
+}
+
+impl Told {
+    const fn new(call: &'static str) -> Self {
+        Self { call, error: None }
+    }
+
+    fn tell<T>(&mut self, result: Result<T>) -> Option<T> {
+        let (value, error) = match result {
+            Ok(value) => (Some(value), None),
+            Err(error) => (None, Some(format!("{error:#}"))),
+        };
+        if error != self.error {
+            let call = self.call;
+            sink::write(&match error.clone() {
+                Some(error) => Entry::CallFailed { call, error },
+                None => Entry::Recovered { call },
+            });
+            self.error = error;
+        }
+        value
     }
 }

@@ -100,6 +100,14 @@ pub(crate) enum Entry {
         code: &'static str,
         text: String,
     },
+    /// Newer settings than agent.toml's.
+    RevisionTaken {
+        revision: u64,
+    },
+    RevisionRefused {
+        revision: u64,
+        problem: String,
+    },
     /// Images that nobody uses were removed.
     RoomMade {
         images: u32,
@@ -224,6 +232,12 @@ impl Entry {
                 kind("94b97d553ca2452c98efeaf90d7ccd57", "metadata-blocked", Info)
             }
             Self::Hazard { .. } => kind("3f4be8da3ba44ac0a37fd3b9e26a38c5", "hazard", Warn),
+            Self::RevisionTaken { .. } => {
+                kind("6f0d1c1f7c0f4f0c9a3e5b7f2c1d8e94", "revision-taken", Info)
+            }
+            Self::RevisionRefused { .. } => {
+                kind("b8a2e4c35d6f4b0e8f17a9c2d3e4f560", "revision-refused", Warn)
+            }
             Self::RoomMade { .. } => kind("525a4d42826b4d6fb5d68b59a2c66252", "room-made", Info),
             Self::HealthChanged { verdict, .. } => kind(
                 "c56d7555d04541b684111968e9719d60",
@@ -323,6 +337,12 @@ impl Entry {
                 if *host_tasks { "as well" } else { "are not" }
             ),
             Self::Hazard { text, .. } => format!("ECS agent's settings: {text}"),
+            Self::RevisionTaken { revision } => {
+                format!("revision {revision} of the settings taken: starting over with it")
+            }
+            Self::RevisionRefused { revision, problem } => {
+                format!("revision {revision} of the settings refused: {problem}")
+            }
             Self::RoomMade { images } => {
                 let images = usize::try_from(*images).unwrap_or(usize::MAX);
                 format!(
@@ -412,6 +432,11 @@ impl Entry {
             Self::Hazard { code, text } => {
                 field("FLEET_REASON", code);
                 field("FLEET_ERROR", text);
+            }
+            Self::RevisionTaken { revision } => field("FLEET_REVISION", revision),
+            Self::RevisionRefused { revision, problem } => {
+                field("FLEET_REVISION", revision);
+                field("FLEET_ERROR", problem);
             }
             Self::RoomMade { images } => field("FLEET_IMAGES", images),
             Self::HealthChanged {
@@ -523,6 +548,11 @@ mod tests {
                 detail: text(),
             },
             Entry::MetadataBlocked { host_tasks: true },
+            Entry::RevisionTaken { revision: 1 },
+            Entry::RevisionRefused {
+                revision: 1,
+                problem: text(),
+            },
             Entry::RoomMade { images: 1 },
             Entry::Hazard {
                 code: "x",

@@ -7,7 +7,6 @@ use anyhow::Result;
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinHandle, spawn_local},
-    time::sleep,
 };
 
 pub(crate) use super::perform::Context;
@@ -174,7 +173,7 @@ async fn heartbeats<C: Clients>(
                 wait
             }
         };
-        sleep(wait).await;
+        context.clock.sleep(wait).await;
     }
 }
 

@@ -268,6 +268,8 @@ pub(crate) struct Attributes {
     pub(crate) health: Health,
     pub(crate) since: Moment,
     pub(crate) intent: &'static str,
+    /// All sidecars have been up in this run.
+    pub(crate) settled: bool,
 }
 
 /// What came of a job.

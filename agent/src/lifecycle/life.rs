@@ -55,7 +55,7 @@ impl<C: Clients + 'static> Life<C> {
         let wake = self.machine.wake_at().map(|at| at.since(now));
         let tick = async {
             match wake {
-                Some(wait) => tokio::time::sleep(wait).await,
+                Some(wait) => self.context.clock.sleep(wait).await,
                 None => pending().await,
             }
         };

@@ -176,6 +176,21 @@ impl Machine {
     }
 
     /// When [`Event::Tick`] is next of use; `None` if only other events are.
+    /// Whether another run may take over: this one neither leaves nor is in the middle of what the next
+    /// would not know of.
+    pub(crate) fn may_start_over(&self) -> bool {
+        let jobs = [
+            Job::WriteEcsConfig,
+            Job::ConvergeSidecars,
+            Job::StopSidecars,
+            Job::StopLeftovers,
+            Job::SetDraining,
+            Job::SetActive,
+            Job::Release,
+        ];
+        self.drain.is_none() && !jobs.iter().any(|job| self.schedule.is_under_way(*job))
+    }
+
     pub(crate) fn wake_at(&self) -> Option<Moment> {
         self.wake
     }
@@ -247,7 +262,7 @@ impl Machine {
             Phase::Starting => {
                 let ready = self.world.identity.is_some()
                     && self.world.ecs_config
-                    && self.are_sidecars_up(Scope::BeforeTasks);
+                    && self.have_sidecars(Scope::BeforeTasks);
                 ready.then_some(Phase::Gated)
             }
             Phase::Gated => self.world.released.then_some(Phase::Launching),

@@ -1,13 +1,14 @@
 //! Does one piece of work through the clients. Decides nothing.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow};
 use fleet_agent_config::{
-    Settings, ecs,
+    Applied, Settings, ecs,
     names::{attribute, tag},
 };
 use tokio::sync::OnceCell;
@@ -30,7 +31,7 @@ use crate::{
     moment::Moment,
     sidecars::{
         execute::{converge, flush_and_stop},
-        plan::Desired,
+        plan::{Desired, Failed},
     },
 };
 
@@ -41,8 +42,10 @@ pub(crate) struct Context<C> {
     pub(crate) settings: Settings,
     /// The settings' sidecars.
     pub(crate) sidecars: Vec<Desired>,
-    /// Short hash of agent.toml: `fleet.config`.
-    pub(crate) revision: String,
+    /// Of these, what did not come up.
+    pub(crate) failed: RefCell<Failed>,
+    /// Where the settings come from: `fleet.config`.
+    pub(crate) applied: Applied,
     /// What ECS gives a task's container to end.
     pub(crate) container_stop: Duration,
     pub(crate) clock: Clock,
@@ -67,7 +70,7 @@ impl<C: Clients> Context<C> {
             }
             Work::ConvergeSidecars(scope) => {
                 let now = || self.clock.wall();
-                let round = converge(clients.docker(), &self.sidecars, scope, now).await?;
+                let round = converge(clients, &self.sidecars, scope, &self.failed, now).await?;
                 Ok(Outcome::Sidecars(round))
             }
             Work::Release => self.release().await,
@@ -217,7 +220,10 @@ impl<C: Clients> Context<C> {
             ),
             (attribute::INTENT, attributes.intent.to_owned()),
             (attribute::AGENT, crate::VERSION.to_owned()),
-            (attribute::CONFIG, self.revision.clone()),
+            (
+                attribute::CONFIG,
+                self.applied.with(attributes.settled).to_string(),
+            ),
         ]
         .map(|(name, value)| (name.to_owned(), legal(&value)));
         let mut pairs = pairs.to_vec();

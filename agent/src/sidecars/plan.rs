@@ -31,7 +31,7 @@ impl Scope {
 pub(crate) struct Desired {
     pub(crate) sidecar: Sidecar,
     /// Of [`spec`]: compared in every round, and the same as long as the settings are.
-    spec: String,
+    pub(crate) spec: String,
 }
 
 impl Desired {
@@ -43,9 +43,32 @@ impl Desired {
         desired.collect()
     }
 
+    /// Why it is not tried again, if it is not.
+    pub(crate) fn failure<'f>(&self, failed: &'f Failed) -> Option<&'f str> {
+        let failure = failed.get(&self.sidecar.name)?;
+        (failure.spec == self.spec).then_some(failure.why.as_str())
+    }
+
+    /// Whether this container was made from it.
+    pub(crate) fn made(&self, id: &str, observed: &[Container]) -> bool {
+        let mut these = observed.iter();
+        these.any(|container| container.id == *id && self.is(container))
+    }
+
     fn is(&self, container: &Container) -> bool {
         self.sidecar.name == container.sidecar && self.spec == container.spec
     }
+}
+
+/// Sidecars whose new definition was tried and did not come up, by name: it is not tried again before
+/// it changes, or the agent starts anew.
+pub(crate) type Failed = BTreeMap<String, Failure>;
+
+/// A definition that did not come up, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) spec: String,
+    pub(crate) why: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,36 +87,83 @@ pub(crate) enum Step {
         sidecar: Sidecar,
         spec: String,
     },
+    /// Put another in the place of one that was made from an older definition; that one comes back
+    /// if the other does not come up.
+    Replace {
+        old: String,
+        sidecar: Sidecar,
+        spec: String,
+    },
 }
 
 /// What brings `observed` to `desired`. Observed are only containers with our label: foreign ones
-/// are never touched, and a container that is right is adopted as it is.
-pub(crate) fn plan(desired: &[Desired], scope: Scope, observed: &[Container]) -> Vec<Step> {
+/// are never touched, and a container that is right is adopted as it is. What has to wait for another
+/// sidecar has no step yet; and only one is replaced at a time.
+pub(crate) fn plan(
+    desired: &[Desired],
+    scope: Scope,
+    observed: &[Container],
+    failed: &Failed,
+    now: Timestamp,
+) -> Vec<Step> {
     let mut kept: BTreeMap<&str, &Container> = BTreeMap::new();
+    let mut outdated: BTreeMap<&str, &Container> = BTreeMap::new();
     let mut steps = Vec::new();
     for container in observed {
-        let wanted = desired.iter().any(|desired| desired.is(container));
-        if wanted && !kept.contains_key(container.sidecar.as_str()) {
-            kept.insert(&container.sidecar, container);
+        let name = container.sidecar.as_str();
+        let of_name = desired.iter().find(|desired| desired.sidecar.name == name);
+        let place = match of_name {
+            None => None,
+            Some(desired) if desired.is(container) => Some(&mut kept),
+            Some(_) => Some(&mut outdated),
+        };
+        if let Some(place) = place
+            && !place.contains_key(name)
+        {
+            place.insert(name, container);
         } else {
-            steps.push(Step::Remove {
-                id: container.id.clone(),
-                sidecar: container.sidecar.clone(),
-            });
+            steps.push(remove(container));
         }
     }
-    for Desired { sidecar, spec } in desired {
-        if !scope.holds(sidecar) {
+    let reports = report(desired, observed, now);
+    let is_up = |name: &String| {
+        let mut of_name = reports.iter().filter(|report| report.name == *name);
+        of_name.all(|report| matches!(report.state, State::Up | State::Outdated))
+    };
+    let mut replaces = false;
+    for each in desired {
+        let Desired { sidecar, spec } = each;
+        let name = sidecar.name.as_str();
+        let old = outdated.get(name);
+        if let (Some(new), Some(old)) = (kept.get(name), old) {
+            // Left by an agent that was ended in the middle; the new one has to be up first.
+            // One that stands still may wait for what the old one holds: a port, a name.
+            if (new.running && is_up(&sidecar.name)) || (!new.running && !new.restarting) {
+                steps.push(remove(old));
+            }
+        }
+        if !scope.holds(sidecar) || !sidecar.depends_on.iter().all(is_up) {
             continue;
         }
-        match kept.get(sidecar.name.as_str()) {
+        match (kept.get(name), old) {
             // dockerd restarts by itself what ends by itself.
-            Some(container) if container.running || container.restarting => {}
-            Some(container) => steps.push(Step::Start {
-                id: container.id.clone(),
-                sidecar: sidecar.name.clone(),
-            }),
-            None => steps.push(Step::Create {
+            (Some(container), _) if container.running || container.restarting => {}
+            (Some(container), _) => steps.push(start(container)),
+            (None, Some(old)) if each.failure(failed).is_some() => {
+                if !old.running && !old.restarting {
+                    steps.push(start(old));
+                }
+            }
+            (None, Some(old)) if !replaces => {
+                replaces = true;
+                steps.push(Step::Replace {
+                    old: old.id.clone(),
+                    sidecar: sidecar.clone(),
+                    spec: spec.clone(),
+                });
+            }
+            (None, Some(_)) => {}
+            (None, None) => steps.push(Step::Create {
                 sidecar: sidecar.clone(),
                 spec: spec.clone(),
             }),
@@ -102,14 +172,32 @@ pub(crate) fn plan(desired: &[Desired], scope: Scope, observed: &[Container]) ->
     steps
 }
 
+fn remove(container: &Container) -> Step {
+    Step::Remove {
+        id: container.id.clone(),
+        sidecar: container.sidecar.clone(),
+    }
+}
+
+fn start(container: &Container) -> Step {
+    Step::Start {
+        id: container.id.clone(),
+        sidecar: container.sidecar.clone(),
+    }
+}
+
 /// How a sidecar is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     Missing,
     Stopped,
     Restarting,
-    /// Running, but for less than [`PROVEN`].
+    /// Running, but for less than [`PROVEN`], or not yet found healthy.
     Unproven,
+    /// Running, and found ill by its own health check.
+    Unhealthy,
+    /// One of an older definition is up, and this one is not there yet, or did not come up.
+    Outdated,
     Up,
 }
 
@@ -120,6 +208,8 @@ impl State {
             Self::Stopped => "stopped",
             Self::Restarting => "restarting",
             Self::Unproven => "starting",
+            Self::Unhealthy => "unhealthy",
+            Self::Outdated => "not yet replaced",
             Self::Up => "up",
         }
     }
@@ -136,14 +226,14 @@ pub(crate) struct Report {
 pub(crate) fn report(desired: &[Desired], observed: &[Container], now: Timestamp) -> Vec<Report> {
     let state = |desired: &Desired| {
         let container = observed.iter().find(|container| desired.is(container));
+        let name = &desired.sidecar.name;
+        let mut others = observed.iter().filter(|other| other.sidecar == *name);
         match container {
+            None if others.any(|other| other.running && has_lived(other, now)) => State::Outdated,
             None => State::Missing,
             Some(container) if container.restarting => State::Restarting,
             Some(container) if !container.running => State::Stopped,
-            Some(container) => match container.started {
-                Some(started) if is_proven(started, now) => State::Up,
-                Some(_) | None => State::Unproven,
-            },
+            Some(container) => alive(desired, container, now),
         }
     };
     desired
@@ -154,6 +244,24 @@ pub(crate) fn report(desired: &[Desired], observed: &[Container], now: Timestamp
             state: state(desired),
         })
         .collect()
+}
+
+/// Of one that runs.
+fn alive(desired: &Desired, container: &Container, now: Timestamp) -> State {
+    let has_lived = has_lived(container, now);
+    let is_checked = desired.sidecar.container.health_check.is_some();
+    match container.healthy {
+        Some(false) => State::Unhealthy,
+        None if is_checked => State::Unproven,
+        Some(true) | None if has_lived => State::Up,
+        Some(true) | None => State::Unproven,
+    }
+}
+
+fn has_lived(container: &Container, now: Timestamp) -> bool {
+    container
+        .started
+        .is_some_and(|started| is_proven(started, now))
 }
 
 /// A start that lies ahead is one before the wall clock was set: long ago.
@@ -173,13 +281,20 @@ pub(crate) fn spec(sidecar: &Sidecar) -> String {
         network,
         volumes,
         memory_mib,
+        container,
+        // Says when it is started, too.
+        depends_on: _,
         // Says how it ends, not what it is.
         flush: _,
         stop_timeout_seconds,
     } = sidecar;
-    let text = format!(
+    let mut text = format!(
         "1|{name:?}|{image:?}|{command:?}|{env:?}|{network:?}|{volumes:?}|{memory_mib:?}|{stop_timeout_seconds}"
     );
+    // A newer agent adopts what an older one has made, where nothing of this is set.
+    if *container != fleet_agent_config::Container::default() {
+        text += &format!("|2|{container:?}");
+    }
     short_hash(&text)
 }
 
@@ -207,6 +322,8 @@ mod tests {
             network: fleet_agent_config::Network::Bridge,
             volumes: vec![],
             memory_mib: None,
+            container: fleet_agent_config::Container::default(),
+            depends_on: vec![],
             flush: None,
             stop_timeout_seconds: 10,
         }
@@ -219,15 +336,25 @@ mod tests {
             spec: spec(of),
             running,
             restarting: false,
+            healthy: None,
             started: Some(Timestamp::UNIX_EPOCH),
         }
+    }
+
+    /// Long after everything was started.
+    fn planned(desired: &[Desired], scope: Scope, observed: &[Container]) -> Vec<Step> {
+        plan(desired, scope, observed, &Failed::new(), later())
+    }
+
+    fn later() -> Timestamp {
+        Timestamp::from_second(3_600).expect("in range")
     }
 
     #[test]
     fn what_is_right_is_adopted_without_a_bounce() {
         let logs = sidecar("logs", true);
         let observed = [container("1", &logs, true)];
-        assert_eq!(plan(&Desired::all(&[logs]), Scope::All, &observed), []);
+        assert_eq!(planned(&Desired::all(&[logs]), Scope::All, &observed), []);
     }
 
     #[test]
@@ -240,19 +367,16 @@ mod tests {
         let dropped = sidecar("gone", false);
         let observed = [container("1", &old, true), container("2", &dropped, true)];
         let desired = Desired::all(std::slice::from_ref(&new));
-        let steps = plan(&desired, Scope::All, &observed);
+        let steps = planned(&desired, Scope::All, &observed);
         assert_eq!(
             steps,
             [
                 Step::Remove {
-                    id: "1".into(),
-                    sidecar: "logs".into()
-                },
-                Step::Remove {
                     id: "2".into(),
                     sidecar: "gone".into()
                 },
-                Step::Create {
+                Step::Replace {
+                    old: "1".into(),
                     spec: spec(&new),
                     sidecar: new
                 },
@@ -264,12 +388,12 @@ mod tests {
     fn before_the_release_only_those_needed_before_tasks_are_started() {
         let sidecars = [sidecar("logs", true), sidecar("metrics", false)];
         let desired = Desired::all(&sidecars);
-        let steps = plan(&desired, Scope::BeforeTasks, &[]);
+        let steps = planned(&desired, Scope::BeforeTasks, &[]);
         assert_eq!(steps.len(), 1);
-        assert_eq!(plan(&desired, Scope::All, &[]).len(), 2);
+        assert_eq!(planned(&desired, Scope::All, &[]).len(), 2);
         // One that runs already is left running.
         let observed = [container("2", &sidecars[1], true)];
-        assert_eq!(plan(&desired, Scope::BeforeTasks, &observed).len(), 1);
+        assert_eq!(planned(&desired, Scope::BeforeTasks, &observed).len(), 1);
     }
 
     #[test]
@@ -296,6 +420,77 @@ mod tests {
         assert_eq!(state(-5_000), State::Up, "the wall clock was set back");
     }
 
+    #[test]
+    fn one_waits_for_what_it_depends_on_to_be_up() {
+        let logs = sidecar("logs", false);
+        let shipper = Sidecar {
+            depends_on: vec!["logs".into()],
+            ..sidecar("shipper", false)
+        };
+        let desired = Desired::all(&[logs.clone(), shipper]);
+        let created = |observed: &[Container], now| {
+            let steps = plan(&desired, Scope::All, observed, &Failed::new(), now);
+            let created = steps.into_iter().filter_map(|step| match step {
+                Step::Create { sidecar, .. } => Some(sidecar.name),
+                Step::Remove { .. } | Step::Start { .. } | Step::Replace { .. } => None,
+            });
+            created.collect::<Vec<_>>()
+        };
+        assert_eq!(created(&[], later()), ["logs"]);
+        let observed = [container("1", &logs, true)];
+        assert_eq!(
+            created(&observed, Timestamp::UNIX_EPOCH),
+            [""; 0],
+            "it has only just started"
+        );
+        assert_eq!(created(&observed, later()), ["shipper"]);
+    }
+
+    #[test]
+    fn what_did_not_come_up_is_not_tried_again_and_the_old_one_runs_on() {
+        let old = sidecar("logs", false);
+        let new = Sidecar {
+            image: "example/logs:2".into(),
+            ..old.clone()
+        };
+        let desired = Desired::all(std::slice::from_ref(&new));
+        let failure = Failure {
+            spec: spec(&new),
+            why: "it is stopped".into(),
+        };
+        let failed = Failed::from([("logs".to_owned(), failure)]);
+        let observed = [container("1", &old, true)];
+        assert_eq!(plan(&desired, Scope::All, &observed, &failed, later()), []);
+        let told = report(&desired, &observed, later());
+        assert_eq!(told[0].state, State::Outdated);
+        let observed = [container("1", &old, false)];
+        let steps = plan(&desired, Scope::All, &observed, &failed, later());
+        assert!(matches!(&steps[..], [Step::Start { .. }]), "{steps:?}");
+    }
+
+    #[test]
+    fn a_health_check_says_when_a_sidecar_is_up() {
+        let mut logs = sidecar("logs", false);
+        logs.container.health_check = Some(fleet_agent_config::HealthCheck {
+            command: vec!["true".into()],
+            interval_seconds: 1,
+            timeout_seconds: 1,
+            retries: 1,
+            start_period_seconds: 0,
+        });
+        let desired = Desired::all(std::slice::from_ref(&logs));
+        let mut observed = container("1", &logs, true);
+        for (healthy, state) in [
+            (None, State::Unproven),
+            (Some(false), State::Unhealthy),
+            (Some(true), State::Up),
+        ] {
+            observed.healthy = healthy;
+            let told = report(&desired, std::slice::from_ref(&observed), later());
+            assert_eq!(told[0].state, state);
+        }
+    }
+
     proptest! {
         /// Executing a plan, whatever was there, leaves nothing to do.
         #[test]
@@ -314,18 +509,27 @@ mod tests {
                     container
                 })
                 .collect();
-            for step in plan(&desired, Scope::All, &world) {
-                match step {
-                    Step::Remove { id, .. } => world.retain(|container| container.id != id),
-                    Step::Start { id, .. } => {
-                        for container in world.iter_mut().filter(|c| c.id == id) {
-                            container.running = true;
+            // One is replaced in each round, and the last one's old container goes after that.
+            for _ in 0..5 {
+                for step in planned(&desired, Scope::All, &world) {
+                    world.retain(|container| match &step {
+                        Step::Remove { id, .. } | Step::Replace { old: id, .. } => container.id != *id,
+                        Step::Start { .. } | Step::Create { .. } => true,
+                    });
+                    match step {
+                        Step::Remove { .. } => {}
+                        Step::Start { id, .. } => {
+                            for container in world.iter_mut().filter(|c| c.id == id) {
+                                container.running = true;
+                            }
+                        }
+                        Step::Create { sidecar, .. } | Step::Replace { sidecar, .. } => {
+                            world.push(container("new", &sidecar, true));
                         }
                     }
-                    Step::Create { sidecar, .. } => world.push(container("new", &sidecar, true)),
                 }
             }
-            prop_assert_eq!(plan(&desired, Scope::All, &world), vec![]);
+            prop_assert_eq!(planned(&desired, Scope::All, &world), vec![]);
             prop_assert_eq!(world.len(), desired.len());
         }
     }

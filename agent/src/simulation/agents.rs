@@ -70,9 +70,10 @@ async fn live(world: Shared, node: usize, life: u64) {
     };
     let context = Rc::new(Context {
         sidecars: Desired::all(&settings.sidecars),
+        failed: Default::default(),
         clients,
         settings,
-        revision: "0123456789ab".into(),
+        applied: Default::default(),
         container_stop: CONTAINER_STOP,
         clock: clock.clone(),
         identity: OnceCell::new(),

@@ -271,6 +271,7 @@ impl Node {
             spec: spec.to_owned(),
             running: true,
             restarting: false,
+            healthy: None,
             started: Some(started),
         });
     }

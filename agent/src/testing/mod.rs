@@ -22,6 +22,7 @@ use crate::{
         ecs::{Ecs, Registration, SetDraining},
         imds::{Identity, Imds, Maintenance, Spot, Target},
         introspection::{AgentTask, Introspection},
+        ssm::Ssm,
         systemd::{Systemd, Unit, Units},
     },
     clock::Clock,
@@ -69,6 +70,8 @@ pub(crate) struct World {
     /// Counts boots.
     pub(crate) boot: u32,
     pub(crate) saved: Option<Saved>,
+    /// What sidecars were given to read.
+    pub(crate) secrets: BTreeMap<String, BTreeMap<String, String>>,
     pub(crate) released: bool,
     /// ecs.config as it stands, and whether whoever runs with an older one is still to be told.
     pub(crate) ecs_config: Option<Layers>,
@@ -116,6 +119,7 @@ impl Node {
                 maintenance: Vec::new(),
                 tag: None,
                 boot: 1,
+                secrets: BTreeMap::new(),
                 saved: None,
                 released: false,
                 ecs_config: None,
@@ -222,9 +226,36 @@ impl Clients for Node {
     fn disk(&self) -> &impl Disk {
         self
     }
+
+    fn ssm(&self) -> &impl Ssm {
+        self
+    }
+}
+
+impl Ssm for Node {
+    async fn parameter(&self, name: &str) -> Result<String> {
+        self.call("ssm-parameter").await?;
+        Ok(format!("the value of {name}"))
+    }
 }
 
 impl Disk for Node {
+    fn forget_secrets(&self, _: &BTreeSet<(String, String)>) -> Result<()> {
+        Ok(())
+    }
+
+    fn keep_secrets(
+        &self,
+        sidecar: &str,
+        _: &str,
+        values: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        self.change(|world| {
+            world.secrets.insert(sidecar.to_owned(), values.clone());
+        });
+        Ok(())
+    }
+
     fn boot(&self) -> Result<String> {
         Ok(format!("boot-{}", self.world().boot))
     }
@@ -500,6 +531,7 @@ impl Docker for Node {
                 spec: spec.to_owned(),
                 running: true,
                 restarting: false,
+                healthy: None,
                 started,
             });
         });
@@ -520,6 +552,18 @@ impl Docker for Node {
             }
         });
         Ok(())
+    }
+
+    async fn prepare(&self, _: &Sidecar) -> Result<()> {
+        self.call("docker-prepare").await
+    }
+
+    async fn set_aside(&self, _: &str, _: &str) -> Result<()> {
+        self.call("docker-rename").await
+    }
+
+    async fn take_back(&self, _: &str, _: &str) -> Result<()> {
+        self.call("docker-rename").await
     }
 
     async fn let_end(&self, _: &str) -> Result<()> {

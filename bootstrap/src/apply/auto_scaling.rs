@@ -54,6 +54,16 @@ impl Apply<'_> {
                 Ok(auto_scaling.update(group, &change, None).await?)
             }
             AutoScalingStep::AwaitFirstNode { group } => self.watch.ready(group, Some(1)).await,
+            AutoScalingStep::TryRevision {
+                group,
+                version,
+                revision,
+            } => self.try_revision(group, *version, *revision).await,
+            AutoScalingStep::SpreadRevision {
+                group,
+                version,
+                revision,
+            } => self.spread_revision(group, *version, *revision).await,
             AutoScalingStep::Empty {
                 group,
                 cluster,

@@ -280,18 +280,19 @@ impl Ec2 {
             .and_then(|templates| templates.into_iter().next())
             .and_then(|template| template.launch_template_id)
             .ok_or_else(|| CallError::malformed(CALL, name, "id"))?;
-        self.tag(&id, tags).await
+        self.tag(&[&id], tags).await
     }
 
-    pub(crate) async fn tag(&self, id: &str, tags: &Tags) -> Result<(), CallError> {
+    /// Of up to 1,000 resources, by their ids.
+    pub(crate) async fn tag(&self, ids: &[&str], tags: &Tags) -> Result<(), CallError> {
         self.client
             .create_tags()
-            .resources(id)
+            .set_resources(Some(ids.iter().map(|id| (*id).to_owned()).collect()))
             .set_tags(Some(ec2_tags(tags)))
             .send()
             .await
             .map(drop)
-            .map_err(failed("ec2:CreateTags", id))
+            .map_err(failed("ec2:CreateTags", &ids.join(" ")))
     }
 
     /// Takes a tag off a resource, if it still has this value: a newer one is somebody else's.

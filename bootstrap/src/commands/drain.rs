@@ -171,7 +171,7 @@ async fn ask(
         ));
     }
     let tags: Tags = [(tag::DRAIN.to_owned(), request.clone())].into();
-    cloud.ec2.tag(id, &tags).await?;
+    cloud.ec2.tag(&[id], &tags).await?;
     out.line(format!("asked {id} to drain: {} `{request}`", tag::DRAIN));
     Ok(Asked {
         request: Some(request),

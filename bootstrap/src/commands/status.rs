@@ -1,7 +1,7 @@
 //! `status`: how an environment is, on one screen.
 
 use anyhow::Result;
-use fleet_agent_config::names::attribute;
+use fleet_agent_config::{Applied, names::attribute};
 use futures_util::future::try_join_all;
 use serde::Serialize;
 
@@ -77,6 +77,8 @@ struct NodeRow {
     reason: Option<String>,
     since: Option<String>,
     intent: Option<String>,
+    /// The settings it goes by: `HASH.REVISION`, and what of them it has not taken.
+    config: Option<String>,
     template_version: Option<i64>,
 }
 
@@ -173,6 +175,7 @@ fn describe(group: &str, node: &Node) -> NodeRow {
         reason: attribute(attribute::REASON),
         since: attribute(attribute::SINCE),
         intent: attribute(attribute::INTENT),
+        config: attribute(attribute::CONFIG),
         template_version: node.instance.template_version,
     }
 }
@@ -201,6 +204,7 @@ fn show(status: &Status<'_>, out: &Output) {
         out.line(out.table(
             &[
                 "node", "group", "zone", "state", "ECS", "tasks", "health", "intent", "template",
+                "revision",
             ],
             nodes,
         ));
@@ -261,7 +265,20 @@ fn node_row(node: &NodeRow) -> Vec<String> {
         intent(node),
         node.template_version
             .map_or_else(String::new, |version| format!("v{version}")),
+        revision(node),
     ]
+}
+
+/// `3`, `3 starting`, or `3, refused 4`.
+fn revision(node: &NodeRow) -> String {
+    let Some(applied) = node.config.as_deref().and_then(Applied::read) else {
+        return String::new();
+    };
+    match applied.refused {
+        Some(refused) => red(format!("{}, refused {refused}", applied.revision)),
+        None if !applied.settled => yellow(format!("{} starting", applied.revision)),
+        None => applied.revision.to_string(),
+    }
 }
 
 /// What is not in service, on its way there or on its way out stands out: nobody waits for it.
@@ -323,6 +340,7 @@ mod tests {
                 reason: None,
                 since: None,
                 intent: intent.map(str::to_owned),
+                config: None,
                 template_version: None,
             };
             let cells = [state(&node), super::intent(&node)];

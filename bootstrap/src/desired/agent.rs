@@ -1,13 +1,11 @@
-//! What a group's nodes read: agent.toml, and the SSM parameter with the part of it that may change
-//! while a node lives.
+//! What a group's nodes read: agent.toml.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use fleet_agent_config::{
-    AutoScalingConfig, Config, DrainConfig, ParameterConfig, Problem, SidecarConfig, VERSION,
-    names as fixed, render, sidecars_seconds,
+    AutoScalingConfig, Config, DrainConfig, ParameterConfig, Problem, VERSION, names as fixed,
+    render, sidecars_seconds,
 };
-use serde::Serialize;
 
 use super::{Drain, names::GroupNames};
 use crate::spec;
@@ -20,6 +18,8 @@ pub(super) struct AgentSettings {
     pub(super) launch_timeout_seconds: u32,
     pub(super) drain_timeout_seconds: u32,
     pub(super) drain: Drain,
+    /// SSM parameters that sidecars refer to.
+    secrets: BTreeSet<String>,
 }
 
 impl AgentSettings {
@@ -47,8 +47,11 @@ impl AgentSettings {
             maintenance_lead_seconds: Some(settings.drain.maintenance_lead_seconds),
             standalone: config.drain.standalone,
         };
+        let secrets = settings.sidecars.iter();
+        let secrets = secrets.flat_map(|sidecar| sidecar.container.secrets.values());
         Ok(Self {
             config,
+            secrets: secrets.cloned().collect(),
             launch_timeout_seconds: settings.launch_timeout_seconds,
             drain_timeout_seconds: settings.drain_timeout_seconds,
             drain: Drain {
@@ -63,29 +66,13 @@ impl AgentSettings {
         render(&self.config).map_err(|error| error.to_string())
     }
 
-    /// The value of the group's SSM parameter.
-    pub(super) fn live(&self) -> Result<String, String> {
-        let live = Live {
-            version: VERSION,
-            owner: &self.config.owner,
-            revision: 0,
-            drain: &self.config.drain,
-            sidecars: &self.config.sidecars,
-        };
-        serde_json::to_string(&live).map_err(|error| error.to_string())
+    pub(super) fn secrets(&self) -> BTreeSet<&str> {
+        self.secrets.iter().map(String::as_str).collect()
     }
-}
 
-/// The settings that may change while a node lives.
-#[derive(Debug, Serialize)]
-struct Live<'a> {
-    version: u32,
-    /// Nodes take a revision only from their own fleet.
-    owner: &'a str,
-    /// 0 says the same as the user data; later revisions only rise.
-    revision: u64,
-    drain: &'a DrainConfig,
-    sidecars: &'a BTreeMap<String, SidecarConfig>,
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
 }
 
 fn wire(spec: &spec::Spec, group: &spec::Group, cluster: &str, names: &GroupNames) -> Config {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use fleet_agent_config::{Problem, Problems, SIDECARS_MAX, names as fixed, names::tag};
+use fleet_agent_config::{
+    LIVE_MAX, Live, Problem, Problems, REVISION_MAX, SIDECARS_MAX, names as fixed, names::tag,
+};
 
 use super::{
     AutoScalingGroup, CapacityProvider, Cluster, Desired, Drain, Group, Hook, Identity, Image,
-    LaunchTemplate, Network, Parameter, Role, SecurityGroup, Transition,
+    LaunchTemplate, Network, Parameter, Role, SecurityGroup, Settings, Transition,
     agent::AgentSettings,
     names::{self, GroupNames},
     policy, user_data,
@@ -20,8 +22,6 @@ const IMAGE_PARAMETER: &str =
 const REMOVED_DEADLINE_SECONDS: u32 = 30_000;
 /// Nor its sidecars: as long as any group's may take.
 const REMOVED_SIDECARS_SECONDS: u32 = SIDECARS_MAX;
-/// A standard parameter holds 4 KB (PutParameter); a larger tier could never be left again.
-const PARAMETER_MAX: usize = 4 * 1024;
 
 /// The resources of one environment.
 ///
@@ -91,6 +91,7 @@ pub(crate) fn removed(identity: &Identity, group: &str) -> Group {
             instance_type: String::new(),
             root_volume_gib: 0,
             user_data: Vec::new(),
+            settings: Settings::default(),
             instance_tags: BTreeMap::new(),
         },
         auto_scaling_group: AutoScalingGroup {
@@ -108,7 +109,7 @@ pub(crate) fn removed(identity: &Identity, group: &str) -> Group {
         },
         parameter: Parameter {
             name: names.parameter,
-            value: String::new(),
+            live: Live::default(),
         },
         drain: Drain {
             deadline_seconds: REMOVED_DEADLINE_SECONDS,
@@ -194,6 +195,10 @@ impl<'a> Builder<'a> {
                 instance_type: group.instance_types.first().cloned().unwrap_or_default(),
                 root_volume_gib: group.root_volume_gib,
                 user_data,
+                settings: Settings {
+                    config: self.agent.config().clone(),
+                    source: self.spec.agent.source.clone(),
+                },
                 instance_tags,
             },
             auto_scaling_group: AutoScalingGroup {
@@ -222,6 +227,7 @@ impl<'a> Builder<'a> {
             cluster: self.cluster,
             auto_scaling_group: &self.names.long,
             parameter: &self.names.parameter,
+            secrets: self.agent.secrets(),
             tags_container_instance: propagates || sets("ECS_CONTAINER_INSTANCE_TAGS").is_some(),
             propagates_instance_tags: propagates,
         };
@@ -272,16 +278,18 @@ impl<'a> Builder<'a> {
     }
 
     fn parameter(&self) -> Result<Parameter, Vec<Problem>> {
-        let value = self.agent.live().map_err(|why| self.problem(why))?;
-        if value.len() > PARAMETER_MAX {
+        let live = Live::of(self.agent.config(), 0);
+        let longest = live.numbered(REVISION_MAX).text();
+        let size = longest.map_err(|why| self.problem(why))?.len();
+        // A larger tier could never be left again.
+        if size > LIVE_MAX {
             return Err(self.problem(format!(
-                "makes an SSM parameter of {} bytes: a standard one holds {PARAMETER_MAX}; shorten its sidecars",
-                value.len()
+                "makes an SSM parameter of {size} bytes: a standard one holds {LIVE_MAX}; shorten its sidecars"
             )));
         }
         Ok(Parameter {
             name: self.names.parameter.clone(),
-            value,
+            live,
         })
     }
 
@@ -424,9 +432,10 @@ mod tests {
                 "x".repeat(length)
             ))
         };
-        let used = with(0).expect("fits").groups[1].parameter.value.len();
-        assert!(with(PARAMETER_MAX - used).is_ok());
-        let problems = with(PARAMETER_MAX - used + 1).expect_err("too long");
+        let live = &with(0).expect("fits").groups[1].parameter.live;
+        let used = live.numbered(REVISION_MAX).text().expect("JSON").len();
+        assert!(with(LIVE_MAX - used).is_ok());
+        let problems = with(LIVE_MAX - used + 1).expect_err("too long");
         let text = problems.to_string();
         assert!(
             text.contains("groups.web: makes an SSM parameter of 4097 bytes"),

@@ -2,14 +2,18 @@
 
 mod agent;
 mod build;
+mod launched;
 mod names;
 mod policy;
 mod user_data;
 
 use std::collections::BTreeMap;
 
+use fleet_agent_config::Live;
+
 pub(crate) use build::removed;
 pub use build::{Documents, build, documents};
+pub(crate) use launched::Settings;
 
 /// Everything one environment should consist of.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,6 +129,8 @@ pub struct LaunchTemplate {
     pub root_volume_gib: u32,
     /// As sent: `#cloud-config`, gzipped if that is smaller, not base64.
     pub user_data: Vec<u8>,
+    /// What that is made from.
+    pub(crate) settings: Settings,
     /// Tags of instances, volumes and network interfaces, legal in instance metadata.
     pub instance_tags: BTreeMap<String, String>,
 }
@@ -194,6 +200,6 @@ pub struct CapacityProvider {
 pub struct Parameter {
     /// `/fleet/NAME/ENVIRONMENT/GROUP/agent`.
     pub name: String,
-    /// JSON of the live settings, at most 4 KB.
-    pub value: String,
+    /// Its value, but for the revision's number.
+    pub live: Live,
 }

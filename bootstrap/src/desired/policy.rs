@@ -2,6 +2,8 @@
 //! action can be narrowed: AWS service authorization reference, and for the agents' own needs the
 //! managed policies named at each statement.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::Role;
@@ -31,6 +33,8 @@ pub(super) struct Scope<'a> {
     pub(super) cluster: &'a str,
     pub(super) auto_scaling_group: &'a str,
     pub(super) parameter: &'a str,
+    /// Parameters that its sidecars refer to.
+    pub(super) secrets: BTreeSet<&'a str>,
     /// The ECS agent gives its container instance tags at registration.
     pub(super) tags_container_instance: bool,
     /// ... and reads those of the EC2 instance for it.
@@ -50,6 +54,7 @@ impl Scope<'_> {
             session_manager(),
             session_messages(),
         ];
+        statements.extend(self.secrets());
         if self.tags_container_instance {
             statements.push(self.container_instance_tags());
         }
@@ -133,6 +138,41 @@ impl Scope<'_> {
             "Action": "ssm:GetParameter",
             "Resource": self.arn("ssm", &format!("parameter{}", self.parameter)),
         })
+    }
+
+    /// What sidecars are given to read. A key of one's own has to let this role decrypt in its own
+    /// policy; AWS's does (KMS developer guide, "AWS managed keys").
+    fn secrets(&self) -> Vec<Value> {
+        const REFERENCE: &str = "/aws/reference/secretsmanager/";
+        let parameters = self.secrets.iter();
+        let parameters: Vec<String> = parameters
+            .map(|name| self.arn("ssm", &format!("parameter{name}")))
+            .collect();
+        let names = self
+            .secrets
+            .iter()
+            .filter_map(|name| name.strip_prefix(REFERENCE));
+        // Secrets Manager ends a secret's ARN with a hyphen and six characters of its own.
+        let secrets: Vec<String> = names
+            .map(|name| self.arn("secretsmanager", &format!("secret:{name}-??????")))
+            .collect();
+        let allow = |sid: &str, action: &str, resources: Vec<String>| {
+            (!resources.is_empty()).then(|| {
+                json!({
+                    "Sid": sid,
+                    "Effect": "Allow",
+                    "Action": action,
+                    "Resource": resources,
+                })
+            })
+        };
+        [
+            allow("SidecarParameters", "ssm:GetParameter", parameters),
+            allow("SidecarSecrets", "secretsmanager:GetSecretValue", secrets),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     fn container_instance_tags(&self) -> Value {
@@ -261,6 +301,7 @@ mod tests {
             cluster: "shop-dev",
             auto_scaling_group: "shop-dev-web",
             parameter: "/fleet/shop/dev/web/agent",
+            secrets: BTreeSet::new(),
             tags_container_instance: false,
             propagates_instance_tags: false,
         }
@@ -280,6 +321,32 @@ mod tests {
         let policy = role(&scope()).policy("123456789012");
         let text = serde_json::to_string_pretty(&policy).expect("JSON");
         insta::assert_snapshot!("policy", text);
+    }
+
+    #[test]
+    fn a_node_reads_what_its_sidecars_refer_to_and_no_more() {
+        let scope = Scope {
+            secrets: ["/aws/reference/secretsmanager/shop/key", "/shop/token"].into(),
+            ..scope()
+        };
+        let policy = role(&scope).policy("123456789012");
+        let statements = policy["Statement"].as_array().expect("a list");
+        let resources = |sid: &str| {
+            let found = statements.iter().find(|statement| statement["Sid"] == *sid);
+            found.expect("a statement")["Resource"].clone()
+        };
+        let arn = "arn:aws:ssm:eu-central-1:123456789012:parameter";
+        assert_eq!(
+            resources("SidecarParameters"),
+            json!([
+                format!("{arn}/aws/reference/secretsmanager/shop/key"),
+                format!("{arn}/shop/token"),
+            ])
+        );
+        assert_eq!(
+            resources("SidecarSecrets"),
+            json!(["arn:aws:secretsmanager:eu-central-1:123456789012:secret:shop/key-??????"])
+        );
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
+use fleet_agent_config::Problem;
+
 use super::{GroupChange, Line, Mark, Plan, Version};
 use crate::{
     desired::{self, Image},
@@ -194,6 +196,22 @@ pub(super) fn newer_image(
             format!("image {} kept, newer is {newest}", template.image_id)
         }
         Some(_) | None => String::new(),
+    }
+}
+
+/// Why live settings do not do.
+pub(super) fn needs_a_roll(problem: &Problem) -> String {
+    format!("{}: {}", problem.key, problem.message)
+}
+
+/// `revision 3 to 40 nodes, one first`
+pub(super) fn spreads(found: &AutoScalingGroup, version: i64, revision: u64) -> String {
+    let nodes = found.instances.iter();
+    let nodes = nodes.filter(|instance| instance.template_version == Some(version));
+    match nodes.count() {
+        0 => format!("revision {revision} to new nodes"),
+        1 => format!("revision {revision} to 1 node"),
+        nodes => format!("revision {revision} to {nodes} nodes, one first"),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use fleet_agent_config::{Live, VERSION};
 use serde_json::json;
 
 use super::{
@@ -79,6 +80,7 @@ pub(super) fn desired(groups: &[&str]) -> Desired {
                         instance_type: "m6i.large".into(),
                         root_volume_gib: 30,
                         user_data: b"#cloud-config\n{}".to_vec(),
+                        settings: desired::Settings::default(),
                         instance_tags: tags(Some(group)),
                     },
                     auto_scaling_group: WantedGroup {
@@ -107,7 +109,10 @@ pub(super) fn desired(groups: &[&str]) -> Desired {
                     },
                     parameter: desired::Parameter {
                         name: format!("/fleet/shop/dev/{group}/agent"),
-                        value: "{}".into(),
+                        live: Live {
+                            version: VERSION,
+                            ..Live::default()
+                        },
                     },
                     drain: desired::Drain {
                         deadline_seconds: 1_800,
@@ -387,6 +392,8 @@ impl World<'_> {
                 0 => Err("would wait for ever".into()),
                 _ => Ok(()),
             },
+            AutoScalingStep::TryRevision { group, .. }
+            | AutoScalingStep::SpreadRevision { group, .. } => self.asg(group).map(drop),
             AutoScalingStep::Empty { group, .. } => {
                 let asg = self.asg(group)?;
                 (asg.min, asg.max, asg.desired) = (0, 0, 0);

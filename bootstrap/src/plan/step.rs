@@ -126,6 +126,19 @@ pub(crate) enum AutoScalingStep {
     AwaitFirstNode {
         group: String,
     },
+    /// Has one node of this version of the launch template take newer live settings, one that serves
+    /// when it comes to that, and waits until all its sidecars are up with them.
+    TryRevision {
+        group: String,
+        version: i64,
+        revision: u64,
+    },
+    /// Has every node of this version of the launch template take them, and waits for those that serve.
+    SpreadRevision {
+        group: String,
+        version: i64,
+        revision: u64,
+    },
     /// Clears protection, sets every size to zero and waits until the last instance is gone,
     /// answering the hooks of those whose tasks are.
     Empty {
@@ -381,6 +394,12 @@ impl AutoScalingStep {
             }
             Self::StartFirstNode { group } => format!("start the first node of {group}"),
             Self::AwaitFirstNode { group } => format!("see the first node of {group} ready"),
+            Self::TryRevision {
+                group, revision, ..
+            } => format!("try revision {revision} on a node of {group}"),
+            Self::SpreadRevision {
+                group, revision, ..
+            } => format!("spread revision {revision} over {group}"),
             Self::Empty { group, .. } => format!("empty auto scaling group {group}"),
             Self::Delete { name } => format!("delete auto scaling group {name}"),
         }

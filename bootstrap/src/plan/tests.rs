@@ -81,12 +81,130 @@ fn a_changed_file() {
     let mut desired = before;
     desired.groups[0].auto_scaling_group.max = 10;
     desired.groups[0].launch_template.user_data = b"#cloud-config\n{\"a\":1}".to_vec();
-    desired.groups[0].parameter.value = "{\"revision\":2}".into();
+    desired.groups[0].parameter.live.drain.deadline_seconds = Some(60);
     desired.groups[0].capacity_provider.target_capacity = 80;
     desired.groups[0].auto_scaling_group.hooks[0].timeout_seconds = 900;
     desired.cluster.tags.insert("team".into(), "shop".into());
     let plan = planned(&desired, &inventory, Goal::Up);
     insta::assert_snapshot!(golden(&plan));
+}
+
+/// The environment of a file, with something more at its end.
+fn of_file(more: &str) -> Desired {
+    let text = format!("{}\n{more}", include_str!("../../tests/fleet.toml"));
+    let spec = crate::spec::FleetFile::new("fleet.toml", &text).spec("dev");
+    let mut desired = crate::desired::build(&spec.expect("valid")).expect("builds");
+    // The model's own account.
+    let other = model::desired(&["web"]);
+    desired.network = other.network;
+    for group in &mut desired.groups {
+        let image = other.groups[0].launch_template.image.clone();
+        group.launch_template.image = image;
+    }
+    desired
+}
+
+const SHORTER: &str = "[environments.dev.groups.web.drain]\ndeadline_seconds = 777\n";
+
+/// The steps of a plan that carry live settings, by their titles.
+fn carrying(plan: &Plan) -> Vec<String> {
+    let titles = plan.steps.iter().map(|planned| planned.step.title());
+    let carries = |title: &String| !title.starts_with("update") && !title.starts_with("set");
+    titles.filter(carries).collect()
+}
+
+#[test]
+fn live_settings_go_to_one_node_first_and_leave_the_launch_template_alone() {
+    let mut inventory = up(&of_file(""));
+    let desired = of_file(SHORTER);
+    let plan = planned(&desired, &inventory, Goal::Up);
+    insta::assert_snapshot!(golden(&plan));
+    apply_all(&desired, &mut inventory, &plan);
+    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
+    // Numbers rise, also on the way back.
+    let back = of_file("");
+    let plan = planned(&back, &inventory, Goal::Up);
+    assert!(
+        carrying(&plan)[1].starts_with("try revision 2"),
+        "{plan:#?}"
+    );
+}
+
+#[test]
+fn live_settings_that_were_interrupted_go_on_where_they_were() {
+    let before = up(&of_file(""));
+    let desired = of_file(SHORTER);
+    let plan = planned(&desired, &before, Goal::Up);
+    for stopped in 0..plan.steps.len() {
+        let mut inventory = before.clone();
+        for done in &plan.steps[..stopped] {
+            model::apply(&mut inventory, &desired, &done.step).expect("applies");
+        }
+        let again = planned(&desired, &inventory, Goal::Up);
+        let spreads = |step: &Planned| step.step.title().starts_with("spread revision 1");
+        assert!(again.steps.iter().any(spreads), "{stopped}: {again:#?}");
+        apply_all(&desired, &mut inventory, &again);
+        assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
+    }
+}
+
+#[test]
+fn a_way_back_that_was_interrupted_goes_on_too() {
+    let before = up(&of_file(""));
+    let there = of_file(SHORTER);
+    let plan = planned(&there, &before, Goal::Up);
+    let mut inventory = before;
+    // Somewhere on the way there, nodes took revision 1.
+    for done in &plan.steps[..3] {
+        model::apply(&mut inventory, &there, &done.step).expect("applies");
+    }
+    let back = of_file("");
+    let plan = planned(&back, &inventory, Goal::Up);
+    for done in &plan.steps[..3] {
+        model::apply(&mut inventory, &back, &done.step).expect("applies");
+    }
+    let again = planned(&back, &inventory, Goal::Up);
+    let titles = carrying(&again);
+    assert!(
+        titles
+            .iter()
+            .any(|title| title.starts_with("spread revision 2")),
+        "{titles:?}"
+    );
+}
+
+#[test]
+fn a_parameter_that_is_gone_does_not_begin_anew() {
+    let mut inventory = up(&of_file(""));
+    let desired = of_file(SHORTER);
+    let plan = planned(&desired, &inventory, Goal::Up);
+    apply_all(&desired, &mut inventory, &plan);
+    inventory.groups.get_mut("web").expect("web").parameter = Presence::Absent;
+    let plan = planned(&desired, &inventory, Goal::Up);
+    assert!(
+        carrying(&plan)
+            .iter()
+            .any(|title| title.starts_with("try revision 2"))
+    );
+    apply_all(&desired, &mut inventory, &plan);
+    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
+}
+
+#[test]
+fn what_nodes_may_not_take_needs_a_new_version_and_reaches_no_old_node() {
+    let inventory = up(&of_file(""));
+    let more = "[sidecars.more]\nimage = \"elsewhere.example/more:1\"\n";
+    let plan = planned(&of_file(more), &inventory, Goal::Up);
+    let titles = carrying(&plan);
+    assert!(
+        !titles.iter().any(|title| title.contains("revision")),
+        "{titles:?}"
+    );
+    let told = golden(&plan);
+    assert!(
+        told.contains("sidecars.more.image: registry elsewhere.example"),
+        "{told}"
+    );
 }
 
 #[test]

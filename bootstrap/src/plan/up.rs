@@ -7,11 +7,10 @@ use fleet_agent_config::names::tag;
 
 use super::{
     AutoScalingStep, Builder, Conflict, Ec2Step, EcsStep, Goal, GroupChange, IamStep, Mark,
-    NewGroup, ParameterStep, Plan, STARTING, Step, Steps, Taggable, TemplateUse, Version,
-    conflicts, describe,
+    NewGroup, ParameterStep, Plan, STARTING, Step, Steps, Taggable, Version, conflicts, describe,
     wanted::{
-        group_change, group_tags, is_starting, missing_group_tags, overrides, own_tag,
-        provider_settings, spec_hash, template,
+        group_change, group_tags, is_starting, missing_group_tags, own_tag, provider_settings,
+        revision, spec_tag, template, template_use, value,
     },
 };
 use crate::{
@@ -61,8 +60,19 @@ struct Up<'a> {
     builder: Builder,
 }
 
+/// Live settings on their way to nodes that serve.
+#[derive(Clone, Copy)]
+struct LiveChange<'a> {
+    /// What the parameter holds; 0 if that is what the user data says.
+    revision: u64,
+    /// The steps after which it does.
+    written: &'a [usize],
+}
+
 /// A group whose resources are planned.
 struct Prepared<'a> {
+    /// What its parameter holds.
+    revision: u64,
     group: &'a desired::Group,
     existing: Option<&'a AutoScalingGroup>,
     /// All that its nodes rely on.
@@ -97,16 +107,22 @@ impl<'a> Up<'a> {
         let profile = self.instance_profile(group, existing, &role);
         let (security_group, reference) = self.security_group(group, existing);
         let (template, version) = self.launch_template(group, existing, &security_group, reference);
-        let parameter = self.parameter(group, existing);
-        let asg = self.auto_scaling_group(
-            group,
-            existing,
-            version,
-            template.iter().chain(&profile).copied().collect(),
-        );
+        let (parameter, revision) = self.parameter(group, existing);
+        let before: Steps = template.iter().chain(&profile).copied().collect();
+        let asg = match existing.auto_scaling_group.owned() {
+            None => self.new_auto_scaling_group(group, version, before),
+            Some(found) => {
+                let live = LiveChange {
+                    revision,
+                    written: &parameter,
+                };
+                self.auto_scaling_group(group, found, version, live, before)
+            }
+        };
         let provider = self.capacity_provider(group, existing, &asg);
         let ready = [role, profile, security_group, template, parameter, asg].concat();
         Prepared {
+            revision,
             group,
             existing: existing.auto_scaling_group.owned(),
             ready,
@@ -289,7 +305,18 @@ impl<'a> Up<'a> {
         reference: SecurityGroupRef,
     ) -> (Steps, Version) {
         let found = existing.launch_template.owned();
-        let wanted = template(group, found, self.inventory, reference);
+        let mut wanted = template(group, found, self.inventory, reference);
+        // Nodes that can be brought to these settings while they live need no new version.
+        let kept = found.and_then(|found| {
+            let settings = &group.launch_template.settings;
+            (found.latest.user_data != wanted.user_data)
+                .then(|| settings.kept_by(&found.latest.user_data))?
+        });
+        if let (Some(problems), Some(found)) = (&kept, found)
+            && problems.is_empty()
+        {
+            wanted.user_data.clone_from(&found.latest.user_data);
+        }
         let name = &group.launch_template.name;
         let after = security_group.iter().copied();
         let Some(found) = found else {
@@ -333,7 +360,11 @@ impl<'a> Up<'a> {
             "v{} -> v{}  {}",
             found.latest_version,
             found.latest_version + 1,
-            describe::template_changes(&found.latest, &wanted).join(", ")
+            describe::template_changes(&found.latest, &wanted)
+                .into_iter()
+                .chain(kept.iter().flatten().map(describe::needs_a_roll))
+                .collect::<Vec<_>>()
+                .join(", ")
         );
         self.builder
             .line(Mark::Change, "launch-template", name, detail);
@@ -345,17 +376,20 @@ impl<'a> Up<'a> {
         (steps, Version::Created)
     }
 
-    fn parameter(&mut self, group: &desired::Group, existing: &Group) -> Steps {
+    /// The steps, and the number of the revision that it holds then.
+    fn parameter(&mut self, group: &desired::Group, existing: &Group) -> (Steps, u64) {
         let wanted = &group.parameter;
+        let (revision, is_written) = revision(group, existing);
         let write = |tags| ParameterStep::Put {
             name: wanted.name.clone(),
-            value: wanted.value.clone(),
+            value: value(&wanted.live, revision),
             tags,
         };
         let Some(found) = existing.parameter.owned() else {
             self.builder
                 .line(Mark::Create, "parameter", &wanted.name, "");
-            return vec![self.builder.step(write(Some(group.tags.clone())), [])];
+            let create = self.builder.step(write(Some(group.tags.clone())), []);
+            return (vec![create], revision);
         };
         let mut steps = self.tags(
             Taggable::Parameter(wanted.name.clone()),
@@ -364,47 +398,50 @@ impl<'a> Up<'a> {
             [],
         );
         let mut details = describe::tagged(&steps);
-        if found.value != wanted.value {
-            details.push("live settings changed".to_owned());
+        if !is_written {
+            details.push(format!("live settings, revision {revision}"));
             steps.push(self.builder.step(write(None), []));
         }
         self.keep_or_change("parameter", &wanted.name, details);
-        steps
+        (steps, revision)
+    }
+
+    fn new_auto_scaling_group(
+        &mut self,
+        group: &desired::Group,
+        version: Version,
+        after: Steps,
+    ) -> Steps {
+        let wanted = &group.auto_scaling_group;
+        let detail = format!(
+            "min {}, max {}, desired {}",
+            wanted.min, wanted.max, wanted.desired
+        );
+        self.builder
+            .line(Mark::Create, "auto-scaling-group", &wanted.name, detail);
+        let mut tags = group_tags(group);
+        tags.insert(tag::SPEC.into(), own_tag(STARTING));
+        let create = AutoScalingStep::Create(Box::new(NewGroup {
+            name: wanted.name.clone(),
+            max: wanted.max,
+            template: template_use(group, version),
+            subnets: self.desired.network.subnet_ids.clone(),
+            hooks: wanted.hooks.clone(),
+            tags,
+        }));
+        vec![self.builder.step(create, after)]
     }
 
     fn auto_scaling_group(
         &mut self,
         group: &desired::Group,
-        existing: &Group,
+        found: &AutoScalingGroup,
         version: Version,
+        live: LiveChange<'_>,
         after: Steps,
     ) -> Steps {
         let wanted = &group.auto_scaling_group;
-        let template = TemplateUse {
-            name: group.launch_template.name.clone(),
-            version,
-            instance_types: overrides(wanted),
-        };
-        let Some(found) = existing.auto_scaling_group.owned() else {
-            let detail = format!(
-                "min {}, max {}, desired {}",
-                wanted.min, wanted.max, wanted.desired
-            );
-            self.builder
-                .line(Mark::Create, "auto-scaling-group", &wanted.name, detail);
-            let mut tags = group_tags(group);
-            tags.insert(tag::SPEC.into(), own_tag(STARTING));
-            let create = AutoScalingStep::Create(Box::new(NewGroup {
-                name: wanted.name.clone(),
-                max: wanted.max,
-                template,
-                subnets: self.desired.network.subnet_ids.clone(),
-                hooks: wanted.hooks.clone(),
-                tags,
-            }));
-            return vec![self.builder.step(create, after)];
-        };
-
+        let template = template_use(group, version);
         let change = group_change(self.desired, wanted, found, template);
         let mut details = describe::group_changes(found, &change);
         let mut steps = Steps::new();
@@ -427,15 +464,42 @@ impl<'a> Up<'a> {
             };
             steps.push(self.builder.step(put, []));
         }
-        let missing = missing_group_tags(group, found);
+        let mut missing = missing_group_tags(group, found, live.revision);
         if !missing.is_empty() {
             details.push(format!("tags {}", describe::keys(&missing)));
-            let tag = Step::Tag {
+            let tag = |tags| Step::Tag {
                 resource: Taggable::AutoScalingGroup(wanted.name.clone()),
-                tags: missing,
+                tags,
             };
-            let after = steps.clone();
-            steps.push(self.builder.step(tag, after));
+            // The hash says that all before it is done, so that an interrupted run goes on here.
+            if let Version::Number(version) = version
+                && live.revision > 0
+                && (missing.contains_key(tag::REVISION) || missing.contains_key(tag::SPEC))
+            {
+                let mut before = [live.written, &steps].concat();
+                if let Some(revision) = missing.remove(tag::REVISION) {
+                    let attempt = AutoScalingStep::TryRevision {
+                        group: wanted.name.clone(),
+                        version,
+                        revision: live.revision,
+                    };
+                    before = vec![self.builder.step(attempt, before)];
+                    // Before the others: who is launched meanwhile has it from birth.
+                    let tags = [(tag::REVISION.to_owned(), revision)].into();
+                    before = vec![self.builder.step(tag(tags), before)];
+                }
+                let spread = AutoScalingStep::SpreadRevision {
+                    group: wanted.name.clone(),
+                    version,
+                    revision: live.revision,
+                };
+                details.push(describe::spreads(found, version, live.revision));
+                steps.push(self.builder.step(spread, before));
+            }
+            if !missing.is_empty() {
+                let after = [live.written, &steps].concat();
+                steps.push(self.builder.step(tag(missing), after));
+            }
         }
         if details.is_empty() {
             self.builder.line(
@@ -540,6 +604,7 @@ impl<'a> Up<'a> {
     /// A group that has never run gets one node first; its sizes are set once that one is ready.
     fn start(&mut self, prepared: Prepared<'_>, attached: &[usize]) {
         let Prepared {
+            revision,
             group,
             existing,
             ready,
@@ -585,7 +650,7 @@ impl<'a> Up<'a> {
         let open = self.builder.step(open, after);
         let tag = Step::Tag {
             resource: Taggable::AutoScalingGroup(wanted.name.clone()),
-            tags: [(tag::SPEC.to_owned(), own_tag(&spec_hash(group)))].into(),
+            tags: [(tag::SPEC.to_owned(), own_tag(&spec_tag(group, revision)))].into(),
         };
         self.builder.step(tag, [open]);
     }

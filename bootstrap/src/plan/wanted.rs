@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleet_agent_config::names::tag;
+use fleet_agent_config::{Live, REVISION_MAX, names::tag};
 use serde_json::json;
 
 use super::{GroupChange, STARTING, TemplateUse, Version};
 use crate::{
     desired::{self, Desired, Image},
     inventory::{
-        AutoScalingGroup, GroupTag, Inventory, LaunchTemplate, MetadataOptions, ProviderSettings,
-        RootVolume, SecurityGroupRef, Template, sha256,
+        AutoScalingGroup, Group, GroupTag, Inventory, LaunchTemplate, MetadataOptions,
+        ProviderSettings, RootVolume, SecurityGroupRef, Template, sha256,
     },
 };
 
@@ -20,6 +20,27 @@ const ECS_MANAGED: &str = "AmazonECSManaged";
 const ROOT_DEVICE: &str = "/dev/xvda";
 /// What a launch template can tag of what we launch.
 const TAGGED_AT_LAUNCH: [&str; 3] = ["instance", "volume", "network-interface"];
+
+/// The number under which the parameter is to hold a group's live settings, and whether it does.
+/// Numbers only rise: nodes take no other.
+pub(super) fn revision(group: &desired::Group, existing: &Group) -> (u64, bool) {
+    let tagged = existing.auto_scaling_group.owned().and_then(|group| {
+        let tag = group.tags.get(tag::REVISION)?;
+        tag.value.parse::<u64>().ok()
+    });
+    let tagged = tagged.unwrap_or(0).min(REVISION_MAX);
+    let Some(parameter) = existing.parameter.owned() else {
+        // Nodes may have taken what stood in one that is gone.
+        return (if tagged == 0 { 0 } else { tagged + 1 }, false);
+    };
+    match Live::read(&parameter.value) {
+        Ok(found) if found.revision >= tagged && found.says_the_same(&group.parameter.live) => {
+            (found.revision, true)
+        }
+        Ok(found) => (found.revision.max(tagged) + 1, false),
+        Err(_) => (tagged + 1, false),
+    }
+}
 
 /// What the newest version of a group's launch template should hold.
 pub(super) fn template(
@@ -59,8 +80,22 @@ pub(super) fn template(
     }
 }
 
+/// What the parameter holds as this revision.
+pub(super) fn value(live: &Live, revision: u64) -> String {
+    // Numbers and strings, which were all serialized before: nothing that could fail.
+    live.numbered(revision).text().unwrap_or_default()
+}
+
+pub(super) fn template_use(group: &desired::Group, version: Version) -> TemplateUse {
+    TemplateUse {
+        name: group.launch_template.name.clone(),
+        version,
+        instance_types: overrides(&group.auto_scaling_group),
+    }
+}
+
 /// One type stands in the template itself.
-pub(super) fn overrides(group: &desired::AutoScalingGroup) -> Vec<String> {
+fn overrides(group: &desired::AutoScalingGroup) -> Vec<String> {
     match group.instance_types.as_slice() {
         [] | [_] => Vec::new(),
         several => several.to_vec(),
@@ -114,10 +149,18 @@ pub(super) fn group_tags(group: &desired::Group) -> BTreeMap<String, GroupTag> {
 pub(super) fn missing_group_tags(
     group: &desired::Group,
     found: &AutoScalingGroup,
+    revision: u64,
 ) -> BTreeMap<String, GroupTag> {
     let mut wanted = group_tags(group);
+    if revision > 0 {
+        let tag = GroupTag {
+            value: revision.to_string(),
+            propagate: true,
+        };
+        wanted.insert(tag::REVISION.to_owned(), tag);
+    }
     if !is_starting(found) {
-        wanted.insert(tag::SPEC.to_owned(), own_tag(&spec_hash(group)));
+        wanted.insert(tag::SPEC.to_owned(), own_tag(&spec_tag(group, revision)));
     }
     wanted.retain(|key, tag| match found.tags.get(key) {
         // ECS writes its own value, and may have made it before us.
@@ -147,7 +190,16 @@ pub(super) fn provider_settings(wanted: &desired::CapacityProvider) -> ProviderS
 }
 
 /// Tells what a group was made from. Desired capacity is left out: it is written only once.
-pub(super) fn spec_hash(group: &desired::Group) -> String {
+/// Its hash, and the revision that all its nodes were told of.
+pub(super) fn spec_tag(group: &desired::Group, revision: u64) -> String {
+    let hash = spec_hash(group);
+    match revision {
+        0 => hash,
+        revision => format!("{hash}.{revision}"),
+    }
+}
+
+fn spec_hash(group: &desired::Group) -> String {
     let template = &group.launch_template;
     let asg = &group.auto_scaling_group;
     let spec = json!({

@@ -16,8 +16,7 @@ fn a_low_disk_is_cleared_and_a_full_one_makes_the_node_leave() {
     let sandbox = Sandbox::up("it-disk").expect("a sandbox");
     let mut stage = Stage::up(&sandbox, 2, GROUP, "").expect("up");
     stage.run_on_each(600).expect("tasks");
-    low(&stage, &stage.nodes[0]).expect("room");
-    full(&stage, &stage.nodes[1]).expect("a drain");
+    stage.play(&[low, full]);
 }
 
 /// A small disk under the logs, so that it can be filled. The first file makes it low, the second full.
@@ -31,6 +30,7 @@ fn low(stage: &Stage<'_>, node: &str) -> Result<()> {
     let sandbox = stage.sandbox;
     let images = "docker commit $(docker create fleet-sandbox/busybox:1 true) unused:1 && docker rm $(docker ps -aq --filter status=created)";
     let _ = sandbox.on(node, images)?.exits(0);
+    stage.hurry(node, 5)?;
     let journal = sandbox.follow_journal(node)?;
     // It has to be open before another directory covers it.
     await_event(&journal, "started", 30)?;
@@ -51,6 +51,7 @@ fn low(stage: &Stage<'_>, node: &str) -> Result<()> {
 /// And comes back when there is room again.
 fn full(stage: &Stage<'_>, node: &str) -> Result<()> {
     let sandbox = stage.sandbox;
+    stage.hurry(node, 5)?;
     let _ = sandbox.on(node, &format!("{DISK}; {FULL}"))?.exits(0);
     await_attribute(sandbox, node, "fleet.reason", "disk-full", 90)?;
     stage.await_ecs(node, "DRAINING", 60)?;

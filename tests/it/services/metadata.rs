@@ -23,9 +23,13 @@ fn rules(sandbox: &Sandbox, node: &str, program: &str) -> Result<String> {
 fn no_container_reaches_the_metadata_service() {
     let sandbox = Sandbox::up("it-metadata").expect("a sandbox");
     let stage = Stage::up(&sandbox, 2, "", "").expect("up");
-    blocked(&stage, &stage.nodes[0]).expect("a block");
-    switched_off(&stage, &stage.nodes[0]).expect("no block");
-    legacy(&stage, &stage.nodes[1]).expect("a block by the other back end");
+    stage.play(&[nf_tables, legacy]);
+}
+
+fn nf_tables(stage: &Stage<'_>, node: &str) -> Result<()> {
+    stage.hurry(node, 5)?;
+    blocked(stage, node)?;
+    switched_off(stage, node)
 }
 
 fn blocked(stage: &Stage<'_>, node: &str) -> Result<()> {

@@ -41,13 +41,17 @@ pub fn check(name: &str, value: &str) -> Option<Problem> {
     if !name.starts_with("ECS_") || !name.bytes().all(is_name_byte) {
         return problem("is not a variable of the ECS agent".to_owned());
     }
-    if let Some((near, ..)) = VARIABLES
-        .iter()
-        .find(|(known, ..)| strsim::osa_distance(known, name) == 1)
-    {
-        return problem(format!("unknown variable, did you mean `{near}`?"));
+    if let Some(why) = misspelt(name) {
+        return problem(why);
     }
     kind::reason(Kind::Text, value).and_then(problem)
+}
+
+/// What is wrong with an unknown variable that is one edit away from a known one.
+pub fn misspelt(name: &str) -> Option<String> {
+    let mut known = VARIABLES.iter().map(|(known, ..)| *known);
+    let near = known.find(|known| strsim::osa_distance(known, name) == 1)?;
+    Some(format!("unknown variable, did you mean `{near}`?"))
 }
 
 /// Type and default of a variable that this build knows; an unknown one is passed on with a

@@ -42,9 +42,10 @@ impl Agent {
         let policy = Policy::new(&settings, stop, 42);
         let context = Rc::new(Context {
             sidecars: Desired::all(&settings.sidecars),
+            failed: Default::default(),
             clients: node.clone(),
             settings,
-            revision: "0123456789ab".into(),
+            applied: Default::default(),
             container_stop: stop,
             clock: node.clock.clone(),
             identity: OnceCell::new(),

@@ -10,6 +10,8 @@ pub(super) struct World {
     pub(super) ecs_config: bool,
     pub(super) target: Option<Target>,
     pub(super) sidecars: Option<Vec<Report>>,
+    /// All of them have been up in this run.
+    pub(super) settled: bool,
     pub(super) released: bool,
     pub(super) gate_shut: bool,
     /// Whether the ECS agent was asked, whatever came of it.

@@ -364,6 +364,7 @@ impl Machine {
         let scope = self.scope();
         let well = is_up(&round.reports, scope);
         self.world.sidecars = Some(round.reports);
+        self.world.settled |= well && self.are_sidecars_up(Scope::All);
         self.world.conditions.sidecars.observe(well, now);
     }
 

@@ -4,6 +4,8 @@ use super::*;
 
 /// Wanted at the same time, but for rare moments.
 const USUALLY: usize = 12;
+/// What a node is about when nothing wants it gone.
+const SERVE: &str = "serve";
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -282,7 +284,13 @@ impl Machine {
             health: self.health,
             since: self.health_since,
             intent: self.intent(),
+            settled: self.world.settled,
         };
+        let is_well = attributes.health.verdict == Verdict::Ok && attributes.intent == SERVE;
+        if self.world.published.is_none() && is_well && !attributes.settled {
+            // There is nothing to say yet that would not be said again in a moment.
+            return None;
+        }
         let is_fresh = self
             .world
             .published
@@ -296,7 +304,7 @@ impl Machine {
     /// `leave` says more than `drain`.
     fn intent(&self) -> &'static str {
         let intents = self.causes().map(|cause| cause.kind.intent());
-        intents.max().unwrap_or("serve")
+        intents.max().unwrap_or(SERVE)
     }
 
     pub(super) fn is_proven(&self) -> bool {
@@ -329,6 +337,15 @@ impl Machine {
             .sidecars
             .as_ref()
             .is_some_and(|reports| is_up(reports, scope))
+    }
+
+    /// All of them are up, if only as they were before a change.
+    pub(super) fn have_sidecars(&self, scope: Scope) -> bool {
+        let has = |report: &Report| matches!(report.state, State::Up | State::Outdated);
+        self.world
+            .sidecars
+            .as_ref()
+            .is_some_and(|reports| reports.iter().filter(|one| is_in(one, scope)).all(has))
     }
 
     /// Seen empty, but not often enough yet, or by one side only.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::clients::{
     Clients, autoscaling::AutoScaling, disk::Disk, docker::Docker, ecs::Ecs, imds::Imds,
-    introspection::Introspection, systemd::Systemd,
+    introspection::Introspection, ssm::Ssm, systemd::Systemd,
 };
 
 /// What an agent's process reaches the world through. An older process than the node's present one
@@ -185,6 +185,10 @@ impl Clients for Remotes {
     }
 
     fn disk(&self) -> &impl Disk {
+        self
+    }
+
+    fn ssm(&self) -> &impl Ssm {
         self
     }
 }

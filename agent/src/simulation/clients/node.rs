@@ -1,6 +1,9 @@
 //! What is on the node itself: the metadata service, the ECS agent, systemd, Docker, the disk.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 use fleet_agent_config::Sidecar;
@@ -21,6 +24,7 @@ use crate::{
         docker::{Container, Docker, TaskContainer},
         imds::{Identity, Imds, Maintenance, Spot, Target, parse_target},
         introspection::{AgentTask, Introspection},
+        ssm::Ssm,
         systemd::{Systemd, Unit, Units},
     },
     ecs_config::render::Layers,
@@ -218,6 +222,18 @@ impl Docker for Remotes {
         .await
     }
 
+    async fn prepare(&self, _: &Sidecar) -> Result<()> {
+        self.call(Part::Docker, "docker pull", |_| ()).await
+    }
+
+    async fn set_aside(&self, _: &str, _: &str) -> Result<()> {
+        self.call(Part::Docker, "docker rename", |_| ()).await
+    }
+
+    async fn take_back(&self, _: &str, _: &str) -> Result<()> {
+        self.call(Part::Docker, "docker rename", |_| ()).await
+    }
+
     async fn let_end(&self, _: &str) -> Result<()> {
         self.call(Part::Docker, "docker update", |_| ()).await
     }
@@ -298,7 +314,21 @@ impl Docker for Remotes {
     }
 }
 
+impl Ssm for Remotes {
+    async fn parameter(&self, name: &str) -> Result<String> {
+        bail!("ssm:GetParameter of {name}: no story has a secret")
+    }
+}
+
 impl Disk for Remotes {
+    fn forget_secrets(&self, _: &BTreeSet<(String, String)>) -> Result<()> {
+        Ok(())
+    }
+
+    fn keep_secrets(&self, _: &str, _: &str, _: &BTreeMap<String, String>) -> Result<()> {
+        Ok(())
+    }
+
     fn boot(&self) -> Result<String> {
         let boot = self.world.borrow().nodes[self.node].boot;
         Ok(format!("boot-{boot}"))
