@@ -12,6 +12,7 @@
 
 mod drains;
 mod scenes;
+mod services;
 mod simulated;
 
 use std::{env, fs, thread, time::Duration};
@@ -127,7 +128,7 @@ fn on_nodes() -> Result<Vec<Figure>> {
     let idle = idle(&sandbox, &nodes(&sandbox)?[0])?;
     note(
         "agent, idle: resident memory",
-        idle.resident_mb,
+        idle.process.resident_mb,
         "MB",
         "<= 12",
     );
@@ -137,7 +138,7 @@ fn on_nodes() -> Result<Vec<Figure>> {
         "ms",
         "<= 60",
     );
-    note("agent, idle: threads", idle.threads, "", "<= 2");
+    note("agent, idle: threads", idle.process.threads, "", "<= 2");
     note(
         "agent, idle: AWS calls per hour, from one minute",
         idle.calls_per_hour,
@@ -165,6 +166,7 @@ fn on_nodes() -> Result<Vec<Figure>> {
     );
 
     figures.extend(scenes::measure()?);
+    figures.extend(services::measure()?);
     Ok(figures)
 }
 
@@ -184,37 +186,60 @@ fn fleet(sandbox: &Sandbox) -> Result<Fleet<'_>> {
     )
 }
 
-struct Idle {
+/// The agent's process on a node, as the kernel counts.
+struct Process {
     resident_mb: f64,
-    cpu_ms_per_minute: f64,
+    /// Used since it started.
+    cpu_ms: f64,
     threads: f64,
+    /// Open ones.
+    files: f64,
+}
+
+impl Process {
+    fn of(sandbox: &Sandbox, node: &str) -> Result<Self> {
+        const READ: &str = "cd /proc/$(pidof fleet-agent) && awk '{print $14 + $15}' stat && \
+                            ls fd | wc -l && cat status";
+        let told = sandbox.on(node, READ)?.exits(0).out;
+        let mut lines = told.lines();
+        let mut number = || {
+            let line = lines.next().context("a line")?;
+            line.trim().parse::<f64>().context("a number")
+        };
+        // A tick is 10 ms on every Linux that this runs on.
+        let cpu_ms = number()? * 10.0;
+        let files = number()?;
+        let field = |name: &str| {
+            let line = told.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|line| line.split_whitespace().next());
+            number
+                .and_then(|number| number.parse::<f64>().ok())
+                .context(name.to_owned())
+        };
+        Ok(Self {
+            resident_mb: field("VmRSS:")? / 1024.0,
+            cpu_ms,
+            threads: field("Threads:")?,
+            files,
+        })
+    }
+}
+
+struct Idle {
+    process: Process,
+    cpu_ms_per_minute: f64,
     calls_per_hour: f64,
 }
 
 /// Watches a node that has nothing to do.
 fn idle(sandbox: &Sandbox, node: &Node) -> Result<Idle> {
-    const CPU: &str = "awk '{print $14 + $15}' /proc/$(pidof fleet-agent)/stat";
-    let ticks = |text: &str| text.trim().parse::<f64>().context("CPU ticks");
     reset(sandbox)?;
-    let before = ticks(&sandbox.on(&node.id, CPU)?.exits(0).out)?;
+    let before = Process::of(sandbox, &node.id)?;
     thread::sleep(Duration::from_secs(IDLE_SECONDS));
-    let after = ticks(&sandbox.on(&node.id, CPU)?.exits(0).out)?;
-    let status = sandbox
-        .on(&node.id, "cat /proc/$(pidof fleet-agent)/status")?
-        .exits(0)
-        .out;
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let number = line.and_then(|line| line.split_whitespace().next());
-        number
-            .and_then(|number| number.parse::<f64>().ok())
-            .context(name.to_owned())
-    };
-    // A tick is 10 ms on every Linux that this runs on.
+    let process = Process::of(sandbox, &node.id)?;
     Ok(Idle {
-        resident_mb: field("VmRSS:")? / 1024.0,
-        cpu_ms_per_minute: (after - before) * 10.0 * 60.0 / float(IDLE_SECONDS),
-        threads: field("Threads:")?,
+        cpu_ms_per_minute: (process.cpu_ms - before.cpu_ms) * 60.0 / float(IDLE_SECONDS),
+        process,
         calls_per_hour: calls(sandbox, |call| call["caller"] == node.key)? * 3600.0
             / float(IDLE_SECONDS),
     })
