@@ -12,7 +12,7 @@ use sd_notify::NotifyState;
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
-    sync::{Notify, OnceCell, mpsc},
+    sync::{Notify, OnceCell, mpsc, watch},
     task::{LocalSet, spawn_local},
 };
 
@@ -28,10 +28,11 @@ use crate::{
         render::{STOP_TIMEOUT_DEFAULT, layers},
     },
     health::watch::Watch,
+    inventory::{self, Record},
     journal::{event::Entry, sink},
     lifecycle::{
         driver::Context,
-        event::{Event, Order, Policy, Tasks},
+        event::{Event, Order, Phase, Policy, Tasks},
         life::Life,
         machine::Machine,
     },
@@ -111,6 +112,10 @@ pub(crate) async fn run(source: Source, clock: Clock, paths: Paths) -> Result<En
                 settled,
             );
             spawn_local(async move { watch.run().await });
+            spawn_local(inventory::keep(
+                daemon.context.clone(),
+                daemon.records.subscribe(),
+            ));
             daemon.serve(socket, &found, &paths).await
         })
         .await
@@ -121,6 +126,8 @@ struct Daemon<C> {
     life: Life<C>,
     /// The status line systemd was last told.
     told: String,
+    /// What the inventory is to say.
+    records: watch::Sender<Option<Record>>,
 }
 
 impl<C: Clients + 'static> Daemon<C> {
@@ -131,6 +138,7 @@ impl<C: Clients + 'static> Daemon<C> {
             life: Life::new(context.clone(), machine),
             context,
             told: String::new(),
+            records: watch::Sender::new(None),
         }
     }
 
@@ -150,6 +158,7 @@ impl<C: Clients + 'static> Daemon<C> {
         let mut outdated = false;
         loop {
             self.tell_systemd();
+            self.record();
             // Nothing is cut off that another run could not know of.
             if outdated && self.life.machine().may_start_over() {
                 outdated = false;
@@ -215,6 +224,49 @@ impl<C: Clients + 'static> Daemon<C> {
             notify(&[NotifyState::Status(&line)]);
             self.told = line;
         }
+    }
+
+    /// What goes for good needs all its calls for that.
+    fn record(&self) {
+        let view = self.life.machine().view();
+        if view.phase != Phase::InService && view.phase != Phase::Drained {
+            return;
+        }
+        let (Some(identity), Some(container_instance)) = (view.identity, view.container_instance)
+        else {
+            return;
+        };
+        let settings = &self.context.settings;
+        let details: Vec<&str> = view.faults.iter().map(|one| one.detail.as_str()).collect();
+        let sidecars = view.sidecars.iter();
+        let sidecars: Vec<String> = sidecars
+            .map(|report| format!("{} {}", report.name, report.state.as_str()))
+            .collect();
+        let record = Record::new(
+            &identity.instance,
+            vec![
+                ("Fleet", settings.fleet.clone()),
+                ("Environment", settings.environment.clone()),
+                ("Group", settings.group.clone()),
+                ("ContainerInstance", container_instance.to_owned()),
+                ("Agent", VERSION.to_owned()),
+                (
+                    "Config",
+                    self.context.applied.with(view.settled).to_string(),
+                ),
+                ("Health", view.health.verdict.as_str().to_owned()),
+                ("Reason", view.health.reason.to_owned()),
+                ("Detail", details.join("; ")),
+                ("Sidecars", sidecars.join(", ")),
+            ],
+        );
+        self.records.send_if_modified(|known| {
+            let is_news = known.as_ref() != Some(&record);
+            if is_news {
+                *known = Some(record);
+            }
+            is_news
+        });
     }
 
     fn status(&self) -> Status {

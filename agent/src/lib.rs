@@ -15,6 +15,7 @@ mod ecs_config;
 mod health;
 #[cfg(test)]
 mod hostile;
+mod inventory;
 mod journal;
 mod leave;
 mod lifecycle;

@@ -19,7 +19,8 @@ use std::{
 };
 
 use fleet_agent::simulation::{
-    FleetOptions, Flip, Options, REGRESSIONS, Report, fleet, flips, idle_hour, run,
+    FleetOptions, Flip, Illness, Options, REGRESSIONS, Report, fleet, flips, idle_hour,
+    replacement, run,
 };
 
 const SEEDS: std::ops::Range<u64> = 0..2_000;
@@ -203,5 +204,103 @@ fn nodes_that_leave_together_leave_in_time() {
         assert_eq!((report.late_draining, report.late_sidecars), (0, 0));
         assert_eq!(report.violations, 0);
         assert!(report.calls_most <= 8, "{report:?}");
+    }
+}
+
+/// Ten of thirty nodes, at once.
+const ILLNESS: Illness = Illness {
+    nodes: 30,
+    ill: 10,
+    apart: Duration::ZERO,
+    replacement: "self",
+    at_once: 1,
+    restarts: None,
+    lasts: Duration::from_secs(4 * 3_600),
+    seed: 1,
+};
+
+#[test]
+fn impaired_nodes_are_replaced_one_after_the_other() {
+    let _alone = alone();
+    for seed in 0..2 {
+        for replacement_by in ["self", "asg"] {
+            let replaced = replacement(Illness {
+                replacement: replacement_by,
+                seed,
+                ..ILLNESS
+            });
+            println!("{replacement_by}, seed {seed}: {replaced:?}");
+            let counted = (replaced.gone, replaced.serving, replaced.most_out);
+            assert_eq!(counted, (10, 30, 1), "{replacement_by}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_budget_of_three_is_used_and_never_exceeded() {
+    let _alone = alone();
+    let replaced = replacement(Illness {
+        at_once: 3,
+        ..ILLNESS
+    });
+    assert_eq!((replaced.gone, replaced.serving), (10, 30), "{replaced:?}");
+    assert_eq!(replaced.most_out, 3, "{replaced:?}");
+}
+
+#[test]
+fn nodes_that_fall_ill_one_after_the_other_are_not_replaced_together() {
+    let _alone = alone();
+    for apart in [20, 200] {
+        let replaced = replacement(Illness {
+            apart: Duration::from_secs(apart),
+            ..ILLNESS
+        });
+        assert_eq!(replaced.most_out, 1, "{apart} s apart: {replaced:?}");
+        assert_eq!((replaced.gone, replaced.serving), (10, 30), "{replaced:?}");
+    }
+}
+
+#[test]
+fn a_restarted_agent_takes_no_turn_that_is_not_its_own() {
+    let _alone = alone();
+    let replaced = replacement(Illness {
+        restarts: Some(Duration::from_secs(40)),
+        ..ILLNESS
+    });
+    assert_eq!(replaced.most_out, 1, "{replaced:?}");
+    assert!(replaced.gone > 0, "{replaced:?}");
+}
+
+#[test]
+fn a_fault_that_most_of_a_group_shares_replaces_none() {
+    let _alone = alone();
+    for (nodes, ill) in [(30, 16), (30, 30), (120, 110), (2, 2)] {
+        let replaced = replacement(Illness {
+            nodes,
+            ill,
+            lasts: Duration::from_secs(7_200),
+            ..ILLNESS
+        });
+        println!("{ill} of {nodes}: {replaced:?}");
+        assert_eq!(
+            (replaced.gone, replaced.most_out),
+            (0, 0),
+            "{ill} of {nodes}"
+        );
+    }
+}
+
+#[test]
+fn a_node_that_is_alone_is_replaced_and_with_never_none_is() {
+    let _alone = alone();
+    for (replacement_by, gone) in [("self", 1), ("never", 0)] {
+        let replaced = replacement(Illness {
+            nodes: 1,
+            ill: 1,
+            replacement: replacement_by,
+            lasts: Duration::from_secs(3_600),
+            ..ILLNESS
+        });
+        assert_eq!((replaced.gone, replaced.serving), (gone, 1), "{replaced:?}");
     }
 }

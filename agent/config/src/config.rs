@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Disk, DiskConfig, Document, Drain, DrainConfig, Node, NodeConfig, Problem, Problems, Sidecar,
-    SidecarConfig, drain, ecs, names, order::order, secrets,
+    Disk, DiskConfig, Document, Drain, DrainConfig, Health, HealthConfig, Node, NodeConfig,
+    Problem, Problems, Sidecar, SidecarConfig, drain, ecs, names, order::order, secrets,
 };
 
 /// The version of the contract this crate reads and writes.
@@ -46,6 +46,9 @@ pub struct Config {
     /// When a disk counts as low or full.
     #[serde(skip_serializing_if = "DiskConfig::is_empty")]
     pub disk: DiskConfig,
+    /// What becomes of the node if it stays impaired.
+    #[serde(skip_serializing_if = "HealthConfig::is_empty")]
+    pub health: HealthConfig,
     /// What the node keeps for itself, and from its tasks.
     #[serde(skip_serializing_if = "NodeConfig::is_empty")]
     pub node: NodeConfig,
@@ -116,6 +119,8 @@ pub struct Settings {
     pub drain: Drain,
     /// When a disk counts as low or full, and what is done then.
     pub disk: Disk,
+    /// What becomes of the node if it stays impaired.
+    pub health: Health,
     /// What the node keeps for itself, and from its tasks.
     pub node: Node,
     /// SSM parameter with newer live settings.
@@ -211,6 +216,7 @@ impl Config {
         );
         let drain = self.drain.validate(drain_timeout_seconds, problems);
         let disk = self.disk.validate(problems);
+        let health = self.health.validate(problems);
         let node = self.node.validate(problems);
         for (name, value) in &self.ecs {
             // First, since the other rules quote the value.
@@ -253,6 +259,7 @@ impl Config {
             drain_timeout_seconds,
             drain,
             disk,
+            health,
             node,
             parameter: self.parameter.name,
             ecs: self.ecs,

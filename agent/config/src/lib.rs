@@ -14,7 +14,9 @@ mod container;
 mod disk;
 mod document;
 mod drain;
+mod ecr;
 pub mod ecs;
+mod health;
 mod live;
 pub mod names;
 mod node;
@@ -32,6 +34,8 @@ pub use drain::{
     Drain, DrainConfig, Reaction, SIDECARS_MAX, SPOT_NOTICE, StandaloneConfig, StandalonePolicy,
     sidecars_seconds,
 };
+pub use ecr::EcrImage;
+pub use health::{Health, HealthConfig, Replacement};
 pub use live::{Applied, LIVE_MAX, Live, REVISION_MAX};
 pub use node::{Node, NodeConfig};
 pub use order::RESERVED_PORTS;

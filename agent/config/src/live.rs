@@ -11,7 +11,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Config, Credentials, DiskConfig, DrainConfig, Network, Problem, SidecarConfig, VERSION,
+    Config, Credentials, DiskConfig, DrainConfig, HealthConfig, Network, Problem, SidecarConfig,
+    VERSION,
 };
 
 /// A standard parameter holds no more (PutParameter), bytes.
@@ -35,6 +36,9 @@ pub struct Live {
     /// When a disk counts as low or full.
     #[serde(default, skip_serializing_if = "DiskConfig::is_empty")]
     pub disk: DiskConfig,
+    /// What becomes of a node that stays impaired.
+    #[serde(default, skip_serializing_if = "HealthConfig::is_empty")]
+    pub health: HealthConfig,
     /// Containers beside ECS.
     #[serde(default)]
     pub sidecars: BTreeMap<String, SidecarConfig>,
@@ -49,6 +53,7 @@ impl Live {
             revision,
             drain: config.drain.clone(),
             disk: config.disk,
+            health: config.health,
             sidecars: config.sidecars.clone(),
         }
     }
@@ -105,6 +110,7 @@ impl Config {
         Self {
             drain: live.drain.clone(),
             disk: live.disk,
+            health: live.health,
             sidecars: live.sidecars.clone(),
             ..self.clone()
         }

@@ -36,7 +36,7 @@ pub mod attribute {
     pub const REASON: &str = "fleet.reason";
     /// When health last changed, RFC 3339.
     pub const SINCE: &str = "fleet.since";
-    /// What the agent is about: `serve`, `drain` or `leave`.
+    /// What the agent is about: `serve`, `drain`, `replace` or `leave`.
     pub const INTENT: &str = "fleet.intent";
     /// The agent's version.
     pub const AGENT: &str = "fleet.agent";

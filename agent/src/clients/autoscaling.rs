@@ -33,6 +33,8 @@ pub(crate) enum Verb {
 pub(crate) trait AutoScaling {
     /// Speaks to the action that `hook` holds `instance` with.
     async fn answer(&self, hook: &str, instance: &str, verb: Verb) -> Result<HookAnswer>;
+    /// Calls an instance unhealthy: it is terminated at once, hooks and all, and replaced.
+    async fn condemn(&self, instance: &str) -> Result<()>;
 }
 
 impl AutoScaling for Aws {
@@ -53,6 +55,15 @@ impl AutoScaling for Aws {
             .send()
             .await;
         self.taken("CompleteLifecycleAction", hook, instance, sent)
+    }
+
+    async fn condemn(&self, instance: &str) -> Result<()> {
+        let set = self.autoscaling().await.set_instance_health();
+        let set = set.instance_id(instance).health_status("Unhealthy");
+        // The group's grace period is for nodes that are still starting.
+        let set = set.should_respect_grace_period(false).send().await;
+        set.map(drop)
+            .map_err(|error| explain("autoscaling:SetInstanceHealth", instance, &error))
     }
 }
 

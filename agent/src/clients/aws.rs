@@ -33,6 +33,7 @@ struct Clients {
     ecs: aws_sdk_ecs::Client,
     autoscaling: aws_sdk_autoscaling::Client,
     ssm: aws_sdk_ssm::Client,
+    config: SdkConfig,
 }
 
 impl Aws {
@@ -65,6 +66,11 @@ impl Aws {
         &self.clients().await.ssm
     }
 
+    /// For what is called without a client.
+    pub(super) async fn config(&self) -> &SdkConfig {
+        &self.clients().await.config
+    }
+
     async fn clients(&self) -> &Clients {
         self.clients
             .get_or_init(|| async {
@@ -73,10 +79,19 @@ impl Aws {
                     ecs: aws_sdk_ecs::Client::new(&config),
                     autoscaling: aws_sdk_autoscaling::Client::new(&config),
                     ssm: aws_sdk_ssm::Client::new(&config),
+                    config,
                 }
             })
             .await
     }
+}
+
+pub(super) fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT)
+        .operation_attempt_timeout(ATTEMPT)
+        .operation_timeout(OPERATION)
+        .build()
 }
 
 async fn load(region: &str) -> SdkConfig {
@@ -87,13 +102,7 @@ async fn load(region: &str) -> SdkConfig {
         .region(Region::new(region.to_owned()))
         .http_client(http)
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-        .timeout_config(
-            TimeoutConfig::builder()
-                .connect_timeout(CONNECT)
-                .operation_attempt_timeout(ATTEMPT)
-                .operation_timeout(OPERATION)
-                .build(),
-        )
+        .timeout_config(timeouts())
         .load()
         .await
 }

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Error, Result};
 use bollard::{
     API_DEFAULT_VERSION,
+    auth::DockerCredentials,
     errors::Error as DockerError,
     models::{
         ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ContainerUpdateBody,
@@ -27,6 +28,7 @@ use fleet_agent_config::{HealthCheck, Network, Port, Sidecar, names};
 use futures_util::StreamExt;
 use jiff::Timestamp;
 
+use super::ecr::Login;
 use crate::health::events::Happening;
 
 /// The label ECS puts on every container of a task.
@@ -86,10 +88,11 @@ pub(crate) struct Seen {
 
 pub(crate) trait Docker {
     async fn sidecars(&self) -> Result<Vec<Container>>;
-    /// Creates and starts a sidecar's container; its image is pulled if it is not there.
+    /// Creates and starts a sidecar's container of an image that is there.
     async fn create(&self, sidecar: &Sidecar, spec: &str) -> Result<()>;
-    /// Pulls its image if it is not there.
-    async fn prepare(&self, sidecar: &Sidecar) -> Result<()>;
+    async fn has_image(&self, image: &str) -> Result<bool>;
+    /// From a registry that may ask who it is.
+    async fn pull(&self, image: &str, login: Option<Login>) -> Result<()>;
     /// Gives the name of this sidecar's container free for another.
     async fn set_aside(&self, id: &str, sidecar: &str) -> Result<()>;
     /// Gives it its name again.
@@ -204,18 +207,6 @@ impl Dockerd {
             .await
             .with_context(|| format!("docker: rename {id} to {name}"))
     }
-
-    async fn pull(&self, docker: &bollard::Docker, image: &str) -> Result<(), DockerFault> {
-        let options = CreateImageOptionsBuilder::new().from_image(image).build();
-        bounded(PULL, async {
-            let mut progress = std::pin::pin!(docker.create_image(Some(options), None, None));
-            while let Some(step) = progress.next().await {
-                step?;
-            }
-            Ok(())
-        })
-        .await
-    }
 }
 
 impl Docker for Dockerd {
@@ -241,12 +232,6 @@ impl Docker for Dockerd {
         let docker = self.handle().await?;
         let name = || format!("docker: run sidecar {} ({})", sidecar.name, sidecar.image);
         let mut made = self.create_with(&docker, sidecar, spec, log).await;
-        if made.as_ref().is_err_and(DockerFault::is_missing) {
-            self.pull(&docker, &sidecar.image)
-                .await
-                .with_context(|| format!("docker: pull {}", sidecar.image))?;
-            made = self.create_with(&docker, sidecar, spec, log).await;
-        }
         // A dockerd without journald is a dockerd still; what was asked for by name is asked for.
         let is_default = sidecar.container == fleet_agent_config::Container::default();
         if is_default && made.as_ref().is_err_and(DockerFault::is_about_logging) {
@@ -255,14 +240,34 @@ impl Docker for Dockerd {
         made.with_context(name)
     }
 
-    async fn prepare(&self, sidecar: &Sidecar) -> Result<()> {
+    async fn has_image(&self, image: &str) -> Result<bool> {
         let docker = self.handle().await?;
-        let image = &sidecar.image;
         match bounded(CALL, docker.inspect_image(image)).await {
-            Err(error) if error.is_missing() => self.pull(&docker, image).await,
-            other => other.map(drop),
+            Ok(_) => Ok(true),
+            Err(error) if error.is_missing() => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("docker: look for {image}")),
         }
-        .with_context(|| format!("docker: pull {image}"))
+    }
+
+    async fn pull(&self, image: &str, login: Option<Login>) -> Result<()> {
+        let docker = self.handle().await?;
+        let login = login.map(|login| DockerCredentials {
+            username: Some(login.user),
+            password: Some(login.password),
+            serveraddress: Some(login.host),
+            ..DockerCredentials::default()
+        });
+        let options = CreateImageOptionsBuilder::new().from_image(image).build();
+        let pulled = bounded(PULL, async {
+            let mut progress = std::pin::pin!(docker.create_image(Some(options), None, login));
+            while let Some(step) = progress.next().await {
+                step?;
+            }
+            Ok(())
+        });
+        pulled
+            .await
+            .with_context(|| format!("docker: pull {image}"))
     }
 
     async fn set_aside(&self, id: &str, sidecar: &str) -> Result<()> {

@@ -1,6 +1,6 @@
 //! The container instance as the ECS control plane knows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, anyhow};
 use aws_sdk_ecs::{
@@ -11,8 +11,19 @@ use aws_sdk_ecs::{
     },
 };
 
-use super::aws::{Aws, explain};
+use fleet_agent_config::names::attribute;
 
+use super::aws::{Aws, explain};
+use crate::{
+    health::{
+        Verdict,
+        guard::{Around, Census},
+    },
+    lifecycle::cause::intent,
+};
+
+/// A page of ListContainerInstances holds at most this many.
+const INSTANCES_PER_PAGE: i32 = 100;
 /// DescribeTasks takes at most this many.
 const TASKS_PER_CALL: usize = 100;
 
@@ -63,6 +74,8 @@ pub(crate) trait Ecs {
     async fn live_tasks(&self, arn: &str) -> Result<usize>;
     /// Who started each task that is to run here: `service:NAME`, or else it is no service's.
     async fn task_groups(&self, arn: &str) -> Result<BTreeMap<String, String>>;
+    /// What the nodes of a group say of themselves.
+    async fn around(&self, group: &str) -> Result<Around>;
 }
 
 impl Ecs for Aws {
@@ -149,8 +162,35 @@ impl Ecs for Aws {
             .filter_map(|task| Some((task.task_arn?, task.group.unwrap_or_default())))
             .collect())
     }
+
+    async fn around(&self, group: &str) -> Result<Around> {
+        let of_group = format!("attribute:{} == {group}", attribute::GROUP);
+        let saying =
+            |name: &str, value: &str| format!("{of_group} and attribute:{name} == {value}");
+        let impaired = saying(attribute::HEALTH, Verdict::Impaired.as_str());
+        // First and alone: where a fault is everybody's, everybody asks.
+        let Some(impaired) = self.one_page_of_instances(impaired).await? else {
+            return Ok(Around::Many);
+        };
+        let (members, draining, leaving, waiting) = tokio::try_join!(
+            self.list_instances(of_group.clone(), None),
+            self.list_instances(of_group.clone(), Some(ContainerInstanceStatus::Draining)),
+            self.list_instances(saying(attribute::INTENT, intent::LEAVE), None),
+            self.list_instances(saying(attribute::INTENT, intent::REPLACE), None),
+        )?;
+        let mut since = self.attributes(attribute::SINCE).await?;
+        since.retain(|arn, _| waiting.contains(arn));
+        Ok(Around::Group(Census {
+            members,
+            impaired,
+            draining,
+            leaving,
+            waiting: since,
+        }))
+    }
 }
 
+const LIST: &str = "ecs:ListContainerInstances";
 const SET_STATUS: &str = "ecs:UpdateContainerInstancesState";
 
 impl Aws {
@@ -168,6 +208,50 @@ impl Aws {
             .send()
             .await
             .map_err(|error| explain(SET_STATUS, arn, &error))
+    }
+
+    /// None if there are more.
+    async fn one_page_of_instances(&self, filter: String) -> Result<Option<BTreeSet<String>>> {
+        let listed = self.ecs().await.list_container_instances();
+        let listed = listed.cluster(self.cluster()).filter(&filter);
+        let listed = listed.max_results(INSTANCES_PER_PAGE).send().await;
+        let page = listed.map_err(|error| explain(LIST, &filter, &error))?;
+        let is_all = page.next_token.is_none();
+        let found = page.container_instance_arns.unwrap_or_default();
+        Ok(is_all.then(|| found.into_iter().collect()))
+    }
+
+    /// Of every status but INACTIVE, unless one is given.
+    async fn list_instances(
+        &self,
+        filter: String,
+        status: Option<ContainerInstanceStatus>,
+    ) -> Result<BTreeSet<String>> {
+        let listed = self.ecs().await.list_container_instances();
+        let listed = listed.cluster(self.cluster()).filter(&filter);
+        let mut pages = listed.set_status(status).into_paginator().items().send();
+        let mut instances = BTreeSet::new();
+        while let Some(arn) = pages.next().await {
+            instances.insert(arn.map_err(|error| explain(LIST, &filter, &error))?);
+        }
+        Ok(instances)
+    }
+
+    /// Container instances of the whole cluster with what they say by this name.
+    async fn attributes(&self, name: &str) -> Result<BTreeMap<String, String>> {
+        let listed = self.ecs().await.list_attributes();
+        let listed = listed.cluster(self.cluster()).attribute_name(name);
+        let listed = listed.target_type(TargetType::ContainerInstance);
+        let mut pages = listed.into_paginator().items().send();
+        let mut found = BTreeMap::new();
+        while let Some(attribute) = pages.next().await {
+            let attribute =
+                attribute.map_err(|error| explain("ecs:ListAttributes", name, &error))?;
+            if let (Some(arn), Some(value)) = (attribute.target_id, attribute.value) {
+                found.insert(arn, value);
+            }
+        }
+        Ok(found)
     }
 
     async fn describe_tasks(&self, arn: &str, tasks: &[String]) -> Result<Vec<Task>> {

@@ -6,6 +6,7 @@ pub(crate) mod aws;
 mod body;
 pub(crate) mod disk;
 pub(crate) mod docker;
+pub(crate) mod ecr;
 pub(crate) mod ecs;
 pub(crate) mod firewall;
 pub(crate) mod images;
@@ -17,13 +18,14 @@ pub(crate) mod ssm;
 pub(crate) mod systemd;
 
 use self::{
-    autoscaling::AutoScaling, disk::Disk, docker::Docker, ecs::Ecs, imds::Imds,
+    autoscaling::AutoScaling, disk::Disk, docker::Docker, ecr::Ecr, ecs::Ecs, imds::Imds,
     introspection::Introspection, ssm::Ssm, systemd::Systemd,
 };
 
 /// Every remote of a node.
 pub(crate) trait Clients {
     fn imds(&self) -> &impl Imds;
+    fn ecr(&self) -> &impl Ecr;
     fn ecs(&self) -> &impl Ecs;
     fn autoscaling(&self) -> &impl AutoScaling;
     fn introspection(&self) -> &impl Introspection;
@@ -47,6 +49,10 @@ pub(crate) struct Remotes {
 impl Clients for Remotes {
     fn imds(&self) -> &impl Imds {
         &self.imds
+    }
+
+    fn ecr(&self) -> &impl Ecr {
+        &self.aws
     }
 
     fn ecs(&self) -> &impl Ecs {

@@ -44,6 +44,8 @@ pub(crate) trait Systemd {
     async fn restart_ecs(&self) -> Result<()>;
     /// Stops ecs.service and waits until it has, within the client's time-out.
     async fn stop_ecs(&self) -> Result<()>;
+    /// Has the machine shut down and power off; units that are to stop before have their time.
+    async fn power_off(&self) -> Result<()>;
 }
 
 #[derive(Debug)]
@@ -71,6 +73,10 @@ impl Systemd for Systemctl {
 
     async fn stop_ecs(&self) -> Result<()> {
         Self::run(&["stop", ECS]).await.map(drop)
+    }
+
+    async fn power_off(&self) -> Result<()> {
+        Self::run(&["poweroff", "--no-block"]).await.map(drop)
     }
 }
 

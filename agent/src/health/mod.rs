@@ -3,6 +3,7 @@
 pub(crate) mod check;
 pub(crate) mod disk;
 pub(crate) mod events;
+pub(crate) mod guard;
 pub(crate) mod kernel;
 pub(crate) mod watch;
 

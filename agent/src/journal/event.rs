@@ -118,6 +118,11 @@ pub(crate) enum Entry {
         /// What was met; empty where nothing more is known.
         detail: String,
     },
+    /// This node has stayed impaired, and it is its turn to be replaced.
+    Replacing {
+        reason: &'static str,
+        how: &'static str,
+    },
     Waiting {
         on: String,
     },
@@ -244,6 +249,7 @@ impl Entry {
                 "health-changed",
                 if *verdict == Verdict::Ok { Info } else { Warn },
             ),
+            Self::Replacing { .. } => kind("7c41f0a9d3e84b25b6f1e2a8d09c5e37", "replacing", Warn),
             Self::Waiting { .. } => kind("20b0657d522b4e57bcd7cab60b7eb1d8", "waiting", Info),
             Self::CallFailed { .. } => {
                 kind("1414dd2025394e5abc66b056d57891a1", "call-failed", Warn)
@@ -358,6 +364,9 @@ impl Entry {
                 let colon = if detail.is_empty() { "" } else { ": " };
                 format!("health is {} ({reason}){colon}{detail}", verdict.as_str())
             }
+            Self::Replacing { reason, how } => {
+                format!("this node stays impaired ({reason}): {how}")
+            }
             Self::Waiting { on } => format!("waiting for {on}"),
             Self::CallFailed { call, error } => format!("failed to {call}: {error}"),
             Self::Recovered { call } => format!("{call}: works again"),
@@ -450,6 +459,7 @@ impl Entry {
                 field("FLEET_HEALTH", &verdict.as_str());
                 field("FLEET_REASON", reason);
             }
+            Self::Replacing { reason, how: _ } => field("FLEET_REASON", reason),
             Self::Waiting { on } => field("FLEET_WAITING", on),
             Self::CallFailed { call, error } => {
                 field("FLEET_CALL", call);
@@ -557,6 +567,10 @@ mod tests {
             Entry::Hazard {
                 code: "x",
                 text: text(),
+            },
+            Entry::Replacing {
+                reason: "docker",
+                how: "x",
             },
             Entry::Waiting { on: text() },
             Entry::CallFailed {

@@ -22,6 +22,7 @@ const SPOT_NOTICE: Duration = Duration::from_secs(120);
 /// A time that seems to be past already is a clock that is wrong, or an agent that was not there: what
 /// is left is worth using.
 const SPOT_LEAST: Duration = Duration::from_secs(30);
+const REPLACEMENT: &str = "replacement";
 /// What systemd leaves to `fleet-drain.service` is 120 s (its TimeoutStopSec).
 pub(crate) const SHUTDOWN: Duration = Duration::from_secs(115);
 
@@ -44,6 +45,18 @@ pub(crate) enum Kind {
     Tag,
     /// The machine is shutting down.
     Shutdown,
+}
+
+/// `fleet.intent`: what a node is about.
+pub(crate) mod intent {
+    /// Nothing wants it gone.
+    pub(crate) const SERVE: &str = "serve";
+    /// It empties itself and stays.
+    pub(crate) const DRAIN: &str = "drain";
+    /// It has stayed impaired, and waits for its turn to be replaced.
+    pub(crate) const REPLACE: &str = "replace";
+    /// It goes for good.
+    pub(crate) const LEAVE: &str = "leave";
 }
 
 impl Kind {
@@ -97,7 +110,11 @@ impl Kind {
 
     /// `fleet.intent`.
     pub(crate) const fn intent(self) -> &'static str {
-        if self.is_final() { "leave" } else { "drain" }
+        if self.is_final() {
+            intent::LEAVE
+        } else {
+            intent::DRAIN
+        }
     }
 }
 
@@ -168,6 +185,18 @@ impl Cause {
             detail: reason.to_owned(),
             ..Self::new("impaired".into(), Kind::Impaired, now)
         }
+    }
+
+    /// It is its turn to be replaced: kept over restarts, so that others are not given it, too.
+    pub(crate) fn replacement(reason: &str, now: Moment) -> Self {
+        Self {
+            detail: format!("{reason}, and it is its turn to be replaced"),
+            ..Self::new(REPLACEMENT.to_owned(), Kind::Impaired, now)
+        }
+    }
+
+    pub(crate) fn is_replacement(&self) -> bool {
+        self.id == REPLACEMENT
     }
 
     /// `request` is unlike any before.

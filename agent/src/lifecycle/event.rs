@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fleet_agent_config::{Drain, Reaction, Settings, sidecars_seconds};
+use fleet_agent_config::{Drain, Health as HealthPolicy, Reaction, Settings, sidecars_seconds};
 
 use super::{cause::Spans, saved::Saved};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
         imds::{Identity, Maintenance, SpotNotice, Target},
         introspection::AgentTask,
     },
-    health::{Health, watch},
+    health::{Health, guard::Around, watch},
     journal::event::Entry,
     moment::Moment,
     sidecars::{execute::Round, plan::Scope},
@@ -94,6 +94,8 @@ pub(crate) struct Policy {
     pub(crate) drain: Drain,
     /// What a node does whose disk is full.
     pub(crate) full_disk: Reaction,
+    /// What becomes of a node that stays impaired.
+    pub(crate) health: HealthPolicy,
     pub(crate) launch_hook: String,
     pub(crate) drain_hook: String,
     /// Spreads this node's retries and refreshes: any number of its own.
@@ -114,6 +116,7 @@ impl Policy {
             },
             drain: settings.drain.clone(),
             full_disk: settings.disk.full,
+            health: settings.health,
             launch_hook: settings.launch_hook.clone(),
             drain_hook: settings.drain_hook.clone(),
             seed,
@@ -151,6 +154,9 @@ pub(crate) enum Job {
     StopSidecars,
     CompleteDrain,
     ProbeDrain,
+    LookAround,
+    Condemn,
+    PowerOff,
     /// [`Action::Save`], which is done at once.
     Keep,
 }
@@ -188,6 +194,9 @@ impl Job {
             Self::StopSidecars => "stop the sidecars",
             Self::CompleteDrain => "complete the drain",
             Self::ProbeDrain => "look for a terminating action",
+            Self::LookAround => "read how the other nodes of the group are",
+            Self::Condemn => "have Auto Scaling replace this node",
+            Self::PowerOff => "power the machine off",
             Self::Keep => "keep the state",
         }
     }
@@ -226,6 +235,9 @@ pub(crate) enum Work {
     StopSidecars(Duration),
     CompleteDrain,
     ProbeDrain,
+    LookAround,
+    Condemn,
+    PowerOff,
 }
 
 impl Work {
@@ -258,6 +270,9 @@ impl Work {
             Self::StopSidecars(_) => Job::StopSidecars,
             Self::CompleteDrain => Job::CompleteDrain,
             Self::ProbeDrain => Job::ProbeDrain,
+            Self::LookAround => Job::LookAround,
+            Self::Condemn => Job::Condemn,
+            Self::PowerOff => Job::PowerOff,
         }
     }
 }
@@ -320,6 +335,10 @@ pub(crate) enum Outcome {
         left: usize,
     },
     SidecarsStopped(usize),
+    /// How the other nodes of the group are.
+    Around(Around),
+    Condemned,
+    PoweringOff,
 }
 
 impl Outcome {

@@ -8,6 +8,7 @@
 mod causes;
 mod known;
 mod learn;
+mod replace;
 mod tasks;
 mod tells;
 mod wants;
@@ -17,9 +18,11 @@ use std::{
     time::Duration,
 };
 
-use fleet_agent_config::Reaction;
+use fleet_agent_config::{Reaction, Replacement};
 
 use known::{Abandon, Drain, Launch, World};
+pub(crate) use replace::READS;
+use replace::Replacing;
 
 use super::{
     cause::{Bounds, Cause, Kind, STOP_MARGIN, shutdown_id},
@@ -99,6 +102,9 @@ pub(crate) struct Machine {
     drain: Option<Drain>,
     health: Health,
     health_since: Moment,
+    /// Whatever the reason is meanwhile.
+    impaired_since: Option<Moment>,
+    replacing: Option<Replacing>,
     saved: Option<Saved>,
     /// What was last to be kept is not.
     unkept: bool,
@@ -131,6 +137,8 @@ impl Machine {
             drain: None,
             health: assess(&conditions, &[], now),
             health_since: now,
+            impaired_since: None,
+            replacing: None,
             saved: None,
             unkept: false,
             heartbeats: false,
@@ -153,6 +161,7 @@ impl Machine {
         let mut actions = Vec::new();
         self.absorb(event, now, &mut actions)?;
         self.judge_health(now, &mut actions);
+        self.judge_replacement(now);
         self.judge_causes(now, &mut actions);
         while let Some(next) = self.next_phase(now, &mut actions) {
             self.enter(next, now, &mut actions);
@@ -207,6 +216,7 @@ impl Machine {
             .chain(self.tells_at())
             .chain(self.causes_change_at())
             .chain(self.tasks_change_at())
+            .chain(self.replacement_changes_at())
             .chain(self.world.conditions.settles_at(self.now))
             // What was due by then has been dealt with.
             .filter(|at| *at > self.now)

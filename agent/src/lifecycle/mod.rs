@@ -8,7 +8,7 @@ pub(crate) mod life;
 pub(crate) mod machine;
 mod perform;
 pub(crate) mod saved;
-mod schedule;
+pub(crate) mod schedule;
 #[cfg(test)]
 mod table;
 pub(crate) mod waiting;

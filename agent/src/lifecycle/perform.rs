@@ -114,6 +114,19 @@ impl<C: Clients> Context<C> {
                 self.answer(&self.settings.drain_hook, Verb::Heartbeat)
                     .await
             }
+            Work::LookAround => {
+                let around = clients.ecs().around(&self.settings.group).await;
+                around.map(Outcome::Around)
+            }
+            Work::Condemn => {
+                let identity = self.identity.get().context("no identity yet")?;
+                let condemned = clients.autoscaling().condemn(&identity.instance).await;
+                condemned.map(|()| Outcome::Condemned)
+            }
+            Work::PowerOff => {
+                let off = clients.systemd().power_off().await;
+                off.map(|()| Outcome::PoweringOff)
+            }
         }
     }
 
@@ -338,12 +351,14 @@ impl<C: Clients> Context<C> {
 /// The longest that `work` may take; the clients' own bounds are shorter, this one catches what
 /// they miss.
 pub(super) fn bound(work: &Work, container_stop: Duration) -> Duration {
+    use super::machine::READS;
     const USUAL: Duration = Duration::from_secs(90);
     const PULLS: Duration = Duration::from_secs(1_800);
     const MARGIN: Duration = Duration::from_secs(30);
     const LISTS: Duration = Duration::from_secs(120);
     match work {
         Work::ConvergeSidecars(_) => PULLS,
+        Work::LookAround => READS,
         // Both lists of containers may take docker's whole time for one.
         Work::StopLeftovers(within) => *within + LISTS + MARGIN,
         Work::StopStandalone(_) => container_stop + LISTS + MARGIN,
@@ -370,7 +385,9 @@ pub(super) fn bound(work: &Work, container_stop: Duration) -> Duration {
         | Work::ConfirmEmpty(_)
         | Work::ShutGate
         | Work::CompleteDrain
-        | Work::ProbeDrain => USUAL,
+        | Work::ProbeDrain
+        | Work::Condemn
+        | Work::PowerOff => USUAL,
     }
 }
 

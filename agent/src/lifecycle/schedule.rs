@@ -10,6 +10,9 @@ pub(super) const LAST_RETRY: Duration = Duration::from_secs(30);
 /// For what is asked on this node itself, costs nothing, and must not be noticed late.
 const LAST_LOCAL_RETRY: Duration = Duration::from_secs(1);
 const LAST_IMDS_RETRY: Duration = Duration::from_secs(4);
+/// For what only informs, once AWS has had enough of it: a fault that five thousand nodes share is not to
+/// take the ten calls a second that others' drains need.
+const LAST_SPREAD_RETRY: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Schedule {
@@ -62,7 +65,7 @@ impl Schedule {
     /// The job failed and runs again after a growing, jittered wait. Returns whether the error is
     /// news: another one than before, or the same for the 10th, 100th... time.
     pub(super) fn fail(&mut self, job: Job, error: &str, now: Moment) -> bool {
-        let wait = self.retry(job);
+        let wait = self.retry(job, error);
         let state = self.of_mut(job);
         state.under_way = false;
         state.failures = state.failures.saturating_add(1);
@@ -93,10 +96,10 @@ impl Schedule {
     }
 
     /// Between half and the whole of a span that doubles with each failure.
-    fn retry(&self, job: Job) -> Duration {
+    fn retry(&self, job: Job, error: &str) -> Duration {
         backoff(
             FIRST_RETRY,
-            last_retry(job),
+            last_retry(job, error),
             self.of(job).failures,
             self.seed ^ job as u64,
         )
@@ -111,8 +114,11 @@ impl Schedule {
     }
 }
 
-const fn last_retry(job: Job) -> Duration {
+fn last_retry(job: Job, error: &str) -> Duration {
     match job {
+        Job::Publish | Job::LookAround if error.contains("ThrottlingException") => {
+            LAST_SPREAD_RETRY
+        }
         Job::ReadEcsAgent | Job::CountTasks => LAST_LOCAL_RETRY,
         Job::Identify | Job::ReadTarget | Job::ReadSpot => LAST_IMDS_RETRY,
         Job::WriteEcsConfig
@@ -137,24 +143,27 @@ const fn last_retry(job: Job) -> Duration {
         | Job::StopSidecars
         | Job::CompleteDrain
         | Job::ProbeDrain
+        | Job::LookAround
+        | Job::Condemn
+        | Job::PowerOff
         | Job::Keep => LAST_RETRY,
     }
 }
 
 /// Whether a failure is worth a record: another error than before, or the same for the 10th, 100th...
 /// time in a row.
-pub(super) fn is_news(before: Option<&str>, error: &str, failures: u32) -> bool {
+pub(crate) fn is_news(before: Option<&str>, error: &str, failures: u32) -> bool {
     before != Some(error) || (failures >= 10 && 10_u32.pow(failures.ilog10()) == failures)
 }
 
 /// A jittered wait that doubles with each round, from `first` to `last`.
-pub(super) fn backoff(first: Duration, last: Duration, round: u32, seed: u64) -> Duration {
-    let span = first.saturating_mul(1 << round.min(5)).min(last);
+pub(crate) fn backoff(first: Duration, last: Duration, round: u32, seed: u64) -> Duration {
+    let span = first.saturating_mul(1 << round.min(10)).min(last);
     jitter(span, seed ^ (u64::from(round) << 32))
 }
 
 /// Between half and the whole of `span`, drawn from `seed` (splitmix64's finalizer).
-pub(super) fn jitter(span: Duration, seed: u64) -> Duration {
+pub(crate) fn jitter(span: Duration, seed: u64) -> Duration {
     let mut bits = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -195,6 +204,23 @@ mod tests {
         );
         assert!(schedule.succeed(Job::Publish, now));
         assert!(!schedule.succeed(Job::Publish, now));
+    }
+
+    #[test]
+    fn what_only_informs_leaves_the_rate_to_others_once_aws_has_had_enough() {
+        let mut schedule = Schedule::new(7);
+        let now = Moment::from_millis(1_000);
+        let mut longest = |job, error| {
+            for _ in 0..12 {
+                schedule.start(job);
+                let _ = schedule.fail(job, error, now);
+            }
+            schedule.due(job).expect("not under way").since(now)
+        };
+        let throttled = "ecs:PutAttributes of x: ThrottlingException: Rate exceeded";
+        assert!(longest(Job::Publish, throttled) >= LAST_SPREAD_RETRY / 2);
+        assert!(longest(Job::Publish, "no route") <= LAST_RETRY);
+        assert!(longest(Job::SetDraining, throttled) <= LAST_RETRY);
     }
 
     #[test]

@@ -58,6 +58,7 @@ impl Stage {
             },
             drain: DrainConfig::default().validate(300, &mut Vec::new()),
             full_disk: fleet_agent_config::Reaction::Drain,
+            health: fleet_agent_config::HealthConfig::default().validate(&mut Vec::new()),
             launch_hook: "fleet-launch".into(),
             drain_hook: "fleet-drain".into(),
             seed: 1,

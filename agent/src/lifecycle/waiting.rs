@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::event::Job;
-use crate::clients::imds::Target;
+use crate::{clients::imds::Target, health::guard::Held};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Waiting {
@@ -36,6 +36,9 @@ pub(crate) enum Waiting {
     Active,
     SidecarsStopping,
     DrainHook(String),
+    /// To be replaced.
+    Turn(Held),
+    PowerOff,
 }
 
 impl fmt::Display for Waiting {
@@ -76,6 +79,8 @@ impl fmt::Display for Waiting {
             Self::Active => f.write_str("the container instance to be ACTIVE again"),
             Self::SidecarsStopping => f.write_str("sidecars to stop"),
             Self::DrainHook(hook) => write!(f, "{hook} to be answered"),
+            Self::Turn(held) => write!(f, "its turn to be replaced: {held}"),
+            Self::PowerOff => f.write_str("the machine to power off"),
         }
     }
 }
@@ -102,6 +107,8 @@ impl Waiting {
             Self::Leftovers => Job::StopLeftovers,
             Self::SidecarsStopping => Job::StopSidecars,
             Self::DrainHook(_) => Job::CompleteDrain,
+            Self::Turn(_) => Job::LookAround,
+            Self::PowerOff => Job::PowerOff,
             Self::Guard
             | Self::Probe
             | Self::Nothing
@@ -116,7 +123,8 @@ impl Waiting {
         match (self, other) {
             (Self::Tasks(_), Self::Tasks(_))
             | (Self::EcsAgree(_), Self::EcsAgree(_))
-            | (Self::Stalled(_), Self::Stalled(_)) => true,
+            | (Self::Stalled(_), Self::Stalled(_))
+            | (Self::Turn(_), Self::Turn(_)) => true,
             _ => self == other,
         }
     }

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
-use fleet_agent_config::Sidecar;
+use fleet_agent_config::{EcrImage, Sidecar};
 use jiff::Timestamp;
 use tokio::time::{sleep, timeout};
 
@@ -13,6 +13,7 @@ use crate::{
         Clients,
         disk::Disk as _,
         docker::{Container, Docker},
+        ecr::Ecr as _,
         ssm::Ssm as _,
     },
     moment::Moment,
@@ -106,6 +107,7 @@ async fn execute(
             Ok(format!("started {sidecar} again"))
         }
         Step::Create { sidecar, spec } => {
+            provide_image(clients, sidecar).await?;
             provide_secrets(clients, sidecar, spec).await?;
             docker.create(sidecar, spec).await?;
             Ok(format!("started {} ({})", sidecar.name, sidecar.image))
@@ -113,7 +115,7 @@ async fn execute(
         Step::Replace { old, sidecar, spec } => {
             let name = &sidecar.name;
             // Nothing is stopped for an image or a secret that cannot be had: the next round asks again.
-            docker.prepare(sidecar).await?;
+            provide_image(clients, sidecar).await?;
             provide_secrets(clients, sidecar, spec).await?;
             docker.set_aside(old, name).await?;
             docker.stop(old, grace(desired, name)).await?;
@@ -135,6 +137,20 @@ async fn execute(
             bail!(why)
         }
     }
+}
+
+/// Pulls its image if it is not there. A token for a private registry is asked for each time: they are
+/// good for hours, pulls are days apart.
+async fn provide_image(clients: &impl Clients, sidecar: &Sidecar) -> Result<()> {
+    let (docker, image) = (clients.docker(), &sidecar.image);
+    if docker.has_image(image).await? {
+        return Ok(());
+    }
+    let login = match EcrImage::parse(image) {
+        Some(private) => Some(clients.ecr().login(&private).await?),
+        None => None,
+    };
+    docker.pull(image, login).await
 }
 
 /// Reads what a sidecar's references stand for. The values go into files for it alone: what Docker is

@@ -86,7 +86,11 @@ impl Account {
 fn bucket(operation: &str) -> Bucket {
     match operation {
         "UpdateContainerInstancesState" | "PutAttributes" => Bucket::Modify,
-        "DescribeContainerInstances" | "ListTasks" | "DescribeTasks" => Bucket::Read,
+        "DescribeContainerInstances"
+        | "ListTasks"
+        | "DescribeTasks"
+        | "ListContainerInstances"
+        | "ListAttributes" => Bucket::Read,
         _ => Bucket::AutoScaling,
     }
 }
@@ -140,6 +144,11 @@ impl Remotes {
                 vec!["ListTasks", "DescribeTasks"]
             }
             "ecs task groups" => vec!["ListTasks"],
+            // A group of up to a hundred.
+            "ecs around" => vec!["ListContainerInstances"; 5]
+                .into_iter()
+                .chain(["ListAttributes"])
+                .collect(),
             _ => vec!["LifecycleAction"],
         }
     }

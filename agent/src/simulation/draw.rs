@@ -141,21 +141,7 @@ fn draw_cause(world: &mut World, node: usize) {
             }
         }
         9 => {
-            let known = &mut world.nodes[node];
-            if known.is_agent_up() && known.tell(Event::Order(Order::Shutdown)) {
-                let end = millis + SHUTDOWN.as_millis() as u64;
-                known.cause(format!("shutdown-{millis}"), true, end);
-                let reboots = world.rng.bool();
-                let until = millis + 120_000;
-                world.later(
-                    1_000,
-                    Step::ShutDown {
-                        node,
-                        reboots,
-                        until,
-                    },
-                );
-            }
+            shut_down(world, node, fastrand::Rng::bool);
         }
         10 => {
             if world.instance_status(node) == Some(InstanceStatus::Active) {
@@ -176,6 +162,30 @@ fn draw_cause(world: &mut World, node: usize) {
         _ => stand_by(world, node),
     }
     world.settle();
+}
+
+/// As systemd does it: fleet-drain.service first tells the agent.
+pub(super) fn shut_down(
+    world: &mut World,
+    node: usize,
+    reboots: impl FnOnce(&mut fastrand::Rng) -> bool,
+) {
+    let millis = world.millis();
+    let known = &mut world.nodes[node];
+    if known.is_agent_up() && known.tell(Event::Order(Order::Shutdown)) {
+        let end = millis + SHUTDOWN.as_millis() as u64;
+        known.cause(format!("shutdown-{millis}"), true, end);
+        let reboots = reboots(&mut world.rng);
+        let until = millis + 120_000;
+        world.later(
+            1_000,
+            Step::ShutDown {
+                node,
+                reboots,
+                until,
+            },
+        );
+    }
 }
 
 fn stand_by(world: &mut World, node: usize) {

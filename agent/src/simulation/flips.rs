@@ -7,13 +7,11 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use fleet_sandbox::autoscaling::requests;
-use tokio::time::sleep;
 
 use super::{
     account::Account,
     agents::Shared,
     node::Power,
-    scenario,
     stage::{self, is_empty},
     world::{STEP, World},
 };
@@ -79,12 +77,12 @@ pub fn flips(number: usize, seed: u64) -> Flips {
 pub fn idle_hour(nodes: u32, seed: u64) -> Vec<u64> {
     stage::tell(async {
         let account = Rc::default();
-        let world = share(stage::world(seed, &account, "web", nodes, true));
-        go_on(&world, LAUNCHED, STEP, |_, _| false).await;
+        let world = stage::share(stage::world(seed, &account, "web", nodes, true));
+        stage::go_on(&world, LAUNCHED, STEP, |_, _| false).await;
         stage::run_tasks(&mut world.borrow_mut(), 2 * nodes);
-        go_on(&world, SETTLED, STEP, |_, _| false).await;
+        stage::go_on(&world, SETTLED, STEP, |_, _| false).await;
         let before = requests_of(&world.borrow());
-        go_on(&world, SETTLED + HOUR, STEP, |_, _| false).await;
+        stage::go_on(&world, SETTLED + HOUR, STEP, |_, _| false).await;
         let after = requests_of(&world.borrow());
         after.iter().zip(before).map(|(a, b)| a - b).collect()
     })
@@ -93,31 +91,6 @@ pub fn idle_hour(nodes: u32, seed: u64) -> Vec<u64> {
 fn requests_of(world: &World) -> Vec<u64> {
     let nodes = world.nodes.iter();
     nodes.map(|node| node.book.marks.requests).collect()
-}
-
-fn share(world: World) -> Shared {
-    Rc::new(RefCell::new(world))
-}
-
-/// Until then, or until `each`, called after every step, says that it is over.
-async fn go_on(
-    world: &Shared,
-    until: u64,
-    step: Duration,
-    mut each: impl FnMut(&mut World, u64) -> bool,
-) {
-    loop {
-        let due = world.borrow_mut().step();
-        for step in due {
-            scenario::perform(world, step);
-        }
-        let now = world.borrow().millis();
-        let is_over = each(&mut world.borrow_mut(), now);
-        if is_over || now >= until {
-            return;
-        }
-        sleep(step).await;
-    }
 }
 
 /// One cluster's part of it.
@@ -134,10 +107,10 @@ async fn round(seed: u64, leave: usize) -> Flips {
     };
     world.autoscaling.put_warm_pool(&pool, now).unwrap();
     world.settle();
-    let world = share(world);
-    go_on(&world, LAUNCHED, STEP, |_, _| false).await;
+    let world = stage::share(world);
+    stage::go_on(&world, LAUNCHED, STEP, |_, _| false).await;
     stage::run_tasks(&mut world.borrow_mut(), 2 * NODES);
-    go_on(&world, SETTLED, STEP, |_, _| false).await;
+    stage::go_on(&world, SETTLED, STEP, |_, _| false).await;
     let warm = come(&world).await;
     let drains = go(&world, leave).await;
     Flips { drains, warm }
@@ -158,7 +131,7 @@ async fn come(world: &Shared) -> Vec<Duration> {
     };
     assert!(wait.len() >= WARM, "{} nodes are warm", wait.len());
     let mut flipped = BTreeMap::new();
-    go_on(world, begins + SPREAD + 30_000, FINE, |world, now| {
+    stage::go_on(world, begins + SPREAD + 30_000, FINE, |world, now| {
         if orders.last().is_some_and(|at| *at <= now) {
             orders.pop();
             let desired = world.autoscaling.group("web").unwrap().desired + 1;
@@ -200,7 +173,7 @@ async fn go(world: &Shared, leave: usize) -> Vec<Flip> {
         let book = &world.nodes[node].book;
         book.marks.requests - book.heartbeats
     };
-    go_on(world, begins + SPREAD + 180_000, FINE, |world, now| {
+    stage::go_on(world, begins + SPREAD + 180_000, FINE, |world, now| {
         while orders.last().is_some_and(|at| *at <= now) {
             orders.pop();
             let nodes = stage::working(world);

@@ -27,6 +27,7 @@ mod draw;
 mod fleet;
 mod flips;
 mod node;
+mod replacement;
 mod run;
 mod scenario;
 mod stage;
@@ -36,6 +37,7 @@ mod world;
 pub use checks::{Invariant, Violation};
 pub use fleet::{FleetOptions, FleetReport, Load, fleet};
 pub use flips::{Flip, Flips, flips, idle_hour};
+pub use replacement::{Illness, Replaced, replacement};
 pub use run::{Options, Report, run};
 
 /// Seeds that once showed a fault, with what they showed.

@@ -1,7 +1,7 @@
 //! What every story stands on: its runtime and settings. And a world that is measured: nothing goes
 //! wrong in it, every call takes its time, and the account's limits hold.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use fleet_agent_config::Settings;
 use fleet_sandbox::{
@@ -9,10 +9,11 @@ use fleet_sandbox::{
     ecs::{InstanceStatus, RegisterTaskDefinition},
 };
 use serde_json::json;
-use tokio::{runtime::Builder, task::LocalSet};
+use tokio::{runtime::Builder, task::LocalSet, time::sleep};
 
 use super::{
     account::Account,
+    agents::Shared,
     node::{Node, Power},
     scenario,
     world::{CLUSTER, World},
@@ -62,6 +63,32 @@ pub(super) fn world(
     }
     world.settle();
     world
+}
+
+/// As its agents see it.
+pub(super) fn share(world: World) -> Shared {
+    Rc::new(RefCell::new(world))
+}
+
+/// Until then, or until `each`, called after every step, says that it is over.
+pub(super) async fn go_on(
+    world: &Shared,
+    until: u64,
+    step: Duration,
+    mut each: impl FnMut(&mut World, u64) -> bool,
+) {
+    loop {
+        let due = world.borrow_mut().step();
+        for step in due {
+            scenario::perform(world, step);
+        }
+        let now = world.borrow().millis();
+        let is_over = each(&mut world.borrow_mut(), now);
+        if is_over || now >= until {
+            return;
+        }
+        sleep(step).await;
+    }
 }
 
 /// Tasks come once nodes are there: else the first few would get them all.

@@ -11,7 +11,8 @@ use std::{
 };
 
 use anyhow::{Error, Result, bail};
-use fleet_agent_config::Sidecar;
+use fleet_agent_config::{EcrImage, Sidecar, names::attribute};
+use jiff::Timestamp;
 
 use crate::{
     clients::{
@@ -19,6 +20,7 @@ use crate::{
         autoscaling::{AutoScaling, HookAnswer, Verb},
         disk::Disk,
         docker::{Container, Docker, TaskContainer},
+        ecr::{Ecr, Login},
         ecs::{Ecs, Registration, SetDraining},
         imds::{Identity, Imds, Maintenance, Spot, Target},
         introspection::{AgentTask, Introspection},
@@ -27,7 +29,9 @@ use crate::{
     },
     clock::Clock,
     ecs_config::render::Layers,
-    lifecycle::saved::Saved,
+    health::guard::{Around, Census},
+    inventory::Record,
+    lifecycle::{cause::intent, saved::Saved},
 };
 
 pub(crate) const INSTANCE: &str = "i-0123456789abcdef0";
@@ -93,6 +97,9 @@ pub(crate) struct World {
     pub(crate) late_tasks: usize,
     pub(crate) sidecars: Vec<Container>,
     pub(crate) attributes: BTreeMap<String, String>,
+    pub(crate) inventory: Vec<Record>,
+    /// The other nodes of its group.
+    pub(crate) others: Census,
     faults: BTreeMap<&'static str, Fault>,
     /// Names of all calls, in their order.
     pub(crate) calls: Vec<&'static str>,
@@ -136,6 +143,8 @@ impl Node {
                 late_tasks: 0,
                 sidecars: Vec::new(),
                 attributes: BTreeMap::new(),
+                inventory: Vec::new(),
+                others: Census::default(),
                 faults: BTreeMap::new(),
                 calls: Vec::new(),
                 stopped: Vec::new(),
@@ -203,6 +212,10 @@ impl Clients for Node {
         self
     }
 
+    fn ecr(&self) -> &impl Ecr {
+        self
+    }
+
     fn ecs(&self) -> &impl Ecs {
         self
     }
@@ -232,10 +245,22 @@ impl Clients for Node {
     }
 }
 
+impl Ecr for Node {
+    async fn login(&self, image: &EcrImage) -> Result<Login> {
+        bail!("{} is not asked here", image.host)
+    }
+}
+
 impl Ssm for Node {
     async fn parameter(&self, name: &str) -> Result<String> {
         self.call("ssm-parameter").await?;
         Ok(format!("the value of {name}"))
+    }
+
+    async fn put_inventory(&self, record: &Record, _: Timestamp) -> Result<()> {
+        self.call("put-inventory").await?;
+        self.change(|world| world.inventory.push(record.clone()));
+        Ok(())
     }
 }
 
@@ -373,6 +398,15 @@ impl AutoScaling for Node {
             (false, false) => Ok(HookAnswer::NotOpen),
         }
     }
+
+    async fn condemn(&self, _: &str) -> Result<()> {
+        self.call("condemn").await?;
+        self.change(|world| {
+            world.target = Target::Terminated;
+            world.drain = Held::Open;
+        });
+        Ok(())
+    }
 }
 
 impl Ecs for Node {
@@ -428,6 +462,29 @@ impl Ecs for Node {
         self.call("put-attributes").await?;
         self.change(|world| world.attributes.extend(attributes.iter().cloned()));
         Ok(())
+    }
+
+    async fn around(&self, group: &str) -> Result<Around> {
+        self.call("ecs-around").await?;
+        let world = self.world();
+        let said = |name: &str| world.attributes.get(name).map_or("", String::as_str);
+        let own = || [CONTAINER_INSTANCE.to_owned()].into();
+        let when = |holds: bool| if holds { own() } else { BTreeSet::new() };
+        let mut census = world.others.clone();
+        if said(attribute::GROUP) == group {
+            census.members.append(&mut own());
+            census
+                .impaired
+                .append(&mut when(said(attribute::HEALTH) == "impaired"));
+            census
+                .leaving
+                .append(&mut when(said(attribute::INTENT) == intent::LEAVE));
+        }
+        if said(attribute::INTENT) == intent::REPLACE {
+            let since = said(attribute::SINCE).to_owned();
+            census.waiting.insert(CONTAINER_INSTANCE.to_owned(), since);
+        }
+        Ok(Around::Group(census))
     }
 
     async fn live_tasks(&self, _: &str) -> Result<usize> {
@@ -513,6 +570,10 @@ impl Systemd for Node {
         self.change(|world| world.ecs_runs = false);
         Ok(())
     }
+
+    async fn power_off(&self) -> Result<()> {
+        self.call("power-off").await
+    }
 }
 
 impl Docker for Node {
@@ -554,8 +615,12 @@ impl Docker for Node {
         Ok(())
     }
 
-    async fn prepare(&self, _: &Sidecar) -> Result<()> {
-        self.call("docker-prepare").await
+    async fn has_image(&self, _: &str) -> Result<bool> {
+        Ok(true)
+    }
+
+    async fn pull(&self, image: &str, _: Option<Login>) -> Result<()> {
+        bail!("{image} is there")
     }
 
     async fn set_aside(&self, _: &str, _: &str) -> Result<()> {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use fleet_agent_config::{
-    AutoScalingConfig, Config, DrainConfig, ParameterConfig, Problem, VERSION, names as fixed,
-    render, sidecars_seconds,
+    AutoScalingConfig, Config, DrainConfig, EcrImage, HealthConfig, ParameterConfig, Problem,
+    Replacement, VERSION, names as fixed, render, sidecars_seconds,
 };
 
 use super::{Drain, names::GroupNames};
@@ -18,6 +18,7 @@ pub(super) struct AgentSettings {
     pub(super) launch_timeout_seconds: u32,
     pub(super) drain_timeout_seconds: u32,
     pub(super) drain: Drain,
+    pub(super) replacement: Replacement,
     /// SSM parameters that sidecars refer to.
     secrets: BTreeSet<String>,
 }
@@ -47,10 +48,15 @@ impl AgentSettings {
             maintenance_lead_seconds: Some(settings.drain.maintenance_lead_seconds),
             standalone: config.drain.standalone,
         };
+        config.health = HealthConfig {
+            replacement: Some(settings.health.replacement),
+            replace_at_once: Some(settings.health.replace_at_once),
+        };
         let secrets = settings.sidecars.iter();
         let secrets = secrets.flat_map(|sidecar| sidecar.container.secrets.values());
         Ok(Self {
             config,
+            replacement: settings.health.replacement,
             secrets: secrets.cloned().collect(),
             launch_timeout_seconds: settings.launch_timeout_seconds,
             drain_timeout_seconds: settings.drain_timeout_seconds,
@@ -68,6 +74,13 @@ impl AgentSettings {
 
     pub(super) fn secrets(&self) -> BTreeSet<&str> {
         self.secrets.iter().map(String::as_str).collect()
+    }
+
+    /// Private images of its sidecars.
+    pub(super) fn images(&self) -> BTreeSet<EcrImage> {
+        let sidecars = self.config.sidecars.values();
+        let images = sidecars.filter_map(|sidecar| sidecar.image.as_deref());
+        images.filter_map(EcrImage::parse).collect()
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -93,6 +106,7 @@ fn wire(spec: &spec::Spec, group: &spec::Group, cluster: &str, names: &GroupName
         },
         drain: group.drain.clone(),
         disk: group.disk,
+        health: group.health,
         node: group.node,
         parameter: ParameterConfig {
             name: names.parameter.clone(),

@@ -228,6 +228,8 @@ impl<'a> Builder<'a> {
             auto_scaling_group: &self.names.long,
             parameter: &self.names.parameter,
             secrets: self.agent.secrets(),
+            images: self.agent.images(),
+            replacement: self.agent.replacement,
             tags_container_instance: propagates || sets("ECS_CONTAINER_INSTANCE_TAGS").is_some(),
             propagates_instance_tags: propagates,
         };

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use fleet_agent_config::{EcrImage, Replacement};
 use serde_json::{Value, json};
 
 use super::Role;
@@ -35,6 +36,10 @@ pub(super) struct Scope<'a> {
     pub(super) parameter: &'a str,
     /// Parameters that its sidecars refer to.
     pub(super) secrets: BTreeSet<&'a str>,
+    /// Private images that its sidecars run.
+    pub(super) images: BTreeSet<EcrImage>,
+    /// How nodes that stay impaired are replaced.
+    pub(super) replacement: Replacement,
     /// The ECS agent gives its container instance tags at registration.
     pub(super) tags_container_instance: bool,
     /// ... and reads those of the EC2 instance for it.
@@ -54,7 +59,9 @@ impl Scope<'_> {
             session_manager(),
             session_messages(),
         ];
+        statements.extend(self.replacement());
         statements.extend(self.secrets());
+        statements.extend(self.images());
         if self.tags_container_instance {
             statements.push(self.container_instance_tags());
         }
@@ -115,10 +122,6 @@ impl Scope<'_> {
 
     /// Cannot be narrowed to one instance, but to the group.
     fn lifecycle(&self) -> Value {
-        let group = format!(
-            "autoScalingGroup:*:autoScalingGroupName/{}",
-            self.auto_scaling_group
-        );
         json!({
             "Sid": "LifecycleActions",
             "Effect": "Allow",
@@ -126,8 +129,33 @@ impl Scope<'_> {
                 "autoscaling:CompleteLifecycleAction",
                 "autoscaling:RecordLifecycleActionHeartbeat",
             ],
-            "Resource": self.arn("autoscaling", &group),
+            "Resource": self.group_arn(),
         })
+    }
+
+    /// Before one is replaced it looks how the others of its group are. SetInstanceHealth cannot be
+    /// narrowed to one instance, so that a bad node could have all of its group replaced: only where
+    /// it is asked for.
+    fn replacement(&self) -> Vec<Value> {
+        let looks = json!({
+            "Sid": "FleetGuard",
+            "Effect": "Allow",
+            "Action": ["ecs:ListAttributes", "ecs:ListContainerInstances"],
+            "Resource": self.cluster_arn(),
+        });
+        let condemns = || {
+            json!({
+                "Sid": "Replacement",
+                "Effect": "Allow",
+                "Action": "autoscaling:SetInstanceHealth",
+                "Resource": self.group_arn(),
+            })
+        };
+        match self.replacement {
+            Replacement::Never => Vec::new(),
+            Replacement::Itself => vec![looks],
+            Replacement::Asg => vec![looks, condemns()],
+        }
     }
 
     fn live_settings(&self) -> Value {
@@ -175,6 +203,33 @@ impl Scope<'_> {
         .collect()
     }
 
+    /// A registry of another account has to let this one pull, too.
+    fn images(&self) -> Option<Value> {
+        let arns = self.images.iter().map(|image| {
+            let EcrImage {
+                account,
+                region,
+                repository,
+                ..
+            } = image;
+            let partition = partition(region);
+            format!("arn:{partition}:ecr:{region}:{account}:repository/{repository}")
+        });
+        let arns: BTreeSet<String> = arns.collect();
+        (!arns.is_empty()).then(|| {
+            json!({
+                "Sid": "SidecarImages",
+                "Effect": "Allow",
+                "Action": [
+                    "ecr:BatchCheckLayerAvailability",
+                    "ecr:BatchGetImage",
+                    "ecr:GetDownloadUrlForLayer",
+                ],
+                "Resource": arns,
+            })
+        })
+    }
+
     fn container_instance_tags(&self) -> Value {
         json!({
             "Sid": "ContainerInstanceTags",
@@ -185,6 +240,14 @@ impl Scope<'_> {
                 "StringEquals": { "ecs:CreateAction": "RegisterContainerInstance" },
             },
         })
+    }
+
+    fn group_arn(&self) -> String {
+        let group = format!(
+            "autoScalingGroup:*:autoScalingGroupName/{}",
+            self.auto_scaling_group
+        );
+        self.arn("autoscaling", &group)
     }
 
     fn in_cluster(&self) -> Value {
@@ -302,6 +365,8 @@ mod tests {
             auto_scaling_group: "shop-dev-web",
             parameter: "/fleet/shop/dev/web/agent",
             secrets: BTreeSet::new(),
+            images: BTreeSet::new(),
+            replacement: Replacement::Itself,
             tags_container_instance: false,
             propagates_instance_tags: false,
         }
@@ -347,6 +412,36 @@ mod tests {
             resources("SidecarSecrets"),
             json!(["arn:aws:secretsmanager:eu-central-1:123456789012:secret:shop/key-??????"])
         );
+    }
+
+    #[test]
+    fn private_images_are_pulled_from_their_repositories_alone() {
+        let image = EcrImage::parse("210987654321.dkr.ecr.eu-west-1.amazonaws.com/ops/logs:1");
+        let scope = Scope {
+            images: image.into_iter().collect(),
+            ..scope()
+        };
+        let policy = scope.policy().to_string();
+        let arn = "arn:aws:ecr:eu-west-1:210987654321:repository/ops/logs";
+        assert!(
+            policy.contains(&format!("\"Resource\":[\"{arn}\"]")),
+            "{policy}"
+        );
+    }
+
+    #[test]
+    fn only_a_group_that_asks_for_it_may_have_auto_scaling_replace_its_nodes() {
+        let actions = |replacement| {
+            let policy = Scope {
+                replacement,
+                ..scope()
+            };
+            let policy = policy.policy().to_string();
+            ["ListContainerInstances", "SetInstanceHealth"].map(|action| policy.contains(action))
+        };
+        assert_eq!(actions(Replacement::Never), [false, false]);
+        assert_eq!(actions(Replacement::Itself), [true, false]);
+        assert_eq!(actions(Replacement::Asg), [true, true]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::{
 };
 
 use fleet_agent_config::{
-    DiskConfig, Document, DrainConfig, NodeConfig, Problem, Problems, SidecarConfig,
+    DiskConfig, Document, DrainConfig, HealthConfig, NodeConfig, Problem, Problems, SidecarConfig,
 };
 use serde::{Deserialize, de::IgnoredAny};
 
@@ -103,6 +103,8 @@ pub struct Group {
     pub target_capacity: u32,
     /// When a disk of its nodes counts as low or full: its own settings over those of all groups.
     pub disk: DiskConfig,
+    /// What becomes of its nodes that stay impaired: its own settings over those of all groups.
+    pub health: HealthConfig,
     /// What its nodes keep for themselves, and from their tasks. What is absent has the agent's own
     /// default.
     pub node: NodeConfig,

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_agent_config::{
-    AutoScalingConfig, Config, DiskConfig, DrainConfig, NodeConfig, Problem, SidecarConfig,
-    VERSION, ecs,
+    AutoScalingConfig, Config, DiskConfig, DrainConfig, HealthConfig, NodeConfig, Problem,
+    SidecarConfig, VERSION, ecs,
 };
 
 use super::{Agent, Group, Network, Source, Spec, drain, shapes, tags, wire};
@@ -67,6 +67,7 @@ pub(super) fn check(file: wire::File, environment: &str) -> Checked {
         agent: &agent,
         drain: &file.drain,
         disk: &file.disk,
+        health: &file.health,
         tags: &file.tags,
         sidecars: &file.sidecars,
     };
@@ -101,6 +102,7 @@ struct Shared<'a> {
     agent: &'a Agent,
     drain: &'a DrainConfig,
     disk: &'a DiskConfig,
+    health: &'a HealthConfig,
     tags: &'a BTreeMap<String, String>,
     sidecars: &'a BTreeMap<String, SidecarConfig>,
 }
@@ -214,6 +216,7 @@ impl Rules {
             },
             drain: drain.clone(),
             disk: group.disk.or(*shared.disk),
+            health: group.health.or(*shared.health),
             node,
             ecs: group.ecs.clone(),
             sidecars: sidecars.clone(),
@@ -234,6 +237,7 @@ impl Rules {
             root_volume_gib,
             target_capacity,
             disk: group.disk.or(*shared.disk),
+            health: group.health.or(*shared.health),
             node,
             drain,
             ecs: group.ecs,
@@ -322,8 +326,11 @@ impl Rules {
                     format!("{table}.{field}")
                 }
                 // Where the value stands: a group that has none of its own has that of all.
-                setting if setting.starts_with("disk.") => {
-                    let is_own = group.disk != DiskConfig::default();
+                setting if setting.starts_with("disk.") || setting.starts_with("health.") => {
+                    let is_own = match setting.starts_with("disk.") {
+                        true => !group.disk.is_empty(),
+                        false => group.health.replace_at_once.is_some(),
+                    };
                     if is_own {
                         format!("{table}.{setting}")
                     } else {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fleet_agent_config::{DiskConfig, DrainConfig, SidecarConfig};
+use fleet_agent_config::{DiskConfig, DrainConfig, HealthConfig, SidecarConfig};
 use serde::Deserialize;
 
 /// The whole file.
@@ -19,6 +19,8 @@ pub(super) struct File {
     pub(super) drain: DrainConfig,
     /// What every group inherits, field by field.
     pub(super) disk: DiskConfig,
+    /// What every group inherits, field by field.
+    pub(super) health: HealthConfig,
     pub(super) groups: BTreeMap<String, Group>,
     pub(super) sidecars: BTreeMap<String, SidecarConfig>,
 }
@@ -74,6 +76,7 @@ pub(super) struct Group {
     pub(super) block_metadata_service: Option<bool>,
     pub(super) drain: DrainConfig,
     pub(super) disk: DiskConfig,
+    pub(super) health: HealthConfig,
     pub(super) sidecars: Option<Vec<String>>,
     pub(super) ecs: BTreeMap<String, String>,
     pub(super) tags: BTreeMap<String, String>,

@@ -10,6 +10,7 @@ pub mod ecs;
 mod faults;
 mod gateway;
 mod ids;
+mod inventory;
 pub mod machines;
 pub mod moto;
 pub mod node_protocol;

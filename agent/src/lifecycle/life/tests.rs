@@ -2,6 +2,7 @@
 
 mod causes;
 mod launch;
+mod replacement;
 mod returns;
 
 use std::time::Duration;

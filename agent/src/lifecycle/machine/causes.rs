@@ -166,9 +166,15 @@ impl Machine {
             && conditions.ecs.is_well()
             && faults.all(|fault| fault.check.verdict() < Verdict::Impaired);
         let reactions = [self.policy.drain.impaired, self.policy.full_disk];
-        if is_well || !reactions.contains(&Reaction::Drain) {
+        // Its own end may have been begun before a restart.
+        let may_drain = reactions.contains(&Reaction::Drain)
+            || self.policy.health.replacement == Replacement::Itself;
+        let drains = self.impairment_counts() && self.impaired_at().is_some_and(|at| at <= now);
+        if is_well || !may_drain {
             self.withdraw(|cause| cause.kind == Kind::Impaired, actions);
-        } else if self.impairment_counts() && self.impaired_at().is_some_and(|at| at <= now) {
+        } else if self.ends_itself() {
+            self.add_cause(Cause::replacement(self.health.reason, now), now, actions);
+        } else if drains {
             self.add_cause(Cause::impaired(self.health.reason, now), now, actions);
         }
     }
@@ -192,14 +198,13 @@ impl Machine {
         self.withdraw(gone, actions);
     }
 
-    fn impaired_at(&self) -> Option<Moment> {
-        let is_impaired = self.health.verdict == Verdict::Impaired;
+    pub(super) fn impaired_at(&self) -> Option<Moment> {
         // Nothing is repaired by waiting for a disk that is full after what could go has gone.
         let patience = match self.is_disk_full() {
             true => Duration::ZERO,
             false => IMPAIRED_AFTER,
         };
-        is_impaired.then(|| self.health_since + patience)
+        self.impaired_since.map(|since| since + patience)
     }
 
     /// Whether what is wrong now makes a node drain.

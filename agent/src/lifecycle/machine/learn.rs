@@ -136,6 +136,9 @@ impl Machine {
             | Job::ShutGate
             | Job::StopSidecars
             | Job::ProbeDrain
+            | Job::LookAround
+            | Job::Condemn
+            | Job::PowerOff
             | Job::Keep => {}
         }
     }
@@ -242,7 +245,9 @@ impl Machine {
                 self.launch.unready = self.launch.unready.saturating_add(1);
                 self.world.registration = Some(registration);
             }
-            Outcome::Published(attributes) => self.world.published = Some((attributes, now)),
+            Outcome::Published(attributes) => self.learn_published(attributes, now, actions),
+            Outcome::Around(around) => self.learn_around(&around, now),
+            Outcome::Condemned | Outcome::PoweringOff => {}
             Outcome::Hook(answer) => self.learn_hook(job, answer, now, actions),
             Outcome::Draining(set) => self.learn_draining(set, actions),
             Outcome::Active(known) => {
@@ -474,6 +479,9 @@ impl Machine {
             | Job::ShutGate
             | Job::StopLeftovers
             | Job::StopSidecars
+            | Job::LookAround
+            | Job::Condemn
+            | Job::PowerOff
             | Job::Keep => {}
         }
     }
@@ -521,6 +529,8 @@ impl Machine {
             return;
         }
         let health = assess(&self.world.conditions, self.world.faults(), now);
+        self.impaired_since =
+            (health.verdict == Verdict::Impaired).then(|| self.impaired_since.unwrap_or(now));
         if health != self.health {
             self.health = health;
             self.health_since = now;
@@ -575,5 +585,8 @@ fn belongs(job: Job, outcome: &Outcome) -> bool {
         Outcome::GateShut => job == Job::ShutGate,
         Outcome::Leftovers { .. } => job == Job::StopLeftovers,
         Outcome::SidecarsStopped(_) => job == Job::StopSidecars,
+        Outcome::Around(_) => job == Job::LookAround,
+        Outcome::Condemned => job == Job::Condemn,
+        Outcome::PoweringOff => job == Job::PowerOff,
     }
 }

@@ -113,13 +113,14 @@ impl Machine {
             Phase::Launching => self.waits_on_proof(),
             Phase::Abandoning => Waiting::Termination,
             Phase::InService if self.world.ours => Waiting::Active,
-            Phase::InService | Phase::Done => Waiting::Nothing,
+            Phase::InService => self.waits_to_be_replaced().unwrap_or(Waiting::Nothing),
+            Phase::Done => Waiting::Nothing,
             Phase::Draining => self.waits_on_tasks(),
             Phase::Stopping => Waiting::Leftovers,
-            Phase::Drained => {
+            Phase::Drained => self.waits_to_be_replaced().unwrap_or_else(|| {
                 let cause = self.ruling().map(ToString::to_string);
                 Waiting::Withdrawal(cause.unwrap_or_default())
-            }
+            }),
             Phase::Flushing => Waiting::SidecarsStopping,
             Phase::Completing => Waiting::DrainHook(self.policy.drain_hook.clone()),
         }

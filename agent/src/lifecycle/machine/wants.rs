@@ -1,11 +1,10 @@
 //! What is to be done in a phase, given what is known.
 
 use super::*;
+use crate::lifecycle::cause::intent;
 
 /// Wanted at the same time, but for rare moments.
 const USUALLY: usize = 12;
-/// What a node is about when nothing wants it gone.
-const SERVE: &str = "serve";
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -56,6 +55,7 @@ impl Machine {
                 wanted.extend(self.heal());
                 wanted.extend(self.activate());
                 wanted.extend(self.publish(now));
+                wanted.extend(self.replace(now));
             }
             Phase::Draining => wanted.extend(self.draining(now)),
             Phase::Stopping => wanted.extend([Work::CountTasks, self.stop_leftovers(now)]),
@@ -146,6 +146,7 @@ impl Machine {
         // AWS may have been out of reach for the whole of the drain: ECS would place tasks again.
         wanted.extend(self.set_draining(now));
         wanted.extend(self.publish(now));
+        wanted.extend(self.replace(now));
         wanted
     }
 
@@ -286,7 +287,8 @@ impl Machine {
             intent: self.intent(),
             settled: self.world.settled,
         };
-        let is_well = attributes.health.verdict == Verdict::Ok && attributes.intent == SERVE;
+        let is_well =
+            attributes.health.verdict == Verdict::Ok && attributes.intent == intent::SERVE;
         if self.world.published.is_none() && is_well && !attributes.settled {
             // There is nothing to say yet that would not be said again in a moment.
             return None;
@@ -304,7 +306,8 @@ impl Machine {
     /// `leave` says more than `drain`.
     fn intent(&self) -> &'static str {
         let intents = self.causes().map(|cause| cause.kind.intent());
-        intents.max().unwrap_or(SERVE)
+        let replacement = self.replacement_intent();
+        replacement.unwrap_or_else(|| intents.max().unwrap_or(intent::SERVE))
     }
 
     pub(super) fn is_proven(&self) -> bool {
@@ -422,6 +425,9 @@ impl Machine {
             Job::ReadEcsAgent => seconds(15),
             Job::OpenLaunch => seconds(5),
             Job::ProbeDrain => jitter(PROBE, self.policy.seed),
+            Job::LookAround => self.next_look(),
+            // Done once, unless it comes to nothing.
+            Job::Condemn | Job::PowerOff => seconds(300),
             Job::Identify
             | Job::WriteEcsConfig
             | Job::ClearCheckpoint

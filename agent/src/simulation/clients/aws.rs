@@ -1,11 +1,12 @@
 //! Auto Scaling and ECS.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow};
+use fleet_agent_config::names::attribute;
 use fleet_sandbox::{
-    autoscaling::requests::LifecycleAction,
-    ecs::{InstanceStatus, TaskStatus},
+    autoscaling::requests::{LifecycleAction, SetInstanceHealth},
+    ecs::{Attribute, ContainerInstance, InstanceStatus, TaskStatus},
 };
 
 use super::{
@@ -16,12 +17,67 @@ use super::{
     },
     Remotes,
 };
-use crate::clients::{
-    autoscaling::{AutoScaling, HookAnswer, Verb},
-    ecs::{Ecs, Registration, SetDraining},
+use crate::{
+    clients::{
+        autoscaling::{AutoScaling, HookAnswer, Verb},
+        ecs::{Ecs, Registration, SetDraining},
+    },
+    health::guard::{Around, Census},
+    lifecycle::cause::intent,
 };
 
+/// As `clients::ecs` reads it, page by page.
+fn around(world: &World, group: &str) -> Around {
+    let cluster = world.ecs.clusters().next();
+    let nodes = cluster
+        .into_iter()
+        .flat_map(|cluster| cluster.instances.values());
+    let said = |node: &ContainerInstance, name: &str| {
+        let value = node.attributes.get(name).cloned();
+        value.flatten().unwrap_or_default()
+    };
+    let nodes = nodes.filter(|node| node.status != InstanceStatus::Inactive);
+    let nodes: Vec<_> = nodes
+        .filter(|node| said(node, attribute::GROUP) == group)
+        .collect();
+    let those = |wanted: &dyn Fn(&ContainerInstance) -> bool| {
+        let found = nodes.iter().filter(|node| wanted(node));
+        found.map(|node| node.arn.clone()).collect()
+    };
+    let impaired: BTreeSet<String> = those(&|node| said(node, attribute::HEALTH) == "impaired");
+    if impaired.len() > 100 {
+        return Around::Many;
+    }
+    let waiting = nodes
+        .iter()
+        .filter(|node| said(node, attribute::INTENT) == intent::REPLACE);
+    Around::Group(Census {
+        members: those(&|_| true),
+        impaired,
+        draining: those(&|node| node.status == InstanceStatus::Draining),
+        leaving: those(&|node| said(node, attribute::INTENT) == intent::LEAVE),
+        waiting: waiting
+            .map(|node| (node.arn.clone(), said(node, attribute::SINCE)))
+            .collect(),
+    })
+}
+
 impl AutoScaling for Remotes {
+    async fn condemn(&self, instance: &str) -> Result<()> {
+        let request = SetInstanceHealth {
+            instance_id: instance.to_owned(),
+            health_status: "Unhealthy".to_owned(),
+            should_respect_grace_period: Some(false),
+        };
+        self.call(Part::Aws, "set health", |world| {
+            let now = world.now();
+            let set = world.autoscaling.set_instance_health(&request, now);
+            world.settle();
+            set.map_err(|error| anyhow!("{}", error.message))
+        })
+        .await?
+    }
+
     async fn answer(&self, hook: &str, _: &str, verb: Verb) -> Result<HookAnswer> {
         let index = self.node;
         let is_drain = hook == DRAIN_HOOK;
@@ -185,16 +241,24 @@ impl Ecs for Remotes {
         .await?
     }
 
-    async fn put_attributes(&self, arn: &str, _: &[(String, String)]) -> Result<()> {
+    async fn put_attributes(&self, arn: &str, attributes: &[(String, String)]) -> Result<()> {
         self.call(Part::Aws, "ecs put attributes", |world| {
-            let cluster = world.ecs.clusters().next();
-            let known = cluster.and_then(|cluster| cluster.instances.get(arn));
-            match known {
-                Some(known) if known.status != InstanceStatus::Inactive => Ok(()),
-                Some(_) | None => bail!("{arn}: TargetNotFoundException"),
-            }
+            let attributes = attributes.iter().map(|(name, value)| Attribute {
+                name: name.clone(),
+                value: Some(value.clone()),
+                target_type: Some("container-instance".to_owned()),
+                target_id: Some(arn.to_owned()),
+            });
+            let attributes: Vec<Attribute> = attributes.collect();
+            let set = world.ecs.set_attributes(Some(CLUSTER), &attributes);
+            set.map(drop).map_err(|error| anyhow!("{}", error.message))
         })
         .await?
+    }
+
+    async fn around(&self, group: &str) -> Result<Around> {
+        self.call(Part::Aws, "ecs around", |world| around(world, group))
+            .await
     }
 
     async fn live_tasks(&self, arn: &str) -> Result<usize> {

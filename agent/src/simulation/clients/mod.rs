@@ -14,7 +14,7 @@ use super::{
     world::World,
 };
 use crate::clients::{
-    Clients, autoscaling::AutoScaling, disk::Disk, docker::Docker, ecs::Ecs, imds::Imds,
+    Clients, autoscaling::AutoScaling, disk::Disk, docker::Docker, ecr::Ecr, ecs::Ecs, imds::Imds,
     introspection::Introspection, ssm::Ssm, systemd::Systemd,
 };
 
@@ -161,6 +161,10 @@ impl Remotes {
 
 impl Clients for Remotes {
     fn imds(&self) -> &impl Imds {
+        self
+    }
+
+    fn ecr(&self) -> &impl Ecr {
         self
     }
 

@@ -6,13 +6,15 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use fleet_agent_config::Sidecar;
+use fleet_agent_config::{EcrImage, Sidecar};
+use jiff::Timestamp;
 use tokio::time::sleep;
 
 use super::{
     super::{
         agents::wall,
         checks::Invariant,
+        draw::shut_down,
         node::{Part, State},
         world::World,
     },
@@ -22,12 +24,14 @@ use crate::{
     clients::{
         disk::Disk,
         docker::{Container, Docker, TaskContainer},
+        ecr::{Ecr, Login},
         imds::{Identity, Imds, Maintenance, Spot, Target, parse_target},
         introspection::{AgentTask, Introspection},
         ssm::Ssm,
         systemd::{Systemd, Unit, Units},
     },
     ecs_config::render::Layers,
+    inventory::Record,
     lifecycle::saved::Saved,
 };
 
@@ -171,6 +175,14 @@ impl Systemd for Remotes {
         ecs.connected = false;
         Ok(())
     }
+
+    async fn power_off(&self) -> Result<()> {
+        self.alive().await;
+        let mut world = self.world.borrow_mut();
+        world.note(format_args!("n{} systemctl poweroff", self.node));
+        shut_down(&mut world, self.node, |_| false);
+        Ok(())
+    }
 }
 
 impl Remotes {
@@ -222,8 +234,12 @@ impl Docker for Remotes {
         .await
     }
 
-    async fn prepare(&self, _: &Sidecar) -> Result<()> {
-        self.call(Part::Docker, "docker pull", |_| ()).await
+    async fn has_image(&self, _: &str) -> Result<bool> {
+        Ok(true)
+    }
+
+    async fn pull(&self, image: &str, _: Option<Login>) -> Result<()> {
+        bail!("{image} is there")
     }
 
     async fn set_aside(&self, _: &str, _: &str) -> Result<()> {
@@ -314,7 +330,17 @@ impl Docker for Remotes {
     }
 }
 
+impl Ecr for Remotes {
+    async fn login(&self, image: &EcrImage) -> Result<Login> {
+        bail!("{} is not asked here", image.host)
+    }
+}
+
 impl Ssm for Remotes {
+    async fn put_inventory(&self, _: &Record, _: Timestamp) -> Result<()> {
+        self.call(Part::Aws, "put inventory", |_| ()).await
+    }
+
     async fn parameter(&self, name: &str) -> Result<String> {
         bail!("ssm:GetParameter of {name}: no story has a secret")
     }

@@ -38,6 +38,7 @@ const FORWARDED: &[&str] = &[
     "ec2:ModifyLaunchTemplate",
     "ec2:RevokeSecurityGroupEgress",
     "ec2:RevokeSecurityGroupIngress",
+    "ecr:GetAuthorizationToken",
     "iam:AddRoleToInstanceProfile",
     "iam:AttachRolePolicy",
     "iam:CreateInstanceProfile",

@@ -7,6 +7,7 @@ mod console;
 mod ecs;
 mod form;
 mod forward;
+mod inventory;
 mod node;
 mod reply;
 mod request;
@@ -108,6 +109,7 @@ async fn serve_call(world: &World, call: &ApiCall) -> Response<Body> {
             .change(|state, now| ecs::serve(state, call, now))
             .map(Reply::json),
         ("ec2", "GetConsoleOutput") => console::serve(world, call, &request_id).await,
+        ("ssm", "PutInventory" | "ListInventoryEntries") => inventory::serve(world, call),
         _ => forward::serve(world, call).await,
     };
     reply

@@ -132,21 +132,27 @@ fn round(sandbox: &Sandbox) -> Result<Vec<Drain>> {
 
 /// When ECS knew the last task of each container instance to be STOPPED, seconds since 1970.
 fn stopped(sandbox: &Sandbox) -> Result<BTreeMap<String, f64>> {
-    let cluster = json!({ "cluster": "bench-dev", "desiredStatus": "STOPPED" });
-    let listed = sandbox.aws("ecs", "list_tasks", &cluster)?;
-    let asked = json!({ "cluster": "bench-dev", "tasks": listed["taskArns"] });
-    let described = sandbox.aws("ecs", "describe_tasks", &asked)?;
+    let mut asked = json!({ "cluster": "bench-dev", "desiredStatus": "STOPPED" });
     let mut last = BTreeMap::new();
-    for task in described["tasks"].as_array().context("tasks")? {
-        let instance = task["containerInstanceArn"].as_str().unwrap_or_default();
-        let Some(at) = task["stoppedAt"].as_str() else {
-            continue;
-        };
-        let at: Timestamp = at.parse().with_context(|| format!("stoppedAt {at}"))?;
-        let last: &mut f64 = last.entry(instance.to_owned()).or_default();
-        *last = last.max(at.as_duration().as_secs_f64());
+    // A page is what DescribeTasks takes; ten rounds stop more.
+    loop {
+        let page = sandbox.aws("ecs", "list_tasks", &asked)?;
+        let tasks = json!({ "cluster": "bench-dev", "tasks": page["taskArns"] });
+        let described = sandbox.aws("ecs", "describe_tasks", &tasks)?;
+        for task in described["tasks"].as_array().context("tasks")? {
+            let instance = task["containerInstanceArn"].as_str().unwrap_or_default();
+            let Some(at) = task["stoppedAt"].as_str() else {
+                continue;
+            };
+            let at: Timestamp = at.parse().with_context(|| format!("stoppedAt {at}"))?;
+            let last: &mut f64 = last.entry(instance.to_owned()).or_default();
+            *last = last.max(at.as_duration().as_secs_f64());
+        }
+        match page["nextToken"].as_str() {
+            Some(token) => asked["nextToken"] = token.into(),
+            None => return Ok(last),
+        }
     }
-    Ok(last)
 }
 
 /// When the node's metadata named the new target, seconds since 1970.

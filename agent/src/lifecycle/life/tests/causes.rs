@@ -225,6 +225,22 @@ async fn a_spot_notice_leaves_time_for_sidecars_and_to_spare() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn ecs_that_knows_of_more_tasks_is_believed_also_in_an_interruption() {
+    let node = Node::launching();
+    node.change(|world| world.is_spot = true);
+    with(&node, async |agent| {
+        agent.until(10, in_service).await;
+        node.change(|world| world.late_tasks = 1);
+        spot(&node, SpotAction::Terminate, 120);
+        agent.pass(30).await;
+        assert_eq!(agent.phase(), Phase::Draining);
+        node.change(|world| world.late_tasks = 0);
+        agent.until(35, done).await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_spot_notice_shortens_a_running_drain_and_does_not_restart_it() {
     let node = Node::launching();
     node.change(|world| world.is_spot = true);

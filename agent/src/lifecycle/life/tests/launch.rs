@@ -1,6 +1,7 @@
 //! How a launch is answered, or given up.
 
 use super::*;
+use crate::clients::ecs::Registration;
 
 #[tokio::test(start_paused = true)]
 async fn a_warm_pool_holds_the_node_for_hours_and_the_launch_begins_after_it() {
@@ -58,6 +59,30 @@ async fn a_launch_that_is_not_proven_in_time_is_abandoned_once_with_its_reason()
             console,
             ["abandoning launch: after 570 s still waiting for the ECS agent to register"]
         );
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_not_ready_asks_ecs_later_and_later() {
+    let node = Node::launching();
+    node.change(|world| {
+        world.registration = Some(Registration {
+            status: "REGISTERING".to_owned(),
+            connected: false,
+        });
+    });
+    with(&node, async |agent| {
+        agent.pass(300).await;
+        assert_eq!(agent.phase(), Phase::Launching);
+        assert!(node.count("describe") <= 20, "{}", node.count("describe"));
+        node.change(|world| {
+            world.registration = Some(Registration {
+                status: "ACTIVE".to_owned(),
+                connected: true,
+            });
+        });
+        agent.until(40, in_service).await;
     })
     .await;
 }
