@@ -5,6 +5,7 @@ mod docker;
 mod ecs_config;
 mod live;
 mod metadata;
+mod replacement;
 mod sidecars;
 
 use anyhow::Result;

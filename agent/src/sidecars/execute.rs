@@ -103,6 +103,8 @@ async fn execute(
             {
                 provide_secrets(clients, sidecar, spec).await?;
             }
+            // It may have been set aside for one that is not wanted any more.
+            docker.take_back(id, sidecar).await?;
             docker.start(id).await?;
             Ok(format!("started {sidecar} again"))
         }

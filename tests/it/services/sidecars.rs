@@ -1,6 +1,6 @@
 //! Sidecars whose definition changes, on a node that is in service.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use fleet_tests::{
     Sandbox, eventually,
     stage::{Stage, await_event},
@@ -20,6 +20,7 @@ const SIDECARS: &str = "[environments.dev.sidecars.node-logs]\n\
     command = [\"sh\", \"-c\", \"trap 'exit 0' TERM; sleep 3600 & wait $!\"]\n\
     depends_on = [\"node-logs\"]\nstop_timeout_seconds = 2\n\
     secrets = { API_KEY = \"ssm:/shop/api-key\" }\n";
+const PUBLIC: &str = "fleet-sandbox/busybox:1";
 const SECRET: &str = "hunter2-and-more";
 
 #[test]
@@ -33,6 +34,7 @@ fn a_changed_sidecar_takes_the_olds_place_or_leaves_it_there() {
     let node = stage.nodes[0].clone();
     as_described(&stage, &node).expect("as described");
     given_to_read(&stage, &node).expect("a secret");
+    private(&stage, &node).expect("a private image");
     changed(&stage, &node).expect("a change");
 }
 
@@ -94,6 +96,44 @@ fn set(stage: &Stage<'_>, node: &str, from: &str, to: &str) -> Result<()> {
         format!("sed -i 's|{from}|{to}|' /etc/fleet/agent.toml && systemctl restart fleet-agent");
     let _ = stage.sandbox.on(node, &change)?.exits(0);
     Ok(())
+}
+
+/// From a registry of ECR: on this node, by its name in ECR.
+fn private(stage: &Stage<'_>, node: &str) -> Result<()> {
+    const HOST: &str = "123456789012.dkr.ecr.us-east-1.amazonaws.com";
+    let sandbox = stage.sandbox;
+    let reply = sandbox.aws("ecr", "get_authorization_token", &json!({}))?;
+    let token = reply["authorizationData"][0]["authorizationToken"]
+        .as_str()
+        .context("a token")?;
+    let serve = format!(
+        "cat >/root/registry.py <<'END'\n{}END\n\
+         echo 127.0.0.1 {HOST} >>/etc/hosts && systemd-run --unit registry \
+         python3 /root/registry.py {PUBLIC} {token}",
+        include_str!("registry.py")
+    );
+    let _ = sandbox.on(node, &serve)?.exits(0);
+    eventually("a registry that asks who pulls", 30, || {
+        let ask = format!("curl -s -o /dev/null -w '%{{http_code}}' http://{HOST}/v2/");
+        Ok((sandbox.on(node, &ask)?.out == "401").then_some(()))
+    })?;
+    let private = format!("{HOST}/ops/busybox:1");
+    set(stage, node, PUBLIC, &private)?;
+    await_images(stage, node, &private)?;
+    set(stage, node, &private, PUBLIC)?;
+    await_images(stage, node, PUBLIC)
+}
+
+/// Until both sidecars run it.
+fn await_images(stage: &Stage<'_>, node: &str, image: &str) -> Result<()> {
+    let inspect = "docker inspect --format '{{.Config.Image}} {{.State.Running}}' \
+                   fleet-node-logs fleet-shipper";
+    eventually(&format!("sidecars of {image}"), 90, || {
+        let found = stage.sandbox.on(node, inspect)?.out;
+        let wanted = format!("{image} true\n").repeat(2);
+        Ok((found == wanted).then_some(()))
+    })?;
+    stage.await_phase(node, "in-service", 30).map(drop)
 }
 
 fn changed(stage: &Stage<'_>, node: &str) -> Result<()> {
