@@ -39,12 +39,8 @@ fn played(stage: &Stage<'_>) -> Result<()> {
     stage.await_off(ill, 120)?;
     let story = journal.whole_story()?;
     let replacing = story.first("replacing")?;
-    assert_eq!(
-        replacing.field("FLEET_REASON"),
-        "docker",
-        "{}",
-        story.text()
-    );
+    let reason = replacing.field("FLEET_REASON");
+    assert!(reason.starts_with("docker"), "{}", story.text());
     assert_eq!(story.count("replacing"), 1, "{}", story.text());
 
     // Its last words can be read when it is gone.
