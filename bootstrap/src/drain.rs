@@ -199,7 +199,12 @@ impl Wait {
                 view.lifecycle.as_deref().unwrap_or_default()
             ));
         }
-        let serves = !matches!(view.intent(), Some("drain" | "leave"));
+        let serves = match view.intent() {
+            Some("drain" | "leave") => false,
+            // An ill node that waits for its turn takes tasks until then, unless it is drained as well.
+            Some("replace") => !view.is_draining(),
+            Some(_) | None => true,
+        };
         match &view.ecs {
             Some(ecs) if ecs.status == "ACTIVE" && serves => {
                 Verdict::Done("is ACTIVE".to_owned())
@@ -362,6 +367,7 @@ mod tests {
         assert!(why.contains("Terminating:Wait"), "{why}");
         for (status, intent, part) in [
             ("DRAINING", "drain", "another cause stands, or its agent"),
+            ("DRAINING", "replace", "another cause stands, or its agent"),
             ("DRAINING", "leave", "about to leave"),
             ("DRAINING", "serve", "--container-instances arn:ci"),
         ] {

@@ -57,7 +57,7 @@ impl Node {
     pub(crate) fn is_set_aside(&self) -> bool {
         self.is_running()
             && self.is_draining()
-            && self.attribute(attribute::INTENT) == Some("drain")
+            && matches!(self.attribute(attribute::INTENT), Some("drain" | "replace"))
     }
 
     /// ECS can place tasks on it.
@@ -280,6 +280,10 @@ mod tests {
             node
         };
         assert!(with("InService", "DRAINING", "drain").is_set_aside());
+        assert!(
+            with("InService", "DRAINING", "replace").is_set_aside(),
+            "a full disk"
+        );
         for not in [
             with("InService", "DRAINING", "serve"),
             with("InService", "ACTIVE", "drain"),

@@ -1,5 +1,16 @@
 //! Images in private registries of Amazon ECR, by their names.
 
+/// Of every partition (botocore, "partitions.json").
+const DOMAINS: [&str; 7] = [
+    "amazonaws.com",
+    "amazonaws.com.cn",
+    "amazonaws.eu",
+    "c2s.ic.gov",
+    "sc2s.sgov.gov",
+    "cloud.adc-e.uk",
+    "csp.hci.ic.gov",
+];
+
 /// Where an image stands: `ACCOUNT.dkr.ecr.REGION.amazonaws.com/REPOSITORY:TAG` ("Amazon ECR private
 /// registries"). Names of other registries, and those for IPv6, are Docker's alone to understand.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +40,7 @@ impl EcrImage {
             "ecr-fips" => format!("https://ecr-fips.{region}.{domain}"),
             _ => return None,
         };
-        if !is_account || !domain.starts_with("amazonaws.com") {
+        if !is_account || !DOMAINS.contains(&domain) {
             return None;
         }
         let path = path.split('@').next().unwrap_or(path);
@@ -100,6 +111,7 @@ mod tests {
             "public.ecr.aws/x/logs:1",
             "1234.dkr.ecr.eu-west-1.amazonaws.com/logs:1",
             "123456789012.dkr.ecr.eu-west-1.example.com/logs:1",
+            "123456789012.dkr.ecr.eu-west-1.amazonaws.com.example.com/logs:1",
             "registry.example:5000/logs:1",
         ] {
             assert_eq!(parsed(elsewhere), None, "{elsewhere}");

@@ -34,7 +34,7 @@ pub mod attribute {
     pub const HEALTH: &str = "fleet.health";
     /// A short code for the health, `none` when ok.
     pub const REASON: &str = "fleet.reason";
-    /// When health last changed, RFC 3339.
+    /// Since when the node is impaired, or when its health last changed, RFC 3339.
     pub const SINCE: &str = "fleet.since";
     /// What the agent is about: `serve`, `drain`, `replace` or `leave`.
     pub const INTENT: &str = "fleet.intent";

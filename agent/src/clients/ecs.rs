@@ -17,13 +17,11 @@ use super::aws::{Aws, explain};
 use crate::{
     health::{
         Verdict,
-        guard::{Around, Census},
+        guard::{Around, Census, MANY},
     },
     lifecycle::cause::intent,
 };
 
-/// A page of ListContainerInstances holds at most this many.
-const INSTANCES_PER_PAGE: i32 = 100;
 /// DescribeTasks takes at most this many.
 const TASKS_PER_CALL: usize = 100;
 
@@ -119,7 +117,6 @@ impl Ecs for Aws {
     }
 
     async fn put_attributes(&self, arn: &str, attributes: &[(String, String)]) -> Result<()> {
-        let short = arn.rsplit('/').next().unwrap_or(arn);
         let attributes = attributes
             .iter()
             .map(|(name, value)| {
@@ -127,7 +124,7 @@ impl Ecs for Aws {
                     .name(name)
                     .value(value)
                     .target_type(TargetType::ContainerInstance)
-                    .target_id(short)
+                    .target_id(short(arn))
                     .build()
             })
             .collect::<Result<Vec<_>, _>>()?;
@@ -168,26 +165,37 @@ impl Ecs for Aws {
         let saying =
             |name: &str, value: &str| format!("{of_group} and attribute:{name} == {value}");
         let impaired = saying(attribute::HEALTH, Verdict::Impaired.as_str());
-        // First and alone: where a fault is everybody's, everybody asks.
-        let Some(impaired) = self.one_page_of_instances(impaired).await? else {
+        // First: where a fault is everybody's, everybody asks.
+        let Some(impaired) = self.a_few_instances(impaired).await? else {
             return Ok(Around::Many);
         };
-        let (members, draining, leaving, waiting) = tokio::try_join!(
-            self.list_instances(of_group.clone(), None),
-            self.list_instances(of_group.clone(), Some(ContainerInstanceStatus::Draining)),
-            self.list_instances(saying(attribute::INTENT, intent::LEAVE), None),
-            self.list_instances(saying(attribute::INTENT, intent::REPLACE), None),
-        )?;
-        let mut since = self.attributes(attribute::SINCE).await?;
-        since.retain(|arn, _| waiting.contains(arn));
+        // One after the other, as a node goes: whoever takes a step meanwhile is seen twice, and never
+        // not at all.
+        let waiting = saying(attribute::INTENT, intent::REPLACE);
+        let waiting = self.list_instances(waiting, None).await?;
+        let since = self.attributes(attribute::SINCE).await?;
+        let leaving = saying(attribute::INTENT, intent::LEAVE);
+        let leaving = self.list_instances(leaving, None).await?;
+        let draining = Some(ContainerInstanceStatus::Draining);
+        let draining = self.list_instances(of_group.clone(), draining).await?;
+        let members = self.list_instances(of_group, None).await?;
+        let waiting = waiting.into_iter().map(|arn| {
+            let since = since.get(short(&arn)).cloned().unwrap_or_default();
+            (arn, since)
+        });
         Ok(Around::Group(Census {
             members,
             impaired,
             draining,
             leaving,
-            waiting: since,
+            waiting: waiting.collect(),
         }))
     }
+}
+
+/// An ARN's last part: it is written with and without its cluster's name.
+fn short(arn: &str) -> &str {
+    arn.rsplit('/').next().unwrap_or(arn)
 }
 
 const LIST: &str = "ecs:ListContainerInstances";
@@ -210,15 +218,19 @@ impl Aws {
             .map_err(|error| explain(SET_STATUS, arn, &error))
     }
 
-    /// None if there are more.
-    async fn one_page_of_instances(&self, filter: String) -> Result<Option<BTreeSet<String>>> {
+    /// None if there are more than [`MANY`]. A page may hold fewer than there is room for.
+    async fn a_few_instances(&self, filter: String) -> Result<Option<BTreeSet<String>>> {
         let listed = self.ecs().await.list_container_instances();
         let listed = listed.cluster(self.cluster()).filter(&filter);
-        let listed = listed.max_results(INSTANCES_PER_PAGE).send().await;
-        let page = listed.map_err(|error| explain(LIST, &filter, &error))?;
-        let is_all = page.next_token.is_none();
-        let found = page.container_instance_arns.unwrap_or_default();
-        Ok(is_all.then(|| found.into_iter().collect()))
+        let mut pages = listed.into_paginator().items().send();
+        let mut instances = BTreeSet::new();
+        while let Some(arn) = pages.next().await {
+            instances.insert(arn.map_err(|error| explain(LIST, &filter, &error))?);
+            if instances.len() > MANY {
+                return Ok(None);
+            }
+        }
+        Ok(Some(instances))
     }
 
     /// Of every status but INACTIVE, unless one is given.
@@ -237,7 +249,7 @@ impl Aws {
         Ok(instances)
     }
 
-    /// Container instances of the whole cluster with what they say by this name.
+    /// Container instances of the whole cluster, by their short ids, with what they say by this name.
     async fn attributes(&self, name: &str) -> Result<BTreeMap<String, String>> {
         let listed = self.ecs().await.list_attributes();
         let listed = listed.cluster(self.cluster()).attribute_name(name);
@@ -248,7 +260,7 @@ impl Aws {
             let attribute =
                 attribute.map_err(|error| explain("ecs:ListAttributes", name, &error))?;
             if let (Some(arn), Some(value)) = (attribute.target_id, attribute.value) {
-                found.insert(arn, value);
+                found.insert(short(&arn).to_owned(), value);
             }
         }
         Ok(found)

@@ -3,8 +3,8 @@
 //! what they say, and goes only if the oldest wishes within the group's budget are its own.
 //!
 //! # Guarantees
-//! - A fault that more than half of a group shares, or more nodes than one page of ECS lists, replaces
-//!   none: what is wrong is not with the nodes.
+//! - A fault that more than half of a group shares, or more than [`MANY`] of its nodes, replaces none: what
+//!   is wrong is not with the nodes.
 //! - No more nodes than the budget leave or are missing at a time, those that anybody else set to
 //!   DRAINING included, as far as they were there when this node began to look.
 //! - What cannot be read grants nothing.
@@ -17,6 +17,8 @@ use std::{
 
 use crate::moment::Moment;
 
+/// More impaired nodes than this are a fault of nobody's own, and too many to read of.
+pub(crate) const MANY: usize = 100;
 /// Nobody is granted its turn who has not looked around for this long: who has left meanwhile is known
 /// to be missing.
 pub(crate) const WATCHED: Duration = Duration::from_secs(120);
@@ -36,14 +38,14 @@ pub(crate) struct Census {
     pub(crate) draining: BTreeSet<String>,
     /// They say that they leave.
     pub(crate) leaving: BTreeSet<String>,
-    /// They want to be replaced, since when: as text, which sorts by time.
+    /// They want to be replaced, and since when they are impaired: as text, which sorts by time.
     pub(crate) waiting: BTreeMap<String, String>,
 }
 
 /// What was read of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Around {
-    /// More impaired nodes than one page: enough to know.
+    /// More impaired nodes than [`MANY`].
     Many,
     Group(Census),
 }
@@ -172,13 +174,12 @@ impl Guard {
 }
 
 /// A node that waits for its turn may have been drained already, as with a full disk: it is counted among
-/// those that wait.
+/// those that wait. One that says that it leaves has had its turn, whatever else was read of it.
 fn leaving<'a>(census: &'a Census, own: &str) -> BTreeSet<&'a str> {
-    let leaving = census.draining.union(&census.leaving);
-    leaving
-        .map(String::as_str)
-        .filter(|arn| *arn != own && !census.waiting.contains_key(*arn))
-        .collect()
+    let waits = |arn: &&String| census.waiting.contains_key(*arn);
+    let drained = census.draining.iter().filter(|arn| !waits(arn));
+    let leaving = census.leaving.iter().chain(drained).map(String::as_str);
+    leaving.filter(|arn| *arn != own).collect()
 }
 
 #[cfg(test)]
@@ -292,6 +293,11 @@ mod tests {
             Census {
                 leaving: names(&["a"]),
                 ..group(&["b"])
+            },
+            // Its step fell between two reads.
+            Census {
+                leaving: names(&["a"]),
+                ..group(&["b", "a"])
             },
         ] {
             assert!(look(&leaves, now).is_err(), "{leaves:?}");

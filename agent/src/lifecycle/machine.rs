@@ -197,7 +197,9 @@ impl Machine {
             Job::SetActive,
             Job::Release,
         ];
-        self.drain.is_none() && !jobs.iter().any(|job| self.schedule.is_under_way(*job))
+        self.drain.is_none()
+            && !self.is_waiting_to_go()
+            && !jobs.iter().any(|job| self.schedule.is_under_way(*job))
     }
 
     pub(crate) fn wake_at(&self) -> Option<Moment> {

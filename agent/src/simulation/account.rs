@@ -144,11 +144,7 @@ impl Remotes {
                 vec!["ListTasks", "DescribeTasks"]
             }
             "ecs task groups" => vec!["ListTasks"],
-            // A group of up to a hundred.
-            "ecs around" => vec!["ListContainerInstances"; 5]
-                .into_iter()
-                .chain(["ListAttributes"])
-                .collect(),
+            "ecs list instances" => vec!["ListContainerInstances"],
             _ => vec!["LifecycleAction"],
         }
     }

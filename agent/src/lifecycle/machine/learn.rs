@@ -348,10 +348,11 @@ impl Machine {
         let is_over = |cause: &Cause| match cause.kind {
             Kind::Shutdown => cause.id != this_boot,
             Kind::Spot(_) => is_new_boot,
+            // What was wrong may be over, and an ECS agent that is still starting is no illness.
+            Kind::Impaired => is_new_boot && cause.is_replacement(),
             Kind::AutoScaling
             | Kind::Rebalance
             | Kind::Maintenance
-            | Kind::Impaired
             | Kind::Operator
             | Kind::Tag => false,
         };

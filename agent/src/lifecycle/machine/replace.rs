@@ -101,6 +101,13 @@ impl Machine {
         self.replacing.is_some() && self.impaired_at().is_some_and(|at| at <= self.now)
     }
 
+    /// It has been looking at its group, which another run would have to begin anew.
+    pub(super) fn is_waiting_to_go(&self) -> bool {
+        let looked = self.replacing.as_ref();
+        looked
+            .is_some_and(|one| one.turn.is_some() || matches!(one.held, Some(Held::Others { .. })))
+    }
+
     /// It has had its turn, and is to empty and end itself.
     pub(super) fn ends_itself(&self) -> bool {
         let goes = self.replacing.as_ref().is_some_and(|one| one.goes);

@@ -283,7 +283,8 @@ impl Machine {
         let arn = self.world.container_instance.as_ref()?;
         let attributes = Attributes {
             health: self.health,
-            since: self.health_since,
+            // Not of the reason, which may change from one to another: it is what nodes are ranked by.
+            since: self.impaired_since.unwrap_or(self.health_since),
             intent: self.intent(),
             settled: self.world.settled,
         };

@@ -22,44 +22,30 @@ use crate::{
         autoscaling::{AutoScaling, HookAnswer, Verb},
         ecs::{Ecs, Registration, SetDraining},
     },
-    health::guard::{Around, Census},
+    health::guard::{Around, Census, MANY},
     lifecycle::cause::intent,
 };
 
-/// As `clients::ecs` reads it, page by page.
-fn around(world: &World, group: &str) -> Around {
+fn said(node: &ContainerInstance, name: &str) -> String {
+    let value = node.attributes.get(name).cloned();
+    value.flatten().unwrap_or_default()
+}
+
+/// Nodes of a group, with since when they are how they are.
+fn list(
+    world: &World,
+    group: &str,
+    wanted: fn(&ContainerInstance) -> bool,
+) -> BTreeMap<String, String> {
     let cluster = world.ecs.clusters().next();
     let nodes = cluster
         .into_iter()
         .flat_map(|cluster| cluster.instances.values());
-    let said = |node: &ContainerInstance, name: &str| {
-        let value = node.attributes.get(name).cloned();
-        value.flatten().unwrap_or_default()
-    };
-    let nodes = nodes.filter(|node| node.status != InstanceStatus::Inactive);
-    let nodes: Vec<_> = nodes
-        .filter(|node| said(node, attribute::GROUP) == group)
-        .collect();
-    let those = |wanted: &dyn Fn(&ContainerInstance) -> bool| {
-        let found = nodes.iter().filter(|node| wanted(node));
-        found.map(|node| node.arn.clone()).collect()
-    };
-    let impaired: BTreeSet<String> = those(&|node| said(node, attribute::HEALTH) == "impaired");
-    if impaired.len() > 100 {
-        return Around::Many;
-    }
-    let waiting = nodes
-        .iter()
-        .filter(|node| said(node, attribute::INTENT) == intent::REPLACE);
-    Around::Group(Census {
-        members: those(&|_| true),
-        impaired,
-        draining: those(&|node| node.status == InstanceStatus::Draining),
-        leaving: those(&|node| said(node, attribute::INTENT) == intent::LEAVE),
-        waiting: waiting
-            .map(|node| (node.arn.clone(), said(node, attribute::SINCE)))
-            .collect(),
-    })
+    nodes
+        .filter(|node| node.status != InstanceStatus::Inactive)
+        .filter(|node| said(node, attribute::GROUP) == group && wanted(node))
+        .map(|node| (node.arn.clone(), said(node, attribute::SINCE)))
+        .collect()
 }
 
 impl AutoScaling for Remotes {
@@ -256,9 +242,30 @@ impl Ecs for Remotes {
         .await?
     }
 
+    /// In the order of `clients::ecs`, and time passes between its reads.
     async fn around(&self, group: &str) -> Result<Around> {
-        self.call(Part::Aws, "ecs around", |world| around(world, group))
+        let read = async |wanted: fn(&ContainerInstance) -> bool| {
+            self.call(Part::Aws, "ecs list instances", |world| {
+                list(world, group, wanted)
+            })
             .await
+        };
+        let arns = |found: BTreeMap<String, String>| found.into_keys().collect::<BTreeSet<_>>();
+        let impaired = arns(read(|node| said(node, attribute::HEALTH) == "impaired").await?);
+        if impaired.len() > MANY {
+            return Ok(Around::Many);
+        }
+        let waiting = read(|node| said(node, attribute::INTENT) == intent::REPLACE).await?;
+        let leaving = arns(read(|node| said(node, attribute::INTENT) == intent::LEAVE).await?);
+        let draining = arns(read(|node| node.status == InstanceStatus::Draining).await?);
+        let members = arns(read(|_| true).await?);
+        Ok(Around::Group(Census {
+            members,
+            impaired,
+            draining,
+            leaving,
+            waiting,
+        }))
     }
 
     async fn live_tasks(&self, arn: &str) -> Result<usize> {

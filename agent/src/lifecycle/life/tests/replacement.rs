@@ -167,3 +167,27 @@ async fn a_restart_on_the_way_out_is_the_same_turn() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reboot_on_the_way_out_has_cured_it_or_begins_anew() {
+    let node = Node::launching();
+    ill(&node, Replacement::Itself, async |agent| {
+        agent
+            .until(600, |world, _| status(world) == "DRAINING")
+            .await;
+        node.heal("docker");
+        node.reboot();
+        // An ECS agent that takes its time is no illness.
+        node.fault("introspection", Fault::Fails);
+        let mut agent = Agent::start(&node);
+        agent.pass(100).await;
+        node.heal("introspection");
+        agent
+            .until(90, |world, phase| {
+                phase == Phase::InService && status(world) == "ACTIVE"
+            })
+            .await;
+        assert_eq!(node.count("power-off"), 0);
+    })
+    .await;
+}
