@@ -24,6 +24,8 @@ fn played(stage: &Stage<'_>) -> Result<()> {
     let drain = ["drain", "dev", drained, "--reason", "a look"];
     let _ = stage.fleet.bootstrap(&drain)?.exits(0);
     stage.hurry(ill, PACE)?;
+    // Started anew, it first has to see its sidecars: one that never did is still starting, and waits.
+    let _ = stage.await_phase(ill, "in-service", 30)?;
     let journal = sandbox.follow_journal(ill)?;
     let stop = "systemctl stop docker.socket docker.service";
     let _ = sandbox.on(ill, stop)?.exits(0);
