@@ -99,18 +99,13 @@ pub(crate) async fn keep<C: Clients>(
 
 #[cfg(test)]
 mod tests {
-    use fleet_agent_config::Settings;
     use tokio::{
-        sync::OnceCell,
         task::{LocalSet, spawn_local},
         time::sleep,
     };
 
     use super::*;
-    use crate::{
-        sidecars::plan::Desired,
-        testing::{Fault, Node},
-    };
+    use crate::testing::{Fault, Node, context, golden_settings};
 
     const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -120,19 +115,7 @@ mod tests {
 
     async fn with(test: impl AsyncFnOnce(&Node, watch::Sender<Option<Record>>)) {
         let node = Node::launching();
-        let source = include_str!("../config/golden/agent-v1.toml");
-        let settings = Settings::read("agent.toml", source).expect("golden settings");
-        let context = Rc::new(Context {
-            sidecars: Desired::all(&settings.sidecars),
-            failed: Default::default(),
-            clients: node.clone(),
-            settings,
-            applied: Default::default(),
-            container_stop: Duration::from_secs(30),
-            clock: node.clock.clone(),
-            identity: OnceCell::new(),
-            seed: 42,
-        });
+        let context = context(&node, golden_settings());
         let (sender, receiver) = watch::channel(None);
         LocalSet::new()
             .run_until(async {

@@ -184,7 +184,6 @@ impl Machine {
         Ok(actions)
     }
 
-    /// When [`Event::Tick`] is next of use; `None` if only other events are.
     /// Whether another run may take over: this one neither leaves nor is in the middle of what the next
     /// would not know of.
     pub(crate) fn may_start_over(&self) -> bool {
@@ -202,6 +201,7 @@ impl Machine {
             && !jobs.iter().any(|job| self.schedule.is_under_way(*job))
     }
 
+    /// When [`Event::Tick`] is next of use; `None` if only other events are.
     pub(crate) fn wake_at(&self) -> Option<Moment> {
         self.wake
     }

@@ -11,8 +11,9 @@ use std::{
 };
 
 use anyhow::{Error, Result, bail};
-use fleet_agent_config::{EcrImage, Sidecar, names::attribute};
+use fleet_agent_config::{EcrImage, Settings, Sidecar, names::attribute};
 use jiff::Timestamp;
+use tokio::sync::OnceCell;
 
 use crate::{
     clients::{
@@ -31,8 +32,33 @@ use crate::{
     ecs_config::render::Layers,
     health::guard::{Around, Census},
     inventory::Record,
-    lifecycle::{cause::intent, saved::Saved},
+    lifecycle::{cause::intent, driver::Context, saved::Saved},
+    sidecars::plan::Desired,
 };
+
+/// What stops a task's container, as ECS gives it by default.
+pub(crate) const CONTAINER_STOP: Duration = Duration::from_secs(30);
+
+/// The settings that every version has to read.
+pub(crate) fn golden_settings() -> Settings {
+    let source = include_str!("../../config/golden/agent-v1.toml");
+    Settings::read("agent.toml", source).expect("golden settings")
+}
+
+/// What work on `node` needs, with these settings.
+pub(crate) fn context(node: &Node, settings: Settings) -> Rc<Context<Node>> {
+    Rc::new(Context {
+        sidecars: Desired::all(&settings.sidecars),
+        failed: Default::default(),
+        clients: node.clone(),
+        settings,
+        applied: Default::default(),
+        container_stop: CONTAINER_STOP,
+        clock: node.clock.clone(),
+        identity: OnceCell::new(),
+        seed: 42,
+    })
+}
 
 pub(crate) const INSTANCE: &str = "i-0123456789abcdef0";
 pub(crate) const CONTAINER_INSTANCE: &str = "arn:aws:ecs:eu-central-1:1:container-instance/c/1";

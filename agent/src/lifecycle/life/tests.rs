@@ -8,7 +8,7 @@ mod returns;
 use std::time::Duration;
 
 use fleet_agent_config::Settings;
-use tokio::{sync::OnceCell, task::LocalSet};
+use tokio::task::LocalSet;
 
 use super::*;
 use crate::{
@@ -16,8 +16,7 @@ use crate::{
     health::watch::Report,
     lifecycle::event::{Phase, Policy},
     moment::Moment,
-    sidecars::plan::Desired,
-    testing::{Fault, Held, Node, Verdict, World},
+    testing::{CONTAINER_STOP, Fault, Held, Node, Verdict, World, context, golden_settings},
 };
 
 /// An agent over a fake node, in virtual time.
@@ -33,25 +32,10 @@ impl Agent {
     }
 
     fn start_with(node: &Node, change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = Settings::read(
-            "agent.toml",
-            include_str!("../../../config/golden/agent-v1.toml"),
-        )
-        .expect("golden settings");
+        let mut settings = golden_settings();
         change(&mut settings);
-        let stop = Duration::from_secs(30);
-        let policy = Policy::new(&settings, stop, 42);
-        let context = Rc::new(Context {
-            sidecars: Desired::all(&settings.sidecars),
-            failed: Default::default(),
-            clients: node.clone(),
-            settings,
-            applied: Default::default(),
-            container_stop: stop,
-            clock: node.clock.clone(),
-            identity: OnceCell::new(),
-            seed: 42,
-        });
+        let context = context(node, settings);
+        let policy = Policy::new(&context.settings, CONTAINER_STOP, context.seed);
         let began = context.clock.now();
         let machine = Machine::new(policy, began);
         let mut life = Life::new(context, machine);
