@@ -19,9 +19,9 @@ use crate::moment::Moment;
 
 /// More impaired nodes than this are a fault of nobody's own, and too many to read of.
 pub(crate) const MANY: usize = 100;
-/// Nobody is granted its turn who has not looked around for this long: who has left meanwhile is known
-/// to be missing.
-pub(crate) const WATCHED: Duration = Duration::from_secs(120);
+/// Nobody is granted its turn before this long after its first look: who leaves meanwhile is known to be
+/// missing, and whom it has not seen go has been replaced by then.
+const WATCHED: Duration = Duration::from_secs(600);
 /// A node that has come counts once it has been there, and well, for this long: it says the group's name a
 /// moment before it takes tasks.
 const PROVEN: Duration = Duration::from_secs(60);
@@ -99,13 +99,14 @@ pub(crate) struct Guard {
     first: BTreeSet<String>,
     /// Those that came, and when they were first seen.
     come: BTreeMap<String, Moment>,
-    /// How many there were, look by look.
+    /// How many it had, look by look.
     sizes: Vec<(Moment, usize)>,
 }
 
 impl Guard {
-    pub(crate) fn has_looked(&self) -> bool {
-        self.began.is_some()
+    /// When what it sees is enough to go by; `None` before the first look.
+    pub(crate) fn trusts_at(&self) -> Option<Moment> {
+        Some(self.began? + WATCHED)
     }
 
     /// Takes in what was read, and says whether it is this node's turn.
@@ -164,12 +165,15 @@ impl Guard {
             Some(came) => now.since(*came) >= PROVEN && !census.impaired.contains(*arn),
             None => true,
         };
-        let size = census.members.iter().filter(stays).count();
-        self.sizes.push((now, size));
+        let stay = census.members.iter().filter(stays).count();
         self.sizes
             .retain(|(seen, _)| now.since(*seen) < REPLACED_WITHIN);
         let most = self.sizes.iter().map(|(_, size)| *size).max();
-        leaving.len().max(most.unwrap_or(size) - size)
+        let most = most.unwrap_or_default().max(stay);
+        // One that leaves is one that it had, unless another has taken its place already: else a long
+        // line of replacements would make it look smaller and smaller.
+        self.sizes.push((now, most.min(stay + leaving.len())));
+        leaving.len().max(most - stay)
     }
 }
 
@@ -317,6 +321,21 @@ mod tests {
         assert!(look(&gone, later).is_err(), "and is gone again");
         let never = later + REPLACED_WITHIN;
         assert_eq!(look(&gone, never), Ok(()), "it is not coming back");
+    }
+
+    #[test]
+    fn a_long_line_of_replacements_does_not_make_the_group_smaller() {
+        let all = group(&["b"]);
+        let (mut guard, mut now) = watched(&all);
+        let mut leaves = all.clone();
+        let _ = leaves.leaving.insert("a".to_owned());
+        for _ in 0..10 {
+            now = now + REPLACED_WITHIN / 4;
+            assert!(guard.look(&around(&leaves), "b", 1, now).is_err());
+        }
+        let mut gone = all;
+        let _ = gone.members.remove("a");
+        assert!(guard.look(&around(&gone), "b", 1, now).is_err());
     }
 
     #[test]

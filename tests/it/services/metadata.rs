@@ -6,6 +6,9 @@ use fleet_tests::{
     stage::{Stage, await_event},
 };
 
+/// The rule that sends what containers say through ours.
+const BLOCKED: &str = "-A DOCKER-USER -j FLEET-IMDS";
+
 /// Whether a container of this network can connect.
 fn reaches(sandbox: &Sandbox, node: &str, network: &str) -> Result<bool> {
     let connect = format!(
@@ -40,17 +43,18 @@ fn blocked(stage: &Stage<'_>, node: &str) -> Result<()> {
     }
     assert!(reaches(sandbox, node, "host")?, "the node itself may");
     let told = rules(sandbox, node, "iptables")?;
-    assert!(told.contains("-A DOCKER-USER -j FLEET-IMDS"), "{told}");
+    assert!(told.contains(BLOCKED), "{told}");
     let told = rules(sandbox, node, "ip6tables")?;
     assert!(told.contains("-d fd00:ec2::254/128 -j REJECT"), "{told}");
 
     // A firewall that takes everything away, and a Docker that builds its own anew.
     let journal = sandbox.follow_journal(node)?;
     let _ = sandbox.on(node, "iptables -F DOCKER-USER")?.exits(0);
-    assert!(reaches(sandbox, node, "users")?);
     eventually("the block to stand again", 75, || {
-        Ok((!reaches(sandbox, node, "users")?).then_some(()))
+        let told = rules(sandbox, node, "iptables")?;
+        Ok(told.contains(BLOCKED).then_some(()))
     })?;
+    assert!(!reaches(sandbox, node, "users")?);
     let _ = sandbox.on(node, "systemctl restart docker")?.exits(0);
     eventually("the block to stand after dockerd's restart", 30, || {
         Ok((!reaches(sandbox, node, "users")?).then_some(()))
@@ -87,7 +91,7 @@ fn legacy(stage: &Stage<'_>, node: &str) -> Result<()> {
     stage.await_phase(node, "in-service", 60)?;
     eventually("the block by the legacy back end", 30, || {
         let told = rules(sandbox, node, "iptables-legacy")?;
-        Ok(told.contains("-A DOCKER-USER -j FLEET-IMDS").then_some(()))
+        Ok(told.contains(BLOCKED).then_some(()))
     })?;
     assert!(!reaches(sandbox, node, "bridge")?);
     Ok(())

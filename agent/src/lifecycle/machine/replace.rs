@@ -80,15 +80,15 @@ impl Machine {
         }
     }
 
-    /// Only a node in service, that nothing else wants gone.
+    /// Only a node that has been in service, if before a reboot, and that nothing else wants gone.
     fn may_be_replaced(&self) -> bool {
-        let is_leaving_for_it = matches!(
+        let is_going = matches!(
             self.phase,
-            Phase::InService | Phase::Draining | Phase::Stopping | Phase::Drained
+            Phase::Flushing | Phase::Completing | Phase::Done
         );
         self.policy.health.replacement != Replacement::Never
             && self.health.verdict == Verdict::Impaired
-            && is_leaving_for_it
+            && !is_going
             && self.launch.answered
             && !self.launch.abandoned
             && self.world.target == Some(Target::InService)
@@ -142,8 +142,9 @@ impl Machine {
         let replacing = self.replacing.as_ref()?;
         if replacing.turn.is_some() {
             None
-        } else if replacing.guard.has_looked() {
-            replacing.wished.map(|wished| wished + SETTLES)
+        } else if let Some(trusts_at) = replacing.guard.trusts_at() {
+            let wished = replacing.wished?;
+            Some((wished + SETTLES).max(trusts_at))
         } else {
             Some(replacing.began + jitter(FIRST_LOOK, self.policy.seed))
         }

@@ -5,7 +5,10 @@ use super::*;
 impl Machine {
     pub(super) fn learn_tasks(&mut self, tasks: Tasks, now: Moment, actions: &mut Vec<Action>) {
         let conditions = &mut self.world.conditions;
-        conditions.ecs.observe(tasks.by_agent.is_ok(), now);
+        // Behind a gate that is shut, an ECS agent that does not answer is no fault.
+        if self.phase > Phase::Gated {
+            conditions.ecs.observe(tasks.by_agent.is_ok(), now);
+        }
         conditions.docker.observe(tasks.by_docker.is_ok(), now);
         let local = self.local(&tasks, now);
         let moved = self.world.tasks.as_ref() != Some(&tasks);

@@ -25,6 +25,7 @@ impl Machine {
                 }
                 wanted.push(Work::ConvergeSidecars(Scope::BeforeTasks));
                 wanted.extend(self.answer_launch(false));
+                wanted.extend(self.give_up(now));
             }
             Phase::Gated => {
                 wanted.push(Work::ConvergeSidecars(Scope::BeforeTasks));
@@ -32,6 +33,7 @@ impl Machine {
                 if self.may_release() {
                     wanted.push(Work::Release);
                 }
+                wanted.extend(self.give_up(now));
             }
             Phase::Launching => {
                 wanted.extend([
@@ -98,6 +100,14 @@ impl Machine {
             wanted.push(Work::ReadSpot);
         }
         wanted
+    }
+
+    /// It was in service before a reboot, and what its tasks need does not come back.
+    fn give_up(&self, now: Moment) -> impl Iterator<Item = Work> {
+        let is_held = self.launch.answered && !self.world.conditions.sidecars.is_well();
+        let looks = is_held.then_some(Work::CountTasks);
+        let told = self.replacing.as_ref().and_then(|_| self.publish(now));
+        looks.into_iter().chain(told).chain(self.replace(now))
     }
 
     /// A node in a warm pool is made ready and then waits, for hours if need be.
@@ -395,9 +405,9 @@ impl Machine {
             | Phase::Done => false,
         };
         match job {
-            Job::ReadTarget | Job::HealEcs | Job::StopStandalone | Job::CompleteLaunch => {
-                seconds(2)
-            }
+            // ECS is to know within two seconds and a quarter, which the call is given.
+            Job::ReadTarget => Duration::from_millis(1_750),
+            Job::HealEcs | Job::StopStandalone | Job::CompleteLaunch => seconds(2),
             // drain-rules of the poll: IMDS has a budget of packets that it shares with DNS.
             Job::ReadSpot => seconds(5),
             Job::ReadTag => seconds(10),

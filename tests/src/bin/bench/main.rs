@@ -161,12 +161,6 @@ fn fleet_and_drains() -> Result<Vec<Figure>> {
         "<= 60",
     );
     note("agent, idle: threads", idle.process.threads, "", "<= 2");
-    note(
-        "agent, idle: AWS calls per hour, from one minute",
-        idle.calls_per_hour,
-        "calls",
-        "<= 12",
-    );
 
     for figure in drains::measure(&sandbox)? {
         note(&figure.name, figure.value, figure.unit, figure.goal);
@@ -249,20 +243,16 @@ impl Process {
 struct Idle {
     process: Process,
     cpu_ms_per_minute: f64,
-    calls_per_hour: f64,
 }
 
 /// Watches a node that has nothing to do.
 fn idle(sandbox: &Sandbox, node: &Node) -> Result<Idle> {
-    reset(sandbox)?;
     let before = Process::of(sandbox, &node.id)?;
     thread::sleep(Duration::from_secs(IDLE_SECONDS));
     let process = Process::of(sandbox, &node.id)?;
     Ok(Idle {
         cpu_ms_per_minute: (process.cpu_ms - before.cpu_ms) * 60.0 / float(IDLE_SECONDS),
         process,
-        calls_per_hour: calls(sandbox, |call| call["caller"] == node.key)? * 3600.0
-            / float(IDLE_SECONDS),
     })
 }
 

@@ -12,7 +12,7 @@ use fleet_tests::{
 };
 use serde_json::{Value, json};
 
-use crate::{Figure, Process};
+use crate::{Figure, Process, calls, nodes, reset};
 
 /// How long an idle node with three sidecars is watched.
 const IDLE: Duration = Duration::from_secs(600);
@@ -50,6 +50,9 @@ fn sidecar(name: &str) -> String {
 }
 
 fn rest(sandbox: &Sandbox, node: &str) -> Result<Vec<Figure>> {
+    let key = nodes(sandbox)?.into_iter().find(|known| known.id == node);
+    let key = key.context("the node in service")?.key;
+    reset(sandbox)?;
     let before = Process::of(sandbox, node)?;
     thread::sleep(IDLE);
     let after = Process::of(sandbox, node)?;
@@ -64,6 +67,12 @@ fn rest(sandbox: &Sandbox, node: &str) -> Result<Vec<Figure>> {
             "<= 60",
         ),
         Figure::new(&name("threads"), after.threads, "", "<= 2"),
+        Figure::new(
+            &name("AWS calls"),
+            calls(sandbox, |call| call["caller"] == key)?,
+            "calls",
+            "<= 2",
+        ),
     ])
 }
 

@@ -39,7 +39,7 @@ async fn a_node_that_stays_impaired_wishes_looks_says_so_drains_and_powers_itsel
         agent.until(60, |world, _| intent(world) == "replace").await;
         agent.pass(50).await;
         assert_eq!(node.count("ecs-around"), 1, "others are to read it first");
-        agent.until(60, |world, _| intent(world) == "leave").await;
+        agent.until(500, |world, _| intent(world) == "leave").await;
         assert_eq!(node.count("ecs-around"), 2);
         agent
             .until(90, |world, _| status(world) == "DRAINING")
@@ -61,7 +61,7 @@ async fn a_node_that_stays_impaired_wishes_looks_says_so_drains_and_powers_itsel
 async fn where_auto_scaling_replaces_a_node_it_drains_for_the_terminating_hook() {
     let node = Node::launching();
     ill(&node, Replacement::Asg, async |agent| {
-        agent.until(600, done).await;
+        agent.until(1_200, done).await;
         assert_eq!((node.count("power-off"), node.count("condemn")), (0, 1));
         assert_eq!(node.world().drain, Held::Answered(Verdict::Continue));
     })
@@ -86,7 +86,7 @@ async fn a_node_that_recovers_stays_whatever_it_was_about() {
         let node = Node::launching();
         ill(&node, Replacement::Itself, async |agent| {
             node.change(|world| world.tasks = ["slow".to_owned()].into());
-            agent.until(600, |world, _| intent(world) == until).await;
+            agent.until(1_200, |world, _| intent(world) == until).await;
             node.heal("docker");
             agent.pass(90).await;
             assert_eq!(intent(&node.world()), "serve", "{until}");
@@ -119,13 +119,13 @@ async fn a_node_waits_for_others_and_says_for_whom() {
     node.change(|world| world.others.members = ["a", "b", "c"].map(str::to_owned).into());
     ill(&node, Replacement::Itself, async |agent| {
         node.change(|world| world.others.draining = ["a".to_owned()].into());
-        agent.pass(1_200).await;
+        agent.pass(1_800).await;
         let waiting = agent.life.machine.view().waiting;
         let wanted = "its turn to be replaced: 1 of the group's nodes leave or are missing and 0 \
                       come first, at most 1 at once";
         assert!(waiting.starts_with(wanted), "{waiting}");
         let looks = node.count("ecs-around");
-        assert!((3..=16).contains(&looks), "{looks} looks in twenty minutes");
+        assert!((3..=16).contains(&looks), "{looks} looks in half an hour");
         node.change(|world| world.others.draining.clear());
         agent.until(130, |world, _| intent(world) == "leave").await;
     })
@@ -140,7 +140,7 @@ async fn a_turn_that_cannot_be_told_in_time_is_none() {
             .until(600, |world, _| intent(world) == "replace")
             .await;
         node.fault("put-attributes", Fault::Fails);
-        agent.pass(120).await;
+        agent.pass(600).await;
         assert_eq!(node.count("ecs-around"), 2, "it had its turn");
         assert_eq!(status(&node.world()), "ACTIVE", "and could not say so");
         node.heal("put-attributes");
@@ -156,7 +156,7 @@ async fn a_restart_on_the_way_out_is_the_same_turn() {
     let node = Node::launching();
     ill(&node, Replacement::Itself, async |agent| {
         agent
-            .until(600, |world, _| status(world) == "DRAINING")
+            .until(1_200, |world, _| status(world) == "DRAINING")
             .await;
         let looks = node.count("ecs-around");
         let mut agent = Agent::start(&node);
@@ -173,7 +173,7 @@ async fn a_reboot_on_the_way_out_has_cured_it_or_begins_anew() {
     let node = Node::launching();
     ill(&node, Replacement::Itself, async |agent| {
         agent
-            .until(600, |world, _| status(world) == "DRAINING")
+            .until(1_200, |world, _| status(world) == "DRAINING")
             .await;
         node.heal("docker");
         node.reboot();
@@ -188,6 +188,26 @@ async fn a_reboot_on_the_way_out_has_cured_it_or_begins_anew() {
             })
             .await;
         assert_eq!(node.count("power-off"), 0);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_docker_does_not_come_back_from_a_reboot_is_replaced() {
+    let node = Node::launching();
+    ill(&node, Replacement::Itself, async |_| {
+        node.reboot();
+        let mut agent = Agent::start(&node);
+        agent.pass(200).await;
+        assert_eq!(agent.phase(), Phase::Starting);
+        assert_eq!(node.world().attributes[attribute::HEALTH], "impaired");
+        agent
+            .until(1_200, |world, _| status(world) == "DRAINING")
+            .await;
+        agent
+            .until(200, |world, _| world.calls.contains(&"power-off"))
+            .await;
+        assert_eq!(node.count("ecs-around"), 2);
     })
     .await;
 }
