@@ -36,6 +36,7 @@ use crate::{
         life::Life,
         machine::Machine,
     },
+    moment::Moment,
     paths::Paths,
     revision::{Found, Revisions, Source},
     sidecars::plan::Desired,
@@ -121,13 +122,17 @@ pub(crate) async fn run(source: Source, clock: Clock, paths: Paths) -> Result<En
         .await
 }
 
+/// It is sent seldom, and events are many.
+const RECORDS: Duration = Duration::from_secs(10);
+
 struct Daemon<C> {
     context: Rc<Context<C>>,
     life: Life<C>,
     /// The status line systemd was last told.
     told: String,
-    /// What the inventory is to say.
+    /// What the inventory is to say, and when that is next put together.
     records: watch::Sender<Option<Record>>,
+    records_at: Moment,
 }
 
 impl<C: Clients + 'static> Daemon<C> {
@@ -139,6 +144,7 @@ impl<C: Clients + 'static> Daemon<C> {
             context,
             told: String::new(),
             records: watch::Sender::new(None),
+            records_at: Moment::default(),
         }
     }
 
@@ -227,7 +233,12 @@ impl<C: Clients + 'static> Daemon<C> {
     }
 
     /// What goes for good needs all its calls for that.
-    fn record(&self) {
+    fn record(&mut self) {
+        let now = self.context.clock.now();
+        if now < self.records_at {
+            return;
+        }
+        self.records_at = now + RECORDS;
         let view = self.life.machine().view();
         if view.phase != Phase::InService && view.phase != Phase::Drained {
             return;

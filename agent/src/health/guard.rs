@@ -104,11 +104,6 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// When what it sees is enough to go by; `None` before the first look.
-    pub(crate) fn trusts_at(&self) -> Option<Moment> {
-        Some(self.began? + WATCHED)
-    }
-
     /// Takes in what was read, and says whether it is this node's turn.
     ///
     /// # Errors

@@ -43,7 +43,7 @@ use crate::{
         introspection::AgentTask,
     },
     health::{
-        Conditions, Health, Verdict, assess,
+        Condition, Conditions, Health, Verdict, assess,
         check::{Check, Fault},
         watch,
     },
@@ -366,6 +366,10 @@ impl Machine {
                 if let Some(drain) = &mut self.drain {
                     drain.look_again(now);
                 }
+            }
+            Phase::Gated if self.phase > Phase::Gated => {
+                // Held back from here on: what it was before is no fault any more.
+                self.world.conditions.ecs = Condition::default();
             }
             Phase::Starting if self.phase >= Phase::Flushing => {
                 // Stopped by us, as they were to be.

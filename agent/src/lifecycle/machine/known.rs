@@ -128,6 +128,8 @@ pub(super) struct Drain {
     /// Answers of ECS in a row that it knows of none.
     pub(super) agreed: u8,
     pub(super) stopped: bool,
+    /// How many containers that took; not known after a restart.
+    pub(super) leftovers: Option<usize>,
     pub(super) flushed: bool,
     pub(super) answered: bool,
 }
@@ -162,6 +164,7 @@ impl Drain {
             disagreed: 0,
             agreed: 0,
             stopped: false,
+            leftovers: None,
             flushed: false,
             answered: false,
         }

@@ -304,6 +304,9 @@ impl Machine {
             Outcome::Leftovers { stopped, left } => {
                 // Held back for it: to be released again where it is still wanted.
                 self.world.released = false;
+                if let Some(drain) = &mut self.drain {
+                    *drain.leftovers.get_or_insert(0) += stopped;
+                }
                 if left == 0 {
                     self.leftovers_stopped();
                 }

@@ -140,14 +140,9 @@ impl Machine {
     /// When it next reads how the others are.
     fn looks_at(&self) -> Option<Moment> {
         let replacing = self.replacing.as_ref()?;
-        if replacing.turn.is_some() {
-            None
-        } else if let Some(trusts_at) = replacing.guard.trusts_at() {
-            let wished = replacing.wished?;
-            Some((wished + SETTLES).max(trusts_at))
-        } else {
-            Some(replacing.began + jitter(FIRST_LOOK, self.policy.seed))
-        }
+        // From the first look on as often as LookAround may: who goes and who comes is to be seen.
+        let first = replacing.began + jitter(FIRST_LOOK, self.policy.seed);
+        replacing.turn.is_none().then_some(first)
     }
 
     /// When [`Machine::judge_replacement`] or [`Machine::replace`] may next come to something else.

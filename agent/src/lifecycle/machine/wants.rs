@@ -64,12 +64,13 @@ impl Machine {
             Phase::Drained => wanted.extend(self.drained(now)),
             Phase::Flushing => {
                 wanted.push(self.stop_sidecars(now));
-                // To report stopped what was stopped; never where ECS would give it new tasks.
-                let is_set = self
+                // To report stopped what was stopped; never where ECS would give it new tasks, nor for
+                // nothing: its agent starts what it still has to start.
+                let reports = self
                     .drain
                     .as_ref()
-                    .is_some_and(|drain| drain.set && !drain.gone);
-                if is_set && !self.world.released && self.world.container_instance.is_some() {
+                    .is_some_and(|drain| drain.set && !drain.gone && drain.leftovers != Some(0));
+                if reports && !self.world.released && self.world.container_instance.is_some() {
                     wanted.push(Work::Release);
                 }
             }
@@ -102,12 +103,16 @@ impl Machine {
         wanted
     }
 
-    /// It was in service before a reboot, and what its tasks need does not come back.
-    fn give_up(&self, now: Moment) -> impl Iterator<Item = Work> {
-        let is_held = self.launch.answered && !self.world.conditions.sidecars.is_well();
-        let looks = is_held.then_some(Work::CountTasks);
-        let told = self.replacing.as_ref().and_then(|_| self.publish(now));
-        looks.into_iter().chain(told).chain(self.replace(now))
+    /// It was in service before a restart, and what its tasks need may not come back.
+    fn give_up(&self, now: Moment) -> Vec<Work> {
+        if !self.launch.answered || self.world.container_instance.is_none() {
+            return Vec::new();
+        }
+        let conditions = &self.world.conditions;
+        let is_well = conditions.docker.is_well() && conditions.sidecars.is_well();
+        let looks = (!is_well).then_some(Work::CountTasks);
+        let told = looks.into_iter().chain(self.publish(now));
+        told.chain(self.replace(now)).collect()
     }
 
     /// A node in a warm pool is made ready and then waits, for hours if need be.
@@ -405,8 +410,8 @@ impl Machine {
             | Phase::Done => false,
         };
         match job {
-            // ECS is to know within two seconds and a quarter, which the call is given.
-            Job::ReadTarget => Duration::from_millis(1_750),
+            // ECS is to know within 2.25 s, of which IMDS and the call take the rest.
+            Job::ReadTarget => Duration::from_millis(1_900),
             Job::HealEcs | Job::StopStandalone | Job::CompleteLaunch => seconds(2),
             // drain-rules of the poll: IMDS has a budget of packets that it shares with DNS.
             Job::ReadSpot => seconds(5),

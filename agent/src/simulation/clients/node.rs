@@ -395,7 +395,7 @@ impl Disk for Remotes {
             .autoscaling
             .target_lifecycle_state(&world.nodes[self.node].instance);
         let is_warm = target.is_some_and(|target| target.starts_with("Warmed"));
-        // It is read every two seconds.
+        // It is read about every two seconds.
         if opens && is_warm && warm.is_some_and(|since| since + 5_000 < now) {
             let what = "released while it waits in the warm pool".to_owned();
             world.violate(Invariant::WarmStaysOut, self.node, what);

@@ -35,12 +35,20 @@ async fn a_node_that_stays_impaired_wishes_looks_says_so_drains_and_powers_itsel
     ill(&node, Replacement::Itself, async |agent| {
         agent.pass(290).await;
         assert_eq!(intent(&node.world()), "serve", "it may be over soon");
-        assert_eq!(node.count("ecs-around"), 1, "who is there is known by then");
+        assert!(
+            node.count("ecs-around") > 0,
+            "who is there is known by then"
+        );
         agent.until(60, |world, _| intent(world) == "replace").await;
-        agent.pass(50).await;
-        assert_eq!(node.count("ecs-around"), 1, "others are to read it first");
-        agent.until(500, |world, _| intent(world) == "leave").await;
-        assert_eq!(node.count("ecs-around"), 2);
+        agent.pass(350).await;
+        assert_eq!(
+            intent(&node.world()),
+            "replace",
+            "who goes is to be seen first"
+        );
+        agent.until(300, |world, _| intent(world) == "leave").await;
+        let looks = node.count("ecs-around");
+        assert!((5..=12).contains(&looks), "{looks}");
         agent
             .until(90, |world, _| status(world) == "DRAINING")
             .await;
@@ -125,7 +133,7 @@ async fn a_node_waits_for_others_and_says_for_whom() {
                       come first, at most 1 at once";
         assert!(waiting.starts_with(wanted), "{waiting}");
         let looks = node.count("ecs-around");
-        assert!((3..=16).contains(&looks), "{looks} looks in half an hour");
+        assert!((10..=28).contains(&looks), "{looks} looks in half an hour");
         node.change(|world| world.others.draining.clear());
         agent.until(130, |world, _| intent(world) == "leave").await;
     })
@@ -140,9 +148,10 @@ async fn a_turn_that_cannot_be_told_in_time_is_none() {
             .until(600, |world, _| intent(world) == "replace")
             .await;
         node.fault("put-attributes", Fault::Fails);
-        agent.pass(600).await;
-        assert_eq!(node.count("ecs-around"), 2, "it had its turn");
-        assert_eq!(status(&node.world()), "ACTIVE", "and could not say so");
+        agent.pass(900).await;
+        let turns = |world: &World| intent(world) == "replace";
+        assert!(turns(&node.world()), "it could not say that it goes");
+        assert_eq!(status(&node.world()), "ACTIVE");
         node.heal("put-attributes");
         let looks = node.count("ecs-around");
         agent.until(300, |world, _| intent(world) == "leave").await;
@@ -207,7 +216,33 @@ async fn a_node_whose_docker_does_not_come_back_from_a_reboot_is_replaced() {
         agent
             .until(200, |world, _| world.calls.contains(&"power-off"))
             .await;
-        assert_eq!(node.count("ecs-around"), 2);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_held_back_with_a_docker_that_works_is_not_ill() {
+    let node = Node::launching();
+    ill(&node, Replacement::Itself, async |agent| {
+        agent
+            .until(1_200, |world, _| intent(world) == "replace")
+            .await;
+        node.reboot();
+        let mut agent = Agent::start(&node);
+        let held = Report {
+            guarded: false,
+            ..Report::well()
+        };
+        agent.life.handle(Event::Node(held));
+        agent.pass(100).await;
+        assert_eq!(node.world().attributes[attribute::HEALTH], "impaired");
+        node.heal("docker");
+        agent.pass(60).await;
+        assert_eq!(agent.phase(), Phase::Gated);
+        assert_eq!(intent(&node.world()), "serve", "the wish is taken back");
+        agent.pass(1_800).await;
+        assert_eq!(status(&node.world()), "ACTIVE");
+        assert_eq!(node.count("power-off"), 0);
     })
     .await;
 }
