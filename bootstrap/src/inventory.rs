@@ -202,6 +202,10 @@ pub(crate) struct Template {
     pub(crate) instance_profile: String,
     pub(crate) security_groups: Vec<SecurityGroupRef>,
     pub(crate) root_volume: Option<RootVolume>,
+    /// `standard` or `unlimited`; EC2's default when absent.
+    pub(crate) cpu_credits: Option<String>,
+    pub(crate) detailed_monitoring: bool,
+    pub(crate) key_pair: Option<String>,
     pub(crate) metadata: MetadataOptions,
     /// `terminate` or `stop`.
     pub(crate) shutdown_behavior: String,
@@ -226,7 +230,10 @@ pub(crate) struct RootVolume {
     pub(crate) device: String,
     pub(crate) gib: u32,
     pub(crate) kind: String,
+    pub(crate) iops: Option<u32>,
+    pub(crate) throughput_mib: Option<u32>,
     pub(crate) encrypted: bool,
+    pub(crate) kms_key: Option<String>,
 }
 
 /// Instance metadata options.
@@ -246,14 +253,25 @@ pub(crate) struct AutoScalingGroup {
     pub(crate) desired: u32,
     /// Version of its launch template; `None` for `$Latest`, `$Default` or another template.
     pub(crate) template_version: Option<i64>,
-    /// Overrides of a mixed-instances policy; empty without one.
-    pub(crate) instance_types: Vec<String>,
+    /// Its mixed-instances policy.
+    pub(crate) mix: Option<Mix>,
     pub(crate) subnets: BTreeSet<String>,
     pub(crate) new_instances_protected: bool,
     pub(crate) tags: BTreeMap<String, GroupTag>,
     /// All hooks, ECS's own included.
     pub(crate) hooks: Vec<Hook>,
     pub(crate) instances: Vec<Instance>,
+}
+
+/// A mixed-instances policy: which types, and how much of it is on demand.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub(crate) struct Mix {
+    /// The preferred one first.
+    pub(crate) instance_types: Vec<String>,
+    pub(crate) on_demand_base: u32,
+    /// Beyond the base.
+    pub(crate) on_demand_percent: u32,
+    pub(crate) spot_allocation: String,
 }
 
 /// A tag of an Auto Scaling group.

@@ -4,7 +4,7 @@ use std::{process::Command, thread};
 
 use anyhow::{Context, Result};
 use fleet_tests::{Fleet, Sandbox, agent_source, eventually, program, run};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::refusals::writes;
 
@@ -12,12 +12,18 @@ use crate::refusals::writes;
 fn an_environment_comes_up_serves_loses_a_node_and_goes_away() {
     let sandbox = Sandbox::up("it-main").expect("a sandbox");
     let source = agent_source(&sandbox).expect("a built agent");
+    let security_group = key_pair_and_security_group(&sandbox).expect("EC2");
     let fleet = Fleet::init(
         &sandbox,
         "shop",
         &format!(
             "[environments.dev.agent]\n{source}\n\
              [environments.dev.groups.web]\nmin = 1\nmax = 4\ndesired = 2\n\
+             instance_types = [\"t3.large\", \"t3a.large\"]\n\
+             spot = {{ percent = 100, on_demand_base = 1, allocation = \"lowest-price\" }}\n\
+             root_volume = {{ size_gib = 40, type = \"gp3\", iops = 4000, throughput_mib = 300, kms_key = \"alias/nodes\" }}\n\
+             cpu_credits = \"standard\"\ndetailed_monitoring = true\n\
+             key_pair = \"ops\"\nsecurity_groups = [{security_group}]\n\
              [environments.dev.sidecars.node-logs]\nimage = \"fleet-sandbox/busybox:1\"\n\
              command = [\"sleep\", \"infinity\"]\nbefore_tasks = true\nmemory_mib = 16\nstop_timeout_seconds = 1\n"
         ),
@@ -29,6 +35,7 @@ fn an_environment_comes_up_serves_loses_a_node_and_goes_away() {
 
     let nodes = ready(&fleet.status().expect("status"));
     assert_eq!(nodes.len(), 2, "{nodes:?}");
+    one_node_is_spot(&sandbox, &nodes).expect("nodes");
     the_node_is_as_promised(&sandbox, &nodes[0]).expect("a node");
     operators_keys_are_kept(&sandbox, &nodes[0]).expect("a node");
     docker_gone_is_told_not_fatal(&sandbox, &nodes[0]).expect("a node");
@@ -57,6 +64,32 @@ fn an_environment_comes_up_serves_loses_a_node_and_goes_away() {
         .expect("runs")
         .exits(0);
     assert_eq!(writes(&sandbox), [""; 0], "a second down has nothing to do");
+}
+
+/// What nodes are given that is not the fleet's own.
+fn key_pair_and_security_group(sandbox: &Sandbox) -> Result<Value> {
+    let _ = sandbox.aws("ec2", "create_key_pair", &json!({ "KeyName": "ops" }))?;
+    let group = json!({
+        "GroupName": "monitoring",
+        "Description": "reaches every node",
+        "VpcId": sandbox.var("FLEET_SANDBOX_VPC"),
+    });
+    let made = sandbox.aws("ec2", "create_security_group", &group)?;
+    Ok(made["GroupId"].clone())
+}
+
+/// The other is the base.
+fn one_node_is_spot(sandbox: &Sandbox, nodes: &[String]) -> Result<()> {
+    const READ: &str = "base=http://169.254.169.254/latest; \
+        token=$(curl -sS -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' $base/api/token); \
+        curl -sS -H \"X-aws-ec2-metadata-token: $token\" $base/meta-data/instance-life-cycle";
+    let mut found = Vec::new();
+    for node in nodes {
+        found.push(sandbox.on(node, READ)?.exits(0).out);
+    }
+    found.sort();
+    assert_eq!(found, ["on-demand", "spot"]);
+    Ok(())
 }
 
 /// Killed between two writes, and run again.

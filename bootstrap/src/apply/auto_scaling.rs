@@ -95,7 +95,7 @@ impl Apply<'_> {
                     template.name
                 )
             })?,
-            instance_types: &template.instance_types,
+            mix: template.mix.as_ref(),
         })
     }
 }

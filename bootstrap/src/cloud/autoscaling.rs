@@ -15,7 +15,7 @@ use aws_sdk_autoscaling::{
 use super::error::{CallError, Kind, failed, found};
 use crate::{
     desired::{Hook, Transition},
-    inventory::{AutoScalingGroup, GroupTag, Instance},
+    inventory::{AutoScalingGroup, GroupTag, Instance, Mix},
     plan::{GroupChange, NewGroup},
 };
 
@@ -50,8 +50,8 @@ pub(crate) struct Activity {
 pub(crate) struct Pinned<'a> {
     pub(crate) name: &'a str,
     pub(crate) version: i64,
-    /// More than one makes a mixed-instances policy.
-    pub(crate) instance_types: &'a [String],
+    /// Of a mixed-instances policy.
+    pub(crate) mix: Option<&'a Mix>,
 }
 
 impl AutoScaling {
@@ -333,14 +333,17 @@ impl CallError {
 }
 
 fn read(group: SdkGroup) -> AutoScalingGroup {
-    let mixed = group.mixed_instances_policy.and_then(|p| p.launch_template);
-    let (specification, overrides) = match (group.launch_template, mixed) {
-        (Some(single), _) => (Some(single), Vec::new()),
-        (None, Some(mixed)) => (
-            mixed.launch_template_specification,
-            mixed.overrides.unwrap_or_default(),
-        ),
-        (None, None) => (None, Vec::new()),
+    let (specification, mix) = match (group.launch_template, group.mixed_instances_policy) {
+        (Some(single), _) => (Some(single), None),
+        (None, Some(policy)) => {
+            let template = policy.launch_template;
+            let (specification, overrides) = template
+                .map(|template| (template.launch_template_specification, template.overrides))
+                .unwrap_or_default();
+            let mix = read_mix(overrides, policy.instances_distribution);
+            (specification, Some(mix))
+        }
+        (None, None) => (None, None),
     };
     AutoScalingGroup {
         arn: group.auto_scaling_group_arn.unwrap_or_default(),
@@ -348,10 +351,7 @@ fn read(group: SdkGroup) -> AutoScalingGroup {
         max: unsigned(group.max_size),
         desired: unsigned(group.desired_capacity),
         template_version: version(specification),
-        instance_types: overrides
-            .into_iter()
-            .filter_map(|o| o.instance_type)
-            .collect(),
+        mix,
         subnets: group
             .vpc_zone_identifier
             .unwrap_or_default()
@@ -387,6 +387,29 @@ fn read(group: SdkGroup) -> AutoScalingGroup {
                 template_version: version(instance.launch_template),
             })
             .collect(),
+    }
+}
+
+/// With Auto Scaling's defaults (InstancesDistribution) for what it does not say.
+fn read_mix(
+    overrides: Option<Vec<LaunchTemplateOverrides>>,
+    distribution: Option<InstancesDistribution>,
+) -> Mix {
+    let overrides = overrides.unwrap_or_default().into_iter();
+    let (base, percent, spot) = distribution
+        .map(|found| {
+            (
+                found.on_demand_base_capacity,
+                found.on_demand_percentage_above_base_capacity,
+                found.spot_allocation_strategy,
+            )
+        })
+        .unwrap_or_default();
+    Mix {
+        instance_types: overrides.filter_map(|one| one.instance_type).collect(),
+        on_demand_base: unsigned(base),
+        on_demand_percent: percent.map_or(100, |percent| unsigned(Some(percent))),
+        spot_allocation: spot.unwrap_or_else(|| "lowest-price".to_owned()),
     }
 }
 
@@ -442,10 +465,10 @@ fn template_shapes(
         .launch_template_name(template.name)
         .version(template.version.to_string())
         .build();
-    if template.instance_types.is_empty() {
+    let Some(mix) = template.mix else {
         return (Some(specification), None);
-    }
-    let overrides = template
+    };
+    let overrides = mix
         .instance_types
         .iter()
         .map(|kind| {
@@ -463,7 +486,9 @@ fn template_shapes(
         )
         .instances_distribution(
             InstancesDistribution::builder()
-                .on_demand_percentage_above_base_capacity(100)
+                .on_demand_base_capacity(size(mix.on_demand_base))
+                .on_demand_percentage_above_base_capacity(size(mix.on_demand_percent))
+                .spot_allocation_strategy(&mix.spot_allocation)
                 .build(),
         )
         .build();

@@ -1,13 +1,14 @@
 //! Launch template data, to and from EC2's shapes.
 
 use aws_sdk_ec2::types::{
-    InstanceType, LaunchTemplateBlockDeviceMapping, LaunchTemplateBlockDeviceMappingRequest,
-    LaunchTemplateEbsBlockDeviceRequest, LaunchTemplateHttpTokensState,
-    LaunchTemplateIamInstanceProfileSpecification,
+    CreditSpecificationRequest, InstanceType, LaunchTemplateBlockDeviceMapping,
+    LaunchTemplateBlockDeviceMappingRequest, LaunchTemplateEbsBlockDeviceRequest,
+    LaunchTemplateHttpTokensState, LaunchTemplateIamInstanceProfileSpecification,
     LaunchTemplateIamInstanceProfileSpecificationRequest, LaunchTemplateInstanceMetadataOptions,
     LaunchTemplateInstanceMetadataOptionsRequest, LaunchTemplateInstanceMetadataTagsState,
-    LaunchTemplateTagSpecificationRequest, RequestLaunchTemplateData, ResourceType,
-    ResponseLaunchTemplateData, ShutdownBehavior, VolumeType,
+    LaunchTemplateTagSpecificationRequest, LaunchTemplatesMonitoringRequest,
+    RequestLaunchTemplateData, ResourceType, ResponseLaunchTemplateData, ShutdownBehavior,
+    VolumeType,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 
@@ -28,11 +29,26 @@ pub(super) fn write(
                 .build(),
         )
         .set_security_group_ids(Some(security_group_ids))
+        .set_key_name(template.key_pair.clone())
         .metadata_options(write_metadata(&template.metadata))
         .instance_initiated_shutdown_behavior(ShutdownBehavior::from(
             template.shutdown_behavior.as_str(),
         ))
         .user_data(STANDARD.encode(&template.user_data));
+    if template.detailed_monitoring {
+        data = data.monitoring(
+            LaunchTemplatesMonitoringRequest::builder()
+                .enabled(true)
+                .build(),
+        );
+    }
+    if let Some(credits) = &template.cpu_credits {
+        data = data.credit_specification(
+            CreditSpecificationRequest::builder()
+                .cpu_credits(credits)
+                .build(),
+        );
+    }
     if let Some(volume) = &template.root_volume {
         data = data.block_device_mappings(write_volume(volume));
     }
@@ -64,6 +80,11 @@ pub(super) fn read(data: ResponseLaunchTemplateData) -> Template {
             .unwrap_or_default(),
         security_groups: groups.into_iter().map(SecurityGroupRef::Id).collect(),
         root_volume: root.into_iter().find_map(read_volume),
+        cpu_credits: data.credit_specification.and_then(|spec| spec.cpu_credits),
+        detailed_monitoring: data
+            .monitoring
+            .is_some_and(|monitoring| monitoring.enabled == Some(true)),
+        key_pair: data.key_name,
         metadata: data.metadata_options.map(read_metadata).unwrap_or_default(),
         shutdown_behavior: data
             .instance_initiated_shutdown_behavior
@@ -90,9 +111,12 @@ fn write_volume(volume: &RootVolume) -> LaunchTemplateBlockDeviceMappingRequest 
         .device_name(&volume.device)
         .ebs(
             LaunchTemplateEbsBlockDeviceRequest::builder()
-                .volume_size(i32::try_from(volume.gib).unwrap_or(i32::MAX))
+                .volume_size(signed(volume.gib))
                 .volume_type(VolumeType::from(volume.kind.as_str()))
+                .set_iops(volume.iops.map(signed))
+                .set_throughput(volume.throughput_mib.map(signed))
                 .encrypted(volume.encrypted)
+                .set_kms_key_id(volume.kms_key.clone())
                 .delete_on_termination(true)
                 .build(),
         )
@@ -105,8 +129,15 @@ fn read_volume(mapping: LaunchTemplateBlockDeviceMapping) -> Option<RootVolume> 
         device: mapping.device_name?,
         gib: u32::try_from(ebs.volume_size?).ok()?,
         kind: ebs.volume_type?.as_str().to_owned(),
+        iops: ebs.iops.and_then(|iops| u32::try_from(iops).ok()),
+        throughput_mib: ebs.throughput.and_then(|mib| u32::try_from(mib).ok()),
         encrypted: ebs.encrypted.unwrap_or(false),
+        kms_key: ebs.kms_key_id,
     })
+}
+
+fn signed(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
 }
 
 fn write_metadata(options: &MetadataOptions) -> LaunchTemplateInstanceMetadataOptionsRequest {
@@ -116,7 +147,7 @@ fn write_metadata(options: &MetadataOptions) -> LaunchTemplateInstanceMetadataOp
         } else {
             LaunchTemplateHttpTokensState::Optional
         })
-        .http_put_response_hop_limit(i32::try_from(options.hop_limit).unwrap_or(i32::MAX))
+        .http_put_response_hop_limit(signed(options.hop_limit))
         .instance_metadata_tags(if options.instance_tags {
             LaunchTemplateInstanceMetadataTagsState::Enabled
         } else {

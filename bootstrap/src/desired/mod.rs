@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 
 use fleet_agent_config::Live;
 
+use crate::spec;
+
 pub(crate) use build::removed;
 pub use build::{Documents, build, documents};
 pub(crate) use launched::Settings;
@@ -125,8 +127,16 @@ pub struct LaunchTemplate {
     pub image: Image,
     /// The group's first instance type.
     pub instance_type: String,
-    /// Root volume, encrypted gp3, GiB.
-    pub root_volume_gib: u32,
+    /// Root volume.
+    pub root_volume: spec::Volume,
+    /// EC2's default when absent.
+    pub cpu_credits: Option<spec::CpuCredits>,
+    /// CloudWatch's metrics each minute.
+    pub detailed_monitoring: bool,
+    /// Name of the EC2 key pair.
+    pub key_pair: Option<String>,
+    /// Ids of security groups beside the group's own, adopted.
+    pub security_groups: Vec<String>,
     /// As sent: `#cloud-config`, gzipped if that is smaller, not base64.
     pub user_data: Vec<u8>,
     /// What that is made from.
@@ -150,8 +160,11 @@ pub enum Image {
 pub struct AutoScalingGroup {
     /// Its name.
     pub name: String,
-    /// All of the group's instance types; with more than one a mixed-instances policy is used.
+    /// All of the group's instance types; with more than one, or with Spot, a mixed-instances policy is
+    /// used.
     pub instance_types: Vec<String>,
+    /// How much of it is Spot.
+    pub spot: Option<spec::Spot>,
     /// Lower bound, set once the first node has proven itself.
     pub min: u32,
     /// Upper bound.

@@ -8,8 +8,8 @@ use super::{GroupChange, Line, Mark, Plan, Version};
 use crate::{
     desired::{self, Image},
     inventory::{
-        AutoScalingGroup, GroupTag, Ingress, Inventory, ProviderSettings, SecurityGroupRef, Source,
-        Template, sha256,
+        AutoScalingGroup, GroupTag, Ingress, Inventory, Mix, ProviderSettings, SecurityGroupRef,
+        Source, Template, sha256,
     },
 };
 
@@ -126,6 +126,24 @@ pub(super) fn template_changes(found: &Template, wanted: &Template) -> Vec<Strin
         security_groups(wanted),
     );
     differs("root volume", root_volume(found), root_volume(wanted));
+    let or_default =
+        |value: &Option<String>, default: &str| value.clone().unwrap_or_else(|| default.to_owned());
+    differs(
+        "cpu credits",
+        or_default(&found.cpu_credits, "EC2's default"),
+        or_default(&wanted.cpu_credits, "EC2's default"),
+    );
+    let minutes = |detailed: bool| if detailed { "1 min" } else { "5 min" }.to_owned();
+    differs(
+        "monitoring",
+        minutes(found.detailed_monitoring),
+        minutes(wanted.detailed_monitoring),
+    );
+    differs(
+        "key pair",
+        or_default(&found.key_pair, "none"),
+        or_default(&wanted.key_pair, "none"),
+    );
     differs("metadata", metadata(found), metadata(wanted));
     differs(
         "shutdown",
@@ -160,12 +178,45 @@ fn root_volume(template: &Template) -> String {
         || "none".to_owned(),
         |volume| {
             let encrypted = if volume.encrypted { "encrypted " } else { "" };
-            format!(
+            let mut text = format!(
                 "{encrypted}{} {} GiB at {}",
                 volume.kind, volume.gib, volume.device
-            )
+            );
+            let details = [
+                volume.iops.map(|iops| format!(" {iops} iops")),
+                volume.throughput_mib.map(|mib| format!(" {mib} MiB/s")),
+                volume.kms_key.as_ref().map(|key| format!(" key {key}")),
+            ];
+            text.extend(details.into_iter().flatten());
+            text
         },
     )
+}
+
+/// `root volume encrypted gp3 30 GiB at /dev/xvda, key pair ops`
+pub(super) fn made_of(template: &Template) -> String {
+    let mut parts = vec![format!("root volume {}", root_volume(template))];
+    parts.extend(
+        template
+            .security_groups
+            .iter()
+            .filter_map(|group| match group {
+                SecurityGroupRef::Id(id) => Some(format!("security group {id}")),
+                SecurityGroupRef::Created(_) => None,
+            }),
+    );
+    parts.extend(
+        template
+            .key_pair
+            .iter()
+            .map(|key| format!("key pair {key}")),
+    );
+    let credits = template.cpu_credits.iter();
+    parts.extend(credits.map(|credits| format!("cpu credits {credits}")));
+    if template.detailed_monitoring {
+        parts.push("monitoring 1 min".to_owned());
+    }
+    parts.join(", ")
 }
 
 fn metadata(template: &Template) -> String {
@@ -241,11 +292,8 @@ pub(super) fn group_changes(found: &AutoScalingGroup, change: &GroupChange) -> V
             let _ = write!(text, " [{stale} of {} nodes stale]", found.instances.len());
         }
         changes.push(text);
-        if template.instance_types != found.instance_types {
-            changes.push(match template.instance_types.as_slice() {
-                [] => "one type, the template's".to_owned(),
-                types => format!("types {}", types.join(" ")),
-            });
+        if template.mix != found.mix {
+            changes.push(mix(template.mix.as_ref()));
         }
     }
     if let Some(subnets) = &change.subnets {
@@ -256,6 +304,21 @@ pub(super) fn group_changes(found: &AutoScalingGroup, change: &GroupChange) -> V
         changes.push("scale-in protection".to_owned());
     }
     changes
+}
+
+/// `types m7i.large m7a.large, 70 % Spot beyond 2 on demand (capacity-optimized)`
+pub(super) fn mix(mix: Option<&Mix>) -> String {
+    let Some(mix) = mix else {
+        return "one type on demand, the template's".to_owned();
+    };
+    let types = mix.instance_types.join(" ");
+    match 100_u32.saturating_sub(mix.on_demand_percent) {
+        0 => format!("types {types}, on demand"),
+        spot => format!(
+            "types {types}, {spot} % Spot beyond {} on demand ({})",
+            mix.on_demand_base, mix.spot_allocation
+        ),
+    }
 }
 
 /// What is not compared, and how many nodes are older than the group's template.

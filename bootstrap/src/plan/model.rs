@@ -20,6 +20,7 @@ use crate::{
         LaunchTemplate, Parameter, Presence, Role, SecurityGroup, SecurityGroupRef, Subnet, Tags,
         Template,
     },
+    spec,
 };
 
 /// The SSM parameter that names the image.
@@ -78,7 +79,11 @@ pub(super) fn desired(groups: &[&str]) -> Desired {
                         name: name("lt"),
                         image: Image::Parameter(IMAGE.into()),
                         instance_type: "m6i.large".into(),
-                        root_volume_gib: 30,
+                        root_volume: spec::Volume::default(),
+                        cpu_credits: None,
+                        detailed_monitoring: false,
+                        key_pair: None,
+                        security_groups: Vec::new(),
                         user_data: b"#cloud-config\n{}".to_vec(),
                         settings: desired::Settings::default(),
                         instance_tags: tags(Some(group)),
@@ -86,6 +91,7 @@ pub(super) fn desired(groups: &[&str]) -> Desired {
                     auto_scaling_group: WantedGroup {
                         name: name("asg"),
                         instance_types: vec!["m6i.large".into()],
+                        spot: None,
                         min: 1,
                         max: 4,
                         desired: 2,
@@ -365,7 +371,7 @@ impl World<'_> {
                     arn: format!("arn:asg/{}", new.name),
                     max: new.max,
                     template_version: version,
-                    instance_types: new.template.instance_types.clone(),
+                    mix: new.template.mix.clone(),
                     subnets: new.subnets.iter().cloned().collect(),
                     new_instances_protected: true,
                     tags: new.tags.clone(),
@@ -542,7 +548,7 @@ impl World<'_> {
 
     fn update_group(&mut self, name: &str, change: &GroupChange) -> Result<(), String> {
         let version = match &change.template {
-            Some(template) => Some((self.version(template)?, template.instance_types.clone())),
+            Some(template) => Some((self.version(template)?, template.mix.clone())),
             None => None,
         };
         let asg = self.asg(name)?;
@@ -554,9 +560,9 @@ impl World<'_> {
         if asg.desired < asg.min || asg.desired > asg.max {
             return Err("ValidationError: desired outside min and max".into());
         }
-        if let Some((version, types)) = version {
+        if let Some((version, mix)) = version {
             asg.template_version = version;
-            asg.instance_types = types;
+            asg.mix = mix;
         }
         if let Some(subnets) = &change.subnets {
             asg.subnets.clone_from(subnets);

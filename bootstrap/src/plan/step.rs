@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     desired::{Drain, Hook},
-    inventory::{GroupTag, Ingress, ProviderSettings, StrategyItem, Tags, Template},
+    inventory::{GroupTag, Ingress, Mix, ProviderSettings, StrategyItem, Tags, Template},
 };
 
 /// One write, or one wait, against AWS.
@@ -288,8 +288,8 @@ pub(crate) struct NewGroup {
 pub(crate) struct TemplateUse {
     pub(crate) name: String,
     pub(crate) version: Version,
-    /// Overrides of a mixed-instances policy; empty for one type, which the template names.
-    pub(crate) instance_types: Vec<String>,
+    /// Absent for one type on demand, which the template names.
+    pub(crate) mix: Option<Mix>,
 }
 
 /// A version of a launch template.

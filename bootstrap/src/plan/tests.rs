@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::{check::check, model, *};
-use crate::inventory::{Ingress, Presence, Source, StrategyItem};
+use crate::{
+    inventory::{Ingress, Presence, Source, StrategyItem},
+    spec::{CpuCredits, Spot, SpotAllocation, Volume, VolumeKind},
+};
 
 fn planned(desired: &Desired, inventory: &Inventory, goal: Goal) -> Plan {
     let plan = plan(desired, inventory, goal).expect("no conflicts");
@@ -318,7 +321,37 @@ fn no_nodes_and_one_type_are_said_plainly() {
     let inventory = up(&desired);
     desired.groups[0].auto_scaling_group.instance_types.pop();
     let plan = planned(&desired, &inventory, Goal::Up);
-    assert!(golden(&plan).contains("one type, the template's"));
+    assert!(golden(&plan).contains("one type on demand, the template's"));
+}
+
+#[test]
+fn a_share_of_spot_and_what_an_instance_is_made_of_are_said_and_written() {
+    let mut desired = model::desired(&["web"]);
+    let mut inventory = up(&desired);
+    let group = &mut desired.groups[0];
+    group.auto_scaling_group.spot = Some(Spot {
+        percent: 70,
+        on_demand_base: 2,
+        allocation: SpotAllocation::CapacityOptimized,
+    });
+    let template = &mut group.launch_template;
+    template.cpu_credits = Some(CpuCredits::Standard);
+    template.detailed_monitoring = true;
+    template.key_pair = Some("ops".into());
+    template.security_groups.push("sg-1".into());
+    template.root_volume = Volume {
+        gib: 100,
+        kind: VolumeKind::Io2,
+        iops: Some(5_000),
+        encrypted: true,
+        kms_key: Some("alias/nodes".into()),
+        ..Volume::default()
+    };
+    let plan = planned(&desired, &inventory, Goal::Up);
+    insta::assert_snapshot!(golden(&plan));
+    apply_all(&desired, &mut inventory, &plan);
+    let again = planned(&desired, &inventory, Goal::Up);
+    assert_eq!(again.steps, [], "{}", golden(&again));
 }
 
 #[test]

@@ -321,9 +321,10 @@ impl<'a> Up<'a> {
         let after = security_group.iter().copied();
         let Some(found) = found else {
             let detail = format!(
-                "v1, image {}, user data {} bytes",
+                "v1, image {}, user data {} bytes, {}",
                 wanted.image_id,
-                wanted.user_data.len()
+                wanted.user_data.len(),
+                describe::made_of(&wanted)
             );
             self.builder
                 .line(Mark::Create, "launch-template", name, detail);
@@ -413,9 +414,15 @@ impl<'a> Up<'a> {
         after: Steps,
     ) -> Steps {
         let wanted = &group.auto_scaling_group;
+        let template = template_use(group, version);
         let detail = format!(
-            "min {}, max {}, desired {}",
-            wanted.min, wanted.max, wanted.desired
+            "min {}, max {}, desired {}{}",
+            wanted.min,
+            wanted.max,
+            wanted.desired,
+            template.mix.as_ref().map_or_else(String::new, |mix| {
+                format!(", {}", describe::mix(Some(mix)))
+            })
         );
         self.builder
             .line(Mark::Create, "auto-scaling-group", &wanted.name, detail);
@@ -424,7 +431,7 @@ impl<'a> Up<'a> {
         let create = AutoScalingStep::Create(Box::new(NewGroup {
             name: wanted.name.clone(),
             max: wanted.max,
-            template: template_use(group, version),
+            template,
             subnets: self.desired.network.subnet_ids.clone(),
             hooks: wanted.hooks.clone(),
             tags,

@@ -9,9 +9,10 @@ use super::{GroupChange, STARTING, TemplateUse, Version};
 use crate::{
     desired::{self, Desired, Image},
     inventory::{
-        AutoScalingGroup, Group, GroupTag, Inventory, LaunchTemplate, MetadataOptions,
+        AutoScalingGroup, Group, GroupTag, Inventory, LaunchTemplate, MetadataOptions, Mix,
         ProviderSettings, RootVolume, SecurityGroupRef, Template, sha256,
     },
+    spec::{CpuCredits, Volume},
 };
 
 /// ECS makes its scaling actions conditional on this tag, whatever its value.
@@ -59,13 +60,22 @@ pub(super) fn template(
         image_id,
         instance_type: wanted.instance_type.clone(),
         instance_profile: group.instance_profile.clone(),
-        security_groups: vec![security_group],
-        root_volume: Some(RootVolume {
-            device: ROOT_DEVICE.to_owned(),
-            gib: wanted.root_volume_gib,
-            kind: "gp3".to_owned(),
-            encrypted: true,
-        }),
+        security_groups: [security_group]
+            .into_iter()
+            .chain(
+                wanted
+                    .security_groups
+                    .iter()
+                    .cloned()
+                    .map(SecurityGroupRef::Id),
+            )
+            .collect(),
+        root_volume: Some(root_volume(&wanted.root_volume)),
+        cpu_credits: wanted
+            .cpu_credits
+            .map(|credits| credits.as_str().to_owned()),
+        detailed_monitoring: wanted.detailed_monitoring,
+        key_pair: wanted.key_pair.clone(),
         metadata: MetadataOptions {
             tokens_required: true,
             hop_limit: 1,
@@ -80,6 +90,18 @@ pub(super) fn template(
     }
 }
 
+fn root_volume(wanted: &Volume) -> RootVolume {
+    RootVolume {
+        device: ROOT_DEVICE.to_owned(),
+        gib: wanted.gib,
+        kind: wanted.kind.as_str().to_owned(),
+        iops: wanted.iops,
+        throughput_mib: wanted.throughput_mib,
+        encrypted: wanted.encrypted,
+        kms_key: wanted.kms_key.clone(),
+    }
+}
+
 /// What the parameter holds as this revision.
 pub(super) fn value(live: &Live, revision: u64) -> String {
     // Numbers and strings, which were all serialized before: nothing that could fail.
@@ -90,16 +112,23 @@ pub(super) fn template_use(group: &desired::Group, version: Version) -> Template
     TemplateUse {
         name: group.launch_template.name.clone(),
         version,
-        instance_types: overrides(&group.auto_scaling_group),
+        mix: mix(&group.auto_scaling_group),
     }
 }
 
-/// One type stands in the template itself.
-fn overrides(group: &desired::AutoScalingGroup) -> Vec<String> {
-    match group.instance_types.as_slice() {
-        [] | [_] => Vec::new(),
-        several => several.to_vec(),
-    }
+/// One type on demand stands in the template itself. Of all else each of these is said, so that none of
+/// AWS's defaults is read back as somebody's change; the price is never bounded.
+fn mix(group: &desired::AutoScalingGroup) -> Option<Mix> {
+    let is_mixed = group.instance_types.len() > 1 || group.spot.is_some();
+    is_mixed.then(|| {
+        let spot = group.spot.unwrap_or_default();
+        Mix {
+            instance_types: group.instance_types.clone(),
+            on_demand_base: spot.on_demand_base,
+            on_demand_percent: 100 - spot.percent,
+            spot_allocation: spot.allocation.as_str().to_owned(),
+        }
+    })
 }
 
 /// What differs; desired capacity never does, since ECS owns it.
@@ -110,7 +139,7 @@ pub(super) fn group_change(
     template: TemplateUse,
 ) -> GroupChange {
     let subnets: BTreeSet<String> = desired.network.subnet_ids.iter().cloned().collect();
-    let same_template = found.instance_types == template.instance_types
+    let same_template = found.mix == template.mix
         && matches!(template.version, Version::Number(n) if found.template_version == Some(n));
     GroupChange {
         // A group that is starting gets its lower bound once it has a node.
@@ -207,7 +236,12 @@ fn spec_hash(group: &desired::Group) -> String {
             Image::Pinned(id) | Image::Parameter(id) => id,
         },
         "instance_types": asg.instance_types,
-        "root_volume_gib": template.root_volume_gib,
+        "root_volume": root_volume(&template.root_volume),
+        "cpu_credits": template.cpu_credits.map(CpuCredits::as_str),
+        "detailed_monitoring": template.detailed_monitoring,
+        "key_pair": template.key_pair,
+        "security_groups": template.security_groups,
+        "mix": mix(asg),
         "user_data": sha256(&template.user_data),
         "min": asg.min,
         "max": asg.max,

@@ -8,6 +8,7 @@ mod drain;
 mod rules;
 mod shapes;
 mod tags;
+mod volume;
 mod wire;
 
 use std::{
@@ -97,8 +98,18 @@ pub struct Group {
     pub desired: u32,
     /// AMI id; the current ECS-optimized image when absent.
     pub ami: Option<String>,
-    /// Root volume, GiB.
-    pub root_volume_gib: u32,
+    /// Root volume.
+    pub root_volume: Volume,
+    /// Whether burstable types may exceed their earned credits; EC2's default when absent.
+    pub cpu_credits: Option<CpuCredits>,
+    /// CloudWatch's metrics of the instance each minute, at a price, and not each five.
+    pub detailed_monitoring: bool,
+    /// Name of the EC2 key pair for SSH.
+    pub key_pair: Option<String>,
+    /// Ids of security groups beside the fleet's own; used, never changed.
+    pub security_groups: Vec<String>,
+    /// How much of it is Spot; nothing when absent.
+    pub spot: Option<Spot>,
     /// Target capacity of the capacity provider, per cent.
     pub target_capacity: u32,
     /// When a disk of its nodes counts as low or full: its own settings over those of all groups.
@@ -117,6 +128,123 @@ pub struct Group {
     pub sidecars: BTreeMap<String, SidecarConfig>,
     /// Tags of everything of the group, those on everything included.
     pub tags: BTreeMap<String, String>,
+}
+
+/// A volume that each node has of its own, deleted with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// GiB.
+    pub gib: u32,
+    /// Its type.
+    pub kind: VolumeKind,
+    /// I/O operations a second; the type's own when absent.
+    pub iops: Option<u32>,
+    /// MiB a second, of gp3 alone; 125 when absent.
+    pub throughput_mib: Option<u32>,
+    /// Whether EBS encrypts it.
+    pub encrypted: bool,
+    /// With this KMS key: id, ARN or alias. The account's own for EBS when absent.
+    pub kms_key: Option<String>,
+}
+
+/// What a file has that says nothing of it.
+impl Default for Volume {
+    fn default() -> Self {
+        Self {
+            gib: volume::ROOT_MIN,
+            kind: VolumeKind::default(),
+            iops: None,
+            throughput_mib: None,
+            encrypted: true,
+            kms_key: None,
+        }
+    }
+}
+
+/// EBS's types that a node can boot from (EBS guide, "Amazon EBS volume types").
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VolumeKind {
+    /// General purpose, performance beside size.
+    #[default]
+    Gp3,
+    /// General purpose, performance by size.
+    Gp2,
+    /// Provisioned IOPS.
+    Io1,
+    /// Provisioned IOPS, more durable.
+    Io2,
+}
+
+impl VolumeKind {
+    /// As EC2 writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gp3 => "gp3",
+            Self::Gp2 => "gp2",
+            Self::Io1 => "io1",
+            Self::Io2 => "io2",
+        }
+    }
+}
+
+/// What a burstable type does that has used up its credits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CpuCredits {
+    /// It slows down.
+    Standard,
+    /// It goes on, at a price.
+    Unlimited,
+}
+
+impl CpuCredits {
+    /// As EC2 writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Unlimited => "unlimited",
+        }
+    }
+}
+
+/// `[groups.NAME.spot]`; none of it by default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spot {
+    /// Of the nodes beyond the base, 0 to 100; Auto Scaling rounds in favour of on demand.
+    pub percent: u32,
+    /// So many nodes are on demand before any is Spot.
+    pub on_demand_base: u32,
+    /// How the pool of a node is chosen.
+    pub allocation: SpotAllocation,
+}
+
+/// From which of the pools that a group's types and zones make a Spot node is taken (Auto Scaling
+/// guide, "Allocation strategies for multiple instance types").
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SpotAllocation {
+    /// The least likely to be interrupted, and of these the cheapest: what AWS recommends.
+    #[default]
+    PriceCapacityOptimized,
+    /// The one with the most to spare.
+    CapacityOptimized,
+    /// The same, with the order of types where it makes little difference.
+    CapacityOptimizedPrioritized,
+    /// The cheapest, and the first to be interrupted.
+    LowestPrice,
+}
+
+impl SpotAllocation {
+    /// As Auto Scaling writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PriceCapacityOptimized => "price-capacity-optimized",
+            Self::CapacityOptimized => "capacity-optimized",
+            Self::CapacityOptimizedPrioritized => "capacity-optimized-prioritized",
+            Self::LowestPrice => "lowest-price",
+        }
+    }
 }
 
 /// Why there is no [`Spec`]. Its text names every problem, one a line.

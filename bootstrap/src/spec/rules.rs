@@ -8,12 +8,12 @@ use fleet_agent_config::{
     SidecarConfig, VERSION, ecs,
 };
 
-use super::{Agent, Group, Network, Source, Spec, drain, shapes, tags, wire};
+use super::{Agent, Group, Network, Source, Spec, Spot, drain, shapes, tags, volume, wire};
 
-/// The root volume of the ECS-optimized AMI, GiB: a smaller one does not launch.
-const ROOT_VOLUME_MIN: u32 = 30;
-/// The largest gp3 volume, GiB.
-const ROOT_VOLUME_MAX: u32 = 65_536;
+/// Security groups of one network interface beside the fleet's own: what the quota can be raised to, and
+/// what it is otherwise (VPC quotas).
+const SECURITY_GROUPS_MAX: usize = 15;
+const SECURITY_GROUPS_USUAL: usize = 4;
 /// Container instances in one ECS cluster (ECS service quotas).
 const NODES_MAX: u32 = 5_000;
 /// Capacity providers of one ECS cluster, of which each group is one (ECS service quotas).
@@ -170,16 +170,14 @@ impl Rules {
                 .as_deref()
                 .and_then(|ami| shapes::ec2_id("ami", ami)),
         );
-        let root_volume_gib = group.root_volume_gib.unwrap_or(ROOT_VOLUME_MIN);
-        self.check(
-            key("root_volume_gib"),
-            outside(
-                root_volume_gib,
-                ROOT_VOLUME_MIN,
-                ROOT_VOLUME_MAX,
-                "the image needs that much, and gp3 has no more",
-            ),
-        );
+        let root_volume = std::mem::take(&mut group.root_volume);
+        let root_volume = volume::root(&key("root_volume"), root_volume, &mut self.problems);
+        self.cpu_credits(&key("cpu_credits"), &group);
+        let wrong = group.key_pair.as_deref().and_then(shapes::key_pair);
+        self.check(key("key_pair"), wrong);
+        self.security_groups(&key("security_groups"), &group.security_groups);
+        let spot = group.spot.take();
+        let spot = spot.map(|spot| self.spot(&key("spot"), &spot, &group.instance_types));
         let target_capacity = group.target_capacity.unwrap_or(TARGET_CAPACITY_DEFAULT);
         self.check(
             key("target_capacity"),
@@ -234,7 +232,12 @@ impl Rules {
             max,
             desired,
             ami: group.ami,
-            root_volume_gib,
+            root_volume,
+            cpu_credits: group.cpu_credits,
+            detailed_monitoring: group.detailed_monitoring,
+            key_pair: group.key_pair,
+            security_groups: group.security_groups,
+            spot,
             target_capacity,
             disk: group.disk.or(*shared.disk),
             health: group.health.or(*shared.health),
@@ -266,6 +269,82 @@ impl Rules {
             self.check(key, shapes::instance_type(value));
         }
         self.check(key, repeated(types));
+    }
+
+    /// EC2 refuses to launch a type that has no credits with a setting for them.
+    fn cpu_credits(&mut self, key: &str, group: &wire::Group) {
+        let mut types = group.instance_types.iter();
+        match group.cpu_credits {
+            Some(_) => {
+                let other = types.find(|kind| !shapes::is_burstable(kind));
+                self.check(
+                    key,
+                    other.map(|kind| {
+                        format!("is for burstable types, and `{kind}` does not launch with it")
+                    }),
+                );
+            }
+            None => {
+                if let Some(burstable) = types.find(|kind| shapes::is_burstable(kind)) {
+                    let why = format!(
+                        "is missing, and `{burstable}` is burstable: EC2 takes \"unlimited\" for most, which may cost more; say \"standard\" or \"unlimited\""
+                    );
+                    self.warnings.push(Problem::new(key, why));
+                }
+            }
+        }
+    }
+
+    fn security_groups(&mut self, key: &str, ids: &[String]) {
+        for id in ids {
+            self.check(key, shapes::ec2_id("sg", id));
+        }
+        self.check(key, repeated(ids));
+        let held = format!("holds {}: beside the fleet's own a node takes", ids.len());
+        if ids.len() > SECURITY_GROUPS_MAX {
+            self.check(key, Some(format!("{held} at most {SECURITY_GROUPS_MAX}")));
+        } else if ids.len() > SECURITY_GROUPS_USUAL {
+            let why =
+                format!("{held} {SECURITY_GROUPS_USUAL} unless the account's quota was raised");
+            self.warnings.push(Problem::new(key, why));
+        }
+    }
+
+    fn spot(&mut self, table: &str, spot: &wire::Spot, types: &[String]) -> Spot {
+        let key = format!("{table}.percent");
+        match spot.percent {
+            None => self.check(
+                key,
+                Some(
+                    "is missing: how many of a hundred nodes beyond `on_demand_base` are Spot"
+                        .to_owned(),
+                ),
+            ),
+            Some(percent) => self.check(
+                key,
+                outside(
+                    percent,
+                    0,
+                    100,
+                    "it is the share of Spot among the nodes beyond `on_demand_base`",
+                ),
+            ),
+        }
+        self.check(
+            format!("{table}.on_demand_base"),
+            outside(spot.on_demand_base, 0, NODES_MAX, "it is a number of nodes"),
+        );
+        if types.len() == 1 {
+            self.warnings.push(Problem::new(
+                table,
+                "has one instance type to choose from: its nodes may all be interrupted at once; name several in `instance_types`",
+            ));
+        }
+        Spot {
+            percent: spot.percent.unwrap_or_default(),
+            on_demand_base: spot.on_demand_base,
+            allocation: spot.allocation,
+        }
     }
 
     /// Lower bound, upper bound and size at creation.

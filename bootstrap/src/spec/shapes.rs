@@ -144,6 +144,45 @@ pub(super) fn instance_type(value: &str) -> Option<String> {
     })
 }
 
+/// Whether types of this family earn and spend CPU credits (EC2 guide, "Burstable performance instances").
+pub(super) fn is_burstable(instance_type: &str) -> bool {
+    let family = instance_type.split('.').next().unwrap_or_default();
+    matches!(family, "t2" | "t3" | "t3a")
+}
+
+/// A KMS key: its id, its ARN, or an alias.
+pub(super) fn kms_key(value: &str) -> Option<String> {
+    let is_id = |id: &str| {
+        let id = id.strip_prefix("mrk-").unwrap_or(id);
+        id.len() >= 32 && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+    };
+    let is_alias = |alias: &str| {
+        alias.strip_prefix("alias/").is_some_and(|name| {
+            let is_part = |b: u8| b.is_ascii_alphanumeric() || b"/_-".contains(&b);
+            !name.is_empty() && name.bytes().all(is_part)
+        })
+    };
+    let is_arn = || {
+        let parts: Vec<&str> = value.splitn(6, ':').collect();
+        let [arn, _, "kms", _, _, key] = parts.as_slice() else {
+            return false;
+        };
+        *arn == "arn" && (is_alias(key) || key.strip_prefix("key/").is_some_and(is_id))
+    };
+    (!is_id(value) && !is_alias(value) && !is_arn()).then(|| {
+        format!("`{value}` is not a KMS key: its id, its ARN, or an alias such as alias/nodes")
+    })
+}
+
+/// An EC2 key pair's name (CreateKeyPair: up to 255 ASCII characters).
+pub(super) fn key_pair(value: &str) -> Option<String> {
+    let is_name = !value.is_empty()
+        && value.len() <= 255
+        && value.trim() == value
+        && value.bytes().all(|b| (32..127).contains(&b));
+    (!is_name).then(|| format!("`{value}` is not a key pair's name of up to 255 ASCII characters"))
+}
+
 /// Families are letters, a generation and attributes, where a `g` stands for Graviton: m7g, c6gn,
 /// im4gn, but neither g5 nor m7i (EC2 guide, "Instance type naming conventions"). Two break the
 /// rule: a1, the first Graviton, and p6e-gb200 with its Grace processor.
@@ -345,6 +384,39 @@ mod tests {
                 ("m7i.", "not an instance type"),
             ],
         );
+    }
+
+    #[test]
+    fn keys() {
+        takes(
+            kms_key,
+            &[
+                "alias/nodes",
+                "12345678-1234-1234-1234-123456789012",
+                "mrk-1234567890abcdef1234567890abcdef",
+                "arn:aws:kms:eu-central-1:123456789012:key/12345678-1234-1234-1234-123456789012",
+                "arn:aws:kms:eu-central-1:123456789012:alias/nodes",
+            ],
+        );
+        refuses(
+            kms_key,
+            &[
+                ("", "not a KMS key"),
+                ("nodes", "not a KMS key"),
+                ("alias/", "not a KMS key"),
+                ("arn:aws:iam::123456789012:role/x", "not a KMS key"),
+            ],
+        );
+        takes(key_pair, &["ops", "ops of 2026"]);
+        refuses(
+            key_pair,
+            &[
+                ("", "key pair's name"),
+                (" ops", "key pair's name"),
+                ("öps", "key pair's name"),
+            ],
+        );
+        assert!(is_burstable("t3a.small") && !is_burstable("m7i.large"));
     }
 
     #[test]

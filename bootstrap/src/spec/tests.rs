@@ -25,7 +25,7 @@ fn the_example_is_valid_in_each_environment() {
     let prod = file.spec("prod").expect("valid");
     assert_eq!(dev.warnings, []);
     assert_eq!(dev.groups[0].name, "batch");
-    assert_eq!(dev.groups[0].line, 43);
+    assert_eq!(dev.groups[0].line, 45);
     assert_eq!(dev.groups[0].sidecars.len(), 1);
     assert_eq!(dev.groups[0].tags["cost-centre"], "43");
     assert_eq!((dev.groups[1].min, dev.groups[1].desired), (1, 2));
@@ -117,7 +117,18 @@ fn each_mistake_has_its_message() {
             "HTTP_PROXY = \"http://me:pw@proxy:3128\"",
         ),
         ("ami = \"ami-0123456789abcdef0\"", "ami = \"al2023\""),
-        ("root_volume_gib = 100", "root_volume_gib = 8"),
+        ("size_gib = 100", "size_gib = 8"),
+        ("type = \"io2\"", "type = \"st1\""),
+        ("iops = 5000", "iops = \"many\""),
+        ("key_pair = \"ops\"", "key_pair = \"\""),
+        (
+            "security_groups = [\"sg-0123456789abcdef0\"]",
+            "security_groups = [\"default\"]",
+        ),
+        ("detailed_monitoring = true", "cpu_credits = \"standard\""),
+        ("percent = 70", "percent = 101"),
+        ("percent = 70, ", ""),
+        ("\"capacity-optimized\"", "\"cheapest\""),
         ("target_capacity = 80", "target_capacity = 101"),
         ("[\"node-logs\"]", "[\"nodelogs\"]"),
         (
@@ -208,7 +219,7 @@ fn a_mistake_in_an_environment_is_found_where_it_stands() {
     assert_eq!(problems_in(&text, "dev"), "ok");
     assert_eq!(
         problems_in(&text, "prod"),
-        "fleet.toml:67: groups.web.min: 9 is above max, 6"
+        "fleet.toml:72: groups.web.min: 9 is above max, 6"
     );
 }
 

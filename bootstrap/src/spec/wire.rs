@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use fleet_agent_config::{DiskConfig, DrainConfig, HealthConfig, SidecarConfig};
 use serde::Deserialize;
 
+use super::{CpuCredits, SpotAllocation, VolumeKind};
+
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -70,7 +72,12 @@ pub(super) struct Group {
     pub(super) max: Option<u32>,
     pub(super) desired: Option<u32>,
     pub(super) ami: Option<String>,
-    pub(super) root_volume_gib: Option<u32>,
+    pub(super) root_volume: Volume,
+    pub(super) cpu_credits: Option<CpuCredits>,
+    pub(super) detailed_monitoring: bool,
+    pub(super) key_pair: Option<String>,
+    pub(super) security_groups: Vec<String>,
+    pub(super) spot: Option<Spot>,
     pub(super) target_capacity: Option<u32>,
     pub(super) system_memory_mib: Option<u32>,
     pub(super) block_metadata_service: Option<bool>,
@@ -80,4 +87,24 @@ pub(super) struct Group {
     pub(super) sidecars: Option<Vec<String>>,
     pub(super) ecs: BTreeMap<String, String>,
     pub(super) tags: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Volume {
+    pub(super) size_gib: Option<u32>,
+    #[serde(rename = "type")]
+    pub(super) kind: VolumeKind,
+    pub(super) iops: Option<u32>,
+    pub(super) throughput_mib: Option<u32>,
+    pub(super) encrypted: Option<bool>,
+    pub(super) kms_key: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Spot {
+    pub(super) percent: Option<u32>,
+    pub(super) on_demand_base: u32,
+    pub(super) allocation: SpotAllocation,
 }

@@ -73,6 +73,7 @@ impl Model {
         let Some(subnet) = group.emptiest_subnet().cloned() else {
             return;
         };
+        let spot = !warm && group.next_is_spot();
         let cause = format!("{}  {why}", group.cause);
         let activity = group.begin_activity(
             activity_id,
@@ -87,6 +88,7 @@ impl Model {
                 activity,
                 availability_zone: subnet.availability_zone.clone(),
                 warm,
+                spot,
             },
         );
         let instance_type = match &group.template {
@@ -104,6 +106,7 @@ impl Model {
             template: group.template.spec().clone(),
             instance_type,
             subnet,
+            spot,
             tags: tags
                 .map(|(k, tag)| (k.clone(), tag.value.clone()))
                 .collect(),
@@ -162,6 +165,22 @@ impl Model {
 }
 
 impl Group {
+    /// The base is on demand, and of what is beyond it a share, rounded up (Auto Scaling guide, "Mixed
+    /// instances groups").
+    fn next_is_spot(&self) -> bool {
+        let Template::Mixed(policy) = &self.template else {
+            return false;
+        };
+        let distribution = policy.instances_distribution.clone().unwrap_or_default();
+        let percent = distribution.on_demand_percentage_above_base_capacity;
+        let percent = percent.unwrap_or(100) as usize;
+        let base = distribution.on_demand_base_capacity.unwrap_or(0) as usize;
+        let all = self.instances.capacity() + 1;
+        let beyond = all.saturating_sub(base);
+        let on_demand = base.min(all) + (beyond * percent).div_ceil(100);
+        self.instances.on_demand() >= on_demand
+    }
+
     /// A launch has failed: the second in a row and all after it delay the next.
     pub(super) fn count_launch_failure(&mut self, now: Timestamp) {
         self.launch_failures += 1;

@@ -26,6 +26,8 @@ pub struct Instance {
     pub image_id: String,
     /// Zone.
     pub availability_zone: String,
+    /// EC2 may take it back.
+    pub spot: bool,
     /// Template with its version as a number.
     pub template: TemplateSpec,
     /// Where it is in its life.

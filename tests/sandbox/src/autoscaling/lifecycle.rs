@@ -67,6 +67,7 @@ impl Model {
             instance_type: launched.instance_type,
             image_id: launched.image_id,
             availability_zone: launch.availability_zone,
+            spot: launch.spot,
             template: launched.template,
             state: if warm.is_some() {
                 LifecycleState::WarmedPending

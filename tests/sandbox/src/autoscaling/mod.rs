@@ -94,6 +94,8 @@ pub struct LaunchOrder {
     pub instance_type: Option<String>,
     /// Where.
     pub subnet: Subnet,
+    /// Whether from the Spot market.
+    pub spot: bool,
     /// Tags that the group propagates at launch.
     pub tags: BTreeMap<String, String>,
 }

@@ -77,7 +77,7 @@ pub struct TemplateSpec {
 pub struct MixedInstancesPolicy {
     /// Template and overrides.
     pub launch_template: MixedTemplate,
-    /// On demand or Spot; stored.
+    /// On demand or Spot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instances_distribution: Option<InstancesDistribution>,
 }
@@ -109,10 +109,10 @@ pub struct InstancesDistribution {
     /// Stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_demand_allocation_strategy: Option<String>,
-    /// Stored.
+    /// So many before any is Spot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_demand_base_capacity: Option<u32>,
-    /// Stored.
+    /// Beyond the base; 100 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_demand_percentage_above_base_capacity: Option<u32>,
     /// Stored.

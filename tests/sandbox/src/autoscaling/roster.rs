@@ -28,6 +28,7 @@ pub(super) struct PendingLaunch {
     pub(super) availability_zone: String,
     /// For the warm pool.
     pub(super) warm: bool,
+    pub(super) spot: bool,
 }
 
 /// What an instance or a launch counts as.
@@ -67,6 +68,13 @@ impl Roster {
     /// Instances and launches in the warm pool or on their way into it.
     pub fn pooled(&self) -> usize {
         self.pooled
+    }
+
+    /// Of those in [`Roster::capacity`]. Counted on demand: few groups ask.
+    pub(super) fn on_demand(&self) -> usize {
+        let instances = self.iter().filter(|one| !one.spot && one.state.counts());
+        let launches = self.launches.values();
+        instances.count() + launches.filter(|one| !one.spot && !one.warm).count()
     }
 
     pub(super) fn add(&mut self, instance: Instance) {

@@ -143,6 +143,29 @@ fn action(hook: &str, id: &str, result: Option<&str>) -> LifecycleAction {
 }
 
 #[test]
+fn beyond_the_base_a_share_is_spot() {
+    let mut bench = Bench::new(|r| {
+        let mut policy = MixedInstancesPolicy::default();
+        policy.launch_template.launch_template_specification = r.launch_template.take().unwrap();
+        policy.instances_distribution = Some(InstancesDistribution {
+            on_demand_base_capacity: Some(1),
+            on_demand_percentage_above_base_capacity: Some(30),
+            ..InstancesDistribution::default()
+        });
+        r.mixed_instances_policy = Some(policy);
+        (r.max_size, r.desired_capacity) = (Some(10), Some(5));
+    });
+    bench.launch();
+    let spot = |bench: &Bench| bench.group().instances.iter().map(|one| one.spot).collect();
+    let wanted: Vec<bool> = spot(&bench);
+    assert_eq!(
+        wanted,
+        [false, false, true, true, false],
+        "1 and 30 % of 4, rounded up"
+    );
+}
+
+#[test]
 fn an_empty_group_launches_nothing_and_its_name_is_taken() {
     let mut bench = Bench::new(|_| ());
     assert!(bench.model.take_effects().is_empty());

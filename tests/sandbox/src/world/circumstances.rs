@@ -58,6 +58,14 @@ pub(crate) enum Due {
 }
 
 impl Circumstances {
+    /// A machine that nothing has befallen yet.
+    pub(super) fn bought(life_cycle: LifeCycle) -> Self {
+        Self {
+            life_cycle,
+            ..Self::default()
+        }
+    }
+
     /// EC2 takes the machine back at `at`. Only spot machines meet with that.
     pub(crate) fn give_spot_notice(&mut self, action: SpotAction, at: Timestamp) {
         self.life_cycle = LifeCycle::Spot;

@@ -5,6 +5,7 @@ use crate::{
     api_error::ApiError,
     autoscaling::{LaunchOrder, Launched, TemplateSpec},
     machines::{Launch, MachineCommand},
+    notices::LifeCycle,
 };
 
 /// Carries out a launch; what goes wrong becomes a failed scaling activity.
@@ -80,7 +81,10 @@ async fn prepare(world: &World, order: &LaunchOrder) -> Result<(Machine, Templat
         user_data,
         tags_in_metadata: data.tags_in_metadata(),
         address: None,
-        circumstances: Circumstances::default(),
+        circumstances: Circumstances::bought(match order.spot {
+            true => LifeCycle::Spot,
+            false => LifeCycle::OnDemand,
+        }),
     };
     Ok((machine, template))
 }

@@ -14,6 +14,7 @@ use crate::{Figure, Node, calls, nodes, reset};
 pub(crate) const NODES: usize = 4;
 const ROUNDS: usize = 10;
 const TASKS_ON_EACH: u64 = 2;
+const GROUP: &str = "bench-dev-web";
 
 struct Drain {
     /// IMDS flip -> DRAINING.
@@ -31,6 +32,9 @@ pub(crate) fn measure(sandbox: &Sandbox) -> Result<Vec<Figure>> {
     for _ in 0..ROUNDS {
         drains.extend(round(sandbox)?);
     }
+    eventually("all nodes back", 180, || {
+        Ok((nodes(sandbox)?.len() == NODES).then_some(()))
+    })?;
     let mut figures = Vec::new();
     let mut of = |name: &str, unit, goal, value: fn(&Drain) -> f64| {
         let values = drains.iter().map(value).collect();
@@ -104,6 +108,7 @@ fn round(sandbox: &Sandbox) -> Result<Vec<Drain>> {
         .into_iter()
         .map(Followed::end)
         .collect::<Result<_>>()?;
+    let _ = sandbox.cli(&["scale", GROUP, &NODES.to_string()])?.exits(0);
     let stopped = stopped(sandbox)?;
     leaving
         .iter()
@@ -155,9 +160,13 @@ fn stopped(sandbox: &Sandbox) -> Result<BTreeMap<String, f64>> {
     }
 }
 
-/// When the node's metadata named the new target, seconds since 1970.
+/// When the node's metadata named the new target, seconds since 1970. None takes its place at once: what
+/// boots would have the processors of those that drain, which on AWS no other node has.
 fn terminate(sandbox: &Sandbox, node: &str) -> Result<f64> {
-    let told = sandbox.cli(&["terminate", node])?.exits(0).out;
+    let told = sandbox
+        .cli(&["terminate", node, "--decrement"])?
+        .exits(0)
+        .out;
     let at = told.split_whitespace().next().context("when it began")?;
     let at: Timestamp = at.parse()?;
     Ok(at.as_duration().as_secs_f64())
