@@ -12,7 +12,7 @@ use crate::refusals::writes;
 fn an_environment_comes_up_serves_loses_a_node_and_goes_away() {
     let sandbox = Sandbox::up("it-main").expect("a sandbox");
     let source = agent_source(&sandbox).expect("a built agent");
-    let security_group = key_pair_and_security_group(&sandbox).expect("EC2");
+    let security_group = foreign_security_group(&sandbox).expect("EC2");
     let fleet = Fleet::init(
         &sandbox,
         "shop",
@@ -66,9 +66,8 @@ fn an_environment_comes_up_serves_loses_a_node_and_goes_away() {
     assert_eq!(writes(&sandbox), [""; 0], "a second down has nothing to do");
 }
 
-/// What nodes are given that is not the fleet's own.
-fn key_pair_and_security_group(sandbox: &Sandbox) -> Result<Value> {
-    let _ = sandbox.aws("ec2", "create_key_pair", &json!({ "KeyName": "ops" }))?;
+/// One that is not the fleet's own.
+fn foreign_security_group(sandbox: &Sandbox) -> Result<Value> {
     let group = json!({
         "GroupName": "monitoring",
         "Description": "reaches every node",

@@ -411,7 +411,7 @@ impl Machine {
         };
         match job {
             // ECS is to know within 2.25 s, of which IMDS and the call take the rest.
-            Job::ReadTarget => Duration::from_millis(1_900),
+            Job::ReadTarget => Duration::from_millis(1_750),
             Job::HealEcs | Job::StopStandalone | Job::CompleteLaunch => seconds(2),
             // drain-rules of the poll: IMDS has a budget of packets that it shares with DNS.
             Job::ReadSpot => seconds(5),
