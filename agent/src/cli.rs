@@ -238,7 +238,8 @@ fn read(file: &Path) -> Result<(Config, Settings, String)> {
 }
 
 fn rendered(settings: &Settings) -> String {
-    let layers = layers(settings);
+    // Only an instance knows its own.
+    let layers = layers(settings, Some("ARN-OF-THE-INSTANCE"));
     let none = std::collections::BTreeSet::new();
     format!(
         "# /var/lib/ecs/ecs.config: an operator's line in /etc/ecs/ecs.config overrides these\n{}\n\

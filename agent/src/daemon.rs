@@ -386,7 +386,7 @@ fn task_statuses(
 /// What ECS gives a task's container to end: a wrong one only makes the drain's reserve too short or
 /// too long, so what cannot be read or understood is the default.
 fn container_stop(settings: &Settings, paths: &Paths) -> Duration {
-    one(&layers(settings), paths, "ECS_CONTAINER_STOP_TIMEOUT")
+    one(&layers(settings, None), paths, "ECS_CONTAINER_STOP_TIMEOUT")
         .ok()
         .flatten()
         .and_then(|text| fleet_agent_config::ecs::duration(&text))

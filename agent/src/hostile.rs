@@ -160,7 +160,7 @@ fn agent_toml(text: &str) {
         let again = fleet_agent_config::render(&config).expect("renders");
         let (_, same) = Config::read("agent.toml", &again).expect("what was read can be read");
         assert_eq!(settings, same);
-        let _ = render::layers(&settings);
+        let _ = render::layers(&settings, Some("arn"));
     }
 }
 
@@ -195,7 +195,7 @@ fn ecs_config(text: &str) {
         image: text,
     };
     let _ = effective::hazards(&settings, files);
-    let layers = render::layers(&settings);
+    let layers = render::layers(&settings, None);
     let merged = render::merge(text, &layers.managed, &BTreeSet::new());
     let again = render::merge(&merged, &layers.managed, &BTreeSet::new());
     assert_eq!(merged, again, "what was written is left alone");

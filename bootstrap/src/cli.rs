@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use serde_json::json;
 
-use crate::{commands, exit::Exit, output::Output, spec::LoadError};
+use crate::{commands, exit::Exit, output::Output, roll::Surge, spec::LoadError};
 
 /// Brings Amazon ECS clusters on EC2 instances of your own to what fleet.toml says.
 #[derive(Debug, Parser)]
@@ -53,12 +54,16 @@ enum Command {
     Up(UpArgs),
     /// Show how an environment is
     Status(StatusArgs),
+    /// Replace nodes made from an older launch template, in waves
+    Roll(RollArgs),
     /// Make a node drain, or serve again
     Drain(DrainArgs),
     /// Remove everything an environment owns
     Down(DownArgs),
-    /// Print a document that nodes get
+    /// Print a document that nodes get, the policy of whoever runs this program, or the schema of fleet.toml
     Render(RenderArgs),
+    /// Print a shell's completions of this program
+    Completions(CompletionsArgs),
 }
 
 /// `init`.
@@ -66,6 +71,14 @@ enum Command {
 pub struct InitArgs {
     #[command(flatten)]
     pub common: CommonArgs,
+    /// What its settings are for: `dev` to try things out, `prod` to depend on
+    #[arg(
+        long,
+        value_name = "TEMPLATE",
+        default_value = "dev",
+        hide_possible_values = true
+    )]
+    pub template: Template,
     /// Name of the fleet; AWS resources are named after it
     #[arg(long)]
     pub name: Option<String>,
@@ -78,9 +91,21 @@ pub struct InitArgs {
     /// Id of a subnet of the VPC; once for each
     #[arg(long = "subnet", value_name = "ID")]
     pub subnets: Vec<String>,
-    /// Name of the first environment
-    #[arg(long, value_name = "ENV", default_value = "dev")]
-    pub environment: String,
+    /// The only account that this may be applied to
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
+    /// Name of the first environment [default: the template's]
+    #[arg(long, value_name = "ENV")]
+    pub environment: Option<String>,
+}
+
+/// What a new file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Template {
+    /// One node, and defaults.
+    Dev,
+    /// Two nodes or more, in one account, with limits written down.
+    Prod,
 }
 
 /// `validate`.
@@ -101,6 +126,15 @@ pub struct PlanArgs {
     /// The environment
     #[arg(value_name = "ENV")]
     pub environment: String,
+    /// Give groups the newest of the images that the file names [default: what they have]
+    #[arg(long, value_name = "latest", hide_possible_values = true)]
+    pub ami: Option<Ami>,
+    /// Write the plan to a file as well, for `up --plan`
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Print the environment's file with every default filled in, and do not ask AWS
+    #[arg(long, conflicts_with_all = ["ami", "out"])]
+    pub full: bool,
 }
 
 /// `up`.
@@ -111,9 +145,22 @@ pub struct UpArgs {
     /// The environment
     #[arg(value_name = "ENV")]
     pub environment: String,
+    /// As in `plan`
+    #[arg(long, value_name = "latest", hide_possible_values = true)]
+    pub ami: Option<Ami>,
+    /// Apply what `plan --out` wrote, without asking, and only if it would still be the same
+    #[arg(long, value_name = "FILE", conflicts_with = "ami")]
+    pub plan: Option<PathBuf>,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+}
+
+/// Which image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Ami {
+    /// The newest.
+    Latest,
 }
 
 /// `status`.
@@ -124,6 +171,77 @@ pub struct StatusArgs {
     /// The environment
     #[arg(value_name = "ENV")]
     pub environment: String,
+    /// Look again every so many seconds, until interrupted
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5",
+          value_parser = clap::value_parser!(u64).range(2..))]
+    pub watch: Option<u64>,
+}
+
+/// `roll`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "First what `up` would do is done, if there is anything. Then, in each group: new nodes, and when those are\n\
+                  ready as many old ones drain and go. A new node that fails takes its group back to its previous launch\n\
+                  template version. How far it is stands in the groups' tags: run it again to go on after an interruption."
+)]
+pub struct RollArgs {
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// The environment
+    #[arg(value_name = "ENV")]
+    pub environment: String,
+    /// This group only; once for each [default: all]
+    #[arg(long = "group", value_name = "NAME")]
+    pub groups: Vec<String>,
+    /// New nodes at a time, as a number or a share of the group; with 100% no task moves twice
+    #[arg(long, value_name = "NODES|PERCENT%", default_value = "10%", value_parser = Surge::read)]
+    pub surge: Surge,
+    /// Do not begin with one node alone
+    #[arg(long)]
+    pub no_canary: bool,
+    /// How long that one is watched before others follow, seconds
+    #[arg(long = "bake", value_name = "SECONDS", default_value_t = 60)]
+    pub bake_seconds: u64,
+    /// As in `plan`
+    #[arg(long, value_name = "latest", hide_possible_values = true)]
+    pub ami: Option<Ami>,
+    /// Have a roll that is under way begin nothing more for now
+    #[arg(long, conflicts_with_all = ["resume", "cancel"])]
+    pub pause: bool,
+    /// Go on with a roll that was paused
+    #[arg(long, conflicts_with = "cancel")]
+    pub resume: bool,
+    /// Bring the wave that is out to its end, and leave all other nodes
+    #[arg(long)]
+    pub cancel: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// What is to become of a roll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RollWish {
+    /// Begin it, or go on with one that was interrupted.
+    Start,
+    /// `--pause`.
+    Pause,
+    /// `--resume`.
+    Resume,
+    /// `--cancel`.
+    Cancel,
+}
+
+impl RollArgs {
+    /// By its flags, which exclude each other.
+    pub fn wish(&self) -> RollWish {
+        match (self.pause, self.resume, self.cancel) {
+            (true, _, _) => RollWish::Pause,
+            (_, true, _) => RollWish::Resume,
+            (_, _, true) => RollWish::Cancel,
+            (false, false, false) => RollWish::Start,
+        }
+    }
 }
 
 /// `drain`.
@@ -167,18 +285,22 @@ pub struct DownArgs {
 
 /// `render`.
 #[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
 pub struct RenderArgs {
     #[command(flatten)]
     pub common: CommonArgs,
-    /// The environment
+    /// The environment; the schema has none
     #[arg(value_name = "ENV")]
-    pub environment: String,
+    pub environment: Option<String>,
     /// Which document
     #[arg(value_name = "DOCUMENT")]
     pub document: Document,
     /// The group; needed when there are several
     #[arg(long)]
     pub group: Option<String>,
+    /// Whose policy: the nodes', or that of whoever runs this program on this environment
+    #[arg(long = "for", value_name = "WHO", value_enum, default_value_t)]
+    pub holder: Holder,
 }
 
 /// What `render` prints.
@@ -188,8 +310,31 @@ pub enum Document {
     UserData,
     /// agent.toml, the agent's settings
     AgentConfig,
-    /// The inline policy of the nodes' role
+    /// The inline policy of the nodes' role, or the one that --for names
     Policy,
+    /// JSON schema of fleet.toml, for editors
+    Schema,
+}
+
+/// `completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "For instance: source <(fleet-bootstrap completions bash)")]
+pub struct CompletionsArgs {
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// Whose policy `render` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Holder {
+    /// The role of a group's nodes
+    #[default]
+    Node,
+    /// Whoever runs this program
+    Operator,
 }
 
 /// Runs the program.
@@ -236,10 +381,23 @@ async fn dispatch(command: &Command, out: &Output) -> anyhow::Result<Exit> {
         Command::Plan(args) => commands::plan::run(args, out).await,
         Command::Up(args) => commands::up::run(args, out).await,
         Command::Status(args) => commands::status::run(args, out).await,
+        Command::Roll(args) => commands::roll::run(args, out).await,
         Command::Drain(args) => commands::drain::run(args, out).await,
         Command::Down(args) => commands::down::run(args, out).await,
         Command::Render(args) => commands::render::run(args, out),
+        Command::Completions(args) => completions(args, out),
     }
+}
+
+fn completions(args: &CompletionsArgs, out: &Output) -> anyhow::Result<Exit> {
+    let mut command = Cli::command();
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, name, &mut script);
+    let script = String::from_utf8(script)?;
+    out.line(script.trim_end());
+    out.json(&json!({ "content": script }));
+    Ok(Exit::Done)
 }
 
 /// The whole chain of causes on one line. Problems of a file are lines of their own already, each
@@ -254,8 +412,6 @@ fn report(error: &anyhow::Error, out: &Output) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

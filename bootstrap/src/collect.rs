@@ -7,7 +7,7 @@
 //! Reads are batched wherever the API can, so that their number grows with pages; IAM and tags of
 //! parameters cannot. A read that fails is an error: what is unknown is never taken for absent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
 use fleet_agent_config::names::tag;
@@ -15,10 +15,10 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::{
     cloud::{CallError, Cloud, Standing},
-    desired::{self, Desired, Hook, Image},
+    desired::{self, Desired, Hook, Image, ServiceRole},
     inventory::{
-        CapacityProvider, Cluster, Group, Inventory, LaunchTemplate, Parameter, Presence, Tags,
-        Template, Workload,
+        self, CapacityProvider, Cluster, Group, Inventory, LaunchTemplate, Parameter, Presence,
+        Role, Schedule, Tags, Template, Workload,
     },
     plan::Goal,
 };
@@ -116,30 +116,45 @@ async fn read(
     goal: Goal,
 ) -> Result<Inventory, CallError> {
     let names = Names::of(desired);
-    let (subnets, values, parameter_tags, clusters, providers, groups, templates, firewalls, iam) =
-        tokio::try_join!(
-            cloud.ec2.subnets(&desired.network.subnet_ids),
-            cloud.ssm.values(&names.parameters),
-            each(desired, |group| cloud.ssm.tags(&group.parameter.name)),
-            cloud.ecs.cluster(&desired.cluster.name),
-            cloud.ecs.capacity_providers(&names.capacity_providers),
-            cloud.autoscaling.groups(&names.auto_scaling_groups),
-            cloud.ec2.launch_templates(&names.launch_templates),
-            cloud
-                .ec2
-                .security_groups(&desired.network.vpc_id, &names.security_groups),
-            each(desired, |group| async {
-                tokio::try_join!(
-                    cloud.iam.role(&group.role.name),
-                    cloud.iam.instance_profile(&group.instance_profile),
-                )
-            }),
-        )?;
+    let (
+        subnets,
+        described,
+        values,
+        parameter_tags,
+        clusters,
+        providers,
+        groups,
+        templates,
+        firewalls,
+        iam,
+    ) = tokio::try_join!(
+        cloud.ec2.subnets(&desired.network.subnet_ids),
+        described_images(cloud, desired, goal),
+        cloud.ssm.values(&names.parameters),
+        each(desired, |group| cloud.ssm.tags(&group.parameter.name)),
+        cloud.ecs.cluster(&desired.cluster.name),
+        cloud.ecs.capacity_providers(&names.capacity_providers),
+        cloud.autoscaling.groups(&names.auto_scaling_groups),
+        cloud.ec2.launch_templates(&names.launch_templates),
+        cloud
+            .ec2
+            .security_groups(&desired.network.vpc_id, &names.security_groups),
+        each(desired, |group| async {
+            tokio::try_join!(
+                cloud.iam.role(&group.role.name),
+                given_role(cloud, group),
+                cloud.iam.instance_profile(&group.instance_profile),
+            )
+        }),
+    )?;
 
     let mut inventory = Inventory {
         account: account.to_owned(),
         subnets,
-        images: images(desired, &values),
+        images: published_images(desired, &values)
+            .chain(described)
+            .collect(),
+        missing_service_roles: Vec::new(),
         cluster: match clusters {
             None => Presence::Absent,
             Some(standing) => {
@@ -151,7 +166,7 @@ async fn read(
         removed: Vec::new(),
     };
     let found = desired.groups.iter().zip(iam).zip(parameter_tags);
-    for ((group, (role, profile)), tags) in found {
+    for ((group, (role, given_role, profile)), tags) in found {
         let name = Some(group.name.as_str());
         let value = values.get(&group.parameter.name);
         let parameter = tags.zip(value).map(|(tags, value)| Parameter {
@@ -160,6 +175,7 @@ async fn read(
         });
         let existing = Group {
             role: present(desired, name, role, |r| &r.tags),
+            given_role,
             instance_profile: present(desired, name, profile, |p| &p.tags),
             security_group: present(
                 desired,
@@ -209,7 +225,17 @@ async fn details(
 ) -> Result<(), CallError> {
     let cluster = inventory.cluster.owned().is_some() && goal == Goal::Down;
     let found = &inventory.groups;
-    let (workload, groups) = tokio::try_join!(
+    let makes = |found: &Group| matches!(found.auto_scaling_group, Presence::Absent);
+    let makes_something = goal == Goal::Up
+        && (matches!(inventory.cluster, Presence::Absent) || found.values().any(makes));
+    let (missing, workload, groups) = tokio::try_join!(
+        async {
+            if makes_something {
+                missing_service_roles(cloud, desired).await
+            } else {
+                Ok(Vec::new())
+            }
+        },
         async {
             if cluster {
                 cloud.ecs.workload(&desired.cluster.name).await
@@ -223,6 +249,7 @@ async fn details(
             found.get(&group.name)
         )),
     )?;
+    inventory.missing_service_roles = missing;
     if let Presence::Owned(cluster) = &mut inventory.cluster {
         cluster.workload = workload;
     }
@@ -235,6 +262,7 @@ async fn details(
         }
         if let Presence::Owned(asg) = &mut existing.auto_scaling_group {
             asg.hooks = details.hooks;
+            asg.schedules = details.schedules;
         }
         if let Presence::Owned(role) = &mut existing.role {
             role.inline_policies = details.inline_policies;
@@ -248,6 +276,7 @@ async fn details(
 struct Details {
     template: Template,
     hooks: Vec<Hook>,
+    schedules: BTreeMap<String, Schedule>,
     inline_policies: BTreeMap<String, Option<serde_json::Value>>,
     attached_policies: Vec<String>,
 }
@@ -261,12 +290,16 @@ async fn details_of(
         return Ok(Details::default());
     };
     let role = &group.role;
-    let (template, hooks, inline_policies, attached_policies) = tokio::try_join!(
+    let asg = &group.auto_scaling_group.name;
+    let (template, hooks, schedules, inline_policies, attached_policies) = tokio::try_join!(
         if_owned(&found.launch_template, || {
             cloud.ec2.latest_version(&group.launch_template.name)
         }),
         if_owned(&found.auto_scaling_group, || {
-            cloud.autoscaling.hooks(&group.auto_scaling_group.name)
+            cloud.autoscaling.hooks(asg)
+        }),
+        if_owned(&found.auto_scaling_group, || {
+            cloud.autoscaling.schedules(asg)
         }),
         if_owned(&found.role, || {
             cloud.iam.inline_policies(&role.name, &role.policy_name)
@@ -276,9 +309,29 @@ async fn details_of(
     Ok(Details {
         template,
         hooks,
+        schedules,
         inline_policies,
         attached_policies,
     })
+}
+
+async fn missing_service_roles(
+    cloud: &Cloud,
+    desired: &Desired,
+) -> Result<Vec<ServiceRole>, CallError> {
+    let reads = desired.service_roles().into_iter().map(|role| async move {
+        let found = cloud.iam.role(role.role()).await?;
+        Ok(found.is_none().then_some(role))
+    });
+    let found: Vec<_> = stream::iter(reads).buffered(PARALLEL).try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+async fn given_role(cloud: &Cloud, group: &desired::Group) -> Result<Option<Role>, CallError> {
+    match &group.given_role {
+        Some(name) => cloud.iam.role(name).await,
+        None => Ok(None),
+    }
 }
 
 async fn if_owned<T, V: Default, F>(
@@ -339,18 +392,45 @@ fn judge<T>(
     }
 }
 
-fn images(desired: &Desired, values: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let names = desired.groups.iter().filter_map(image_parameter);
-    names
-        .filter_map(|name| Some((name.clone(), values.get(name)?.clone())))
-        .collect()
+/// Those that Amazon publishes in SSM, which are all for x86_64.
+fn published_images(
+    desired: &Desired,
+    values: &BTreeMap<String, String>,
+) -> impl Iterator<Item = (Image, inventory::Image)> {
+    images(desired).filter_map(|image| {
+        let found = inventory::Image {
+            id: values.get(image.parameter()?)?.clone(),
+            ..inventory::Image::default()
+        };
+        Some((image.clone(), found))
+    })
 }
 
-fn image_parameter(group: &desired::Group) -> Option<&String> {
-    match &group.launch_template.image {
-        Image::Parameter(name) => Some(name),
-        Image::Pinned(_) => None,
-    }
+/// The others. Nothing is launched on the way down.
+async fn described_images(
+    cloud: &Cloud,
+    desired: &Desired,
+    goal: Goal,
+) -> Result<Vec<(Image, inventory::Image)>, CallError> {
+    let wanted: BTreeSet<&Image> = match goal {
+        Goal::Up => images(desired).collect(),
+        Goal::Down => BTreeSet::new(),
+    };
+    let reads = wanted.into_iter().map(|image| async move {
+        let found = match image {
+            Image::Pinned(id) => cloud.ec2.image(id).await?,
+            Image::Tagged { owner, tags } => cloud.ec2.newest_image(owner, tags).await?,
+            Image::Parameter(_) | Image::Release(_) => None,
+        };
+        Ok(found.map(|found| (image.clone(), found)))
+    });
+    let found: Vec<_> = stream::iter(reads).buffered(PARALLEL).try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+fn images(desired: &Desired) -> impl Iterator<Item = &Image> {
+    let groups = desired.groups.iter();
+    groups.map(|group| &group.launch_template.image)
 }
 
 /// What batched reads ask for.
@@ -369,7 +449,7 @@ impl Names {
             desired.groups.iter().map(name).cloned().collect()
         };
         let own = desired.groups.iter().map(|group| &group.parameter.name);
-        let images = desired.groups.iter().filter_map(image_parameter);
+        let images = images(desired).filter_map(Image::parameter);
         let mut parameters: Vec<String> = own.chain(images).cloned().collect();
         // SSM refuses a name given twice.
         parameters.sort();
@@ -408,6 +488,10 @@ mod tests {
             cluster: Cluster {
                 name: "shop-dev".into(),
                 tags: Tags::new(),
+                container_insights: None,
+                execute_command_logging: None,
+                more_providers: Vec::new(),
+                default_strategy: None,
             },
             groups: Vec::new(),
         };

@@ -205,8 +205,6 @@ mod tests {
 
     fn steps(names: &[(&str, &[usize])]) -> Plan {
         Plan {
-            goal: Goal::Up,
-            lines: Vec::new(),
             steps: names
                 .iter()
                 .map(|(name, after)| Planned {
@@ -216,6 +214,7 @@ mod tests {
                     after: after.to_vec(),
                 })
                 .collect(),
+            ..Plan::empty(Goal::Up)
         }
     }
 

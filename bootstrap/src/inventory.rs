@@ -5,8 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_agent_config::names::tag;
 use serde::Serialize;
+use serde_json::Value;
 
-use crate::desired::{self, Hook, Identity};
+use crate::{
+    desired::{self, Hook, Identity, ServiceRole},
+    spec::ExecuteCommandLogging,
+};
+
+pub(crate) use crate::desired::StrategyItem;
 
 /// Resource tags.
 pub(crate) type Tags = BTreeMap<String, String>;
@@ -18,8 +24,11 @@ pub(crate) struct Inventory {
     pub(crate) account: String,
     /// Those of the file's subnets that exist, by id.
     pub(crate) subnets: BTreeMap<String, Subnet>,
-    /// AMI ids by the SSM parameter that names them.
-    pub(crate) images: BTreeMap<String, String>,
+    /// What the images that the file asks for come to today; one that there is not is left out.
+    pub(crate) images: BTreeMap<desired::Image, Image>,
+    /// Those that the account lacks of the roles that services have; read only where something is to be
+    /// made that needs them.
+    pub(crate) missing_service_roles: Vec<ServiceRole>,
     /// ECS cluster.
     pub(crate) cluster: Presence<Cluster>,
     /// By the group's key in the file; one entry for each, and on the way down one for each of
@@ -91,6 +100,20 @@ impl<T> Presence<T> {
 pub(crate) struct Subnet {
     pub(crate) vpc_id: String,
     pub(crate) availability_zone: String,
+    /// Addresses that nothing has yet.
+    pub(crate) free_addresses: u32,
+    /// Whether instances in it get a public address.
+    pub(crate) gives_public_addresses: bool,
+}
+
+/// An AMI.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Image {
+    pub(crate) id: String,
+    /// As EC2 writes it; not read of images that Amazon publishes for x86_64.
+    pub(crate) architecture: Option<String>,
+    /// Its owner has withdrawn it: it launches, and should not be taken any more.
+    pub(crate) is_deprecated: bool,
 }
 
 /// An ECS cluster.
@@ -98,6 +121,7 @@ pub(crate) struct Subnet {
 pub(crate) struct Cluster {
     pub(crate) arn: String,
     pub(crate) tags: Tags,
+    pub(crate) settings: ClusterSettings,
     /// Names of all attached capacity providers.
     pub(crate) providers: Vec<String>,
     /// Default capacity-provider strategy.
@@ -106,12 +130,32 @@ pub(crate) struct Cluster {
     pub(crate) workload: Workload,
 }
 
-/// One item of a capacity-provider strategy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct StrategyItem {
-    pub(crate) provider: String,
-    pub(crate) weight: i32,
-    pub(crate) base: i32,
+/// What ECS tells and keeps of a cluster. In a change, `None` leaves as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub(crate) struct ClusterSettings {
+    /// `enabled`, `enhanced` or `disabled`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) container_insights: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) execute_command_logging: Option<ExecuteCommandLogging>,
+}
+
+impl ClusterSettings {
+    /// What has to change to come from `found` to this.
+    pub(crate) fn changed_from(&self, found: &Self) -> Self {
+        Self {
+            container_insights: changed(&self.container_insights, &found.container_insights),
+            execute_command_logging: changed(
+                &self.execute_command_logging,
+                &found.execute_command_logging,
+            ),
+        }
+    }
+}
+
+/// What is wanted, where it is not what was found.
+fn changed<T: Clone + PartialEq>(wanted: &Option<T>, found: &Option<T>) -> Option<T> {
+    wanted.clone().filter(|_| wanted != found)
 }
 
 /// What runs in a cluster.
@@ -131,6 +175,8 @@ pub(crate) struct Workload {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Group {
     pub(crate) role: Presence<Role>,
+    /// The one that the file names in its place, if that is there.
+    pub(crate) given_role: Option<Role>,
     pub(crate) instance_profile: Presence<InstanceProfile>,
     pub(crate) security_group: Presence<SecurityGroup>,
     pub(crate) launch_template: Presence<LaunchTemplate>,
@@ -144,10 +190,38 @@ pub(crate) struct Group {
 pub(crate) struct Role {
     pub(crate) tags: Tags,
     pub(crate) trust_policy: serde_json::Value,
+    /// ARN of the policy that bounds it.
+    pub(crate) permissions_boundary: Option<String>,
     /// Inline policies by name; the document is only read of the one we write.
     pub(crate) inline_policies: BTreeMap<String, Option<serde_json::Value>>,
     /// ARNs of attached managed policies.
     pub(crate) attached_policies: Vec<String>,
+}
+
+impl Role {
+    /// Whether its trust policy has a statement by which an instance gets it. Conditions are not judged.
+    pub(crate) fn lets_ec2_assume(&self) -> bool {
+        let has = |value: &Value, fits: fn(&str) -> bool| {
+            each(value).iter().filter_map(Value::as_str).any(fits)
+        };
+        let allows = |statement: &Value| {
+            statement["Effect"] == "Allow"
+                && has(&statement["Principal"]["Service"], |service| {
+                    // China has its own.
+                    matches!(service, "ec2.amazonaws.com" | "ec2.amazonaws.com.cn")
+                })
+                && has(&statement["Action"], |action| {
+                    matches!(action, "sts:AssumeRole" | "sts:*" | "*")
+                })
+        };
+        each(&self.trust_policy["Statement"]).iter().any(allows)
+    }
+}
+
+/// A policy may have one thing in the place of a list of it.
+fn each(value: &Value) -> &[Value] {
+    let list = value.as_array().map(Vec::as_slice);
+    list.unwrap_or(std::slice::from_ref(value))
 }
 
 /// An IAM instance profile.
@@ -201,7 +275,8 @@ pub(crate) struct Template {
     pub(crate) instance_type: String,
     pub(crate) instance_profile: String,
     pub(crate) security_groups: Vec<SecurityGroupRef>,
-    pub(crate) root_volume: Option<RootVolume>,
+    /// By the device they are attached as.
+    pub(crate) volumes: BTreeMap<String, Volume>,
     /// `standard` or `unlimited`; EC2's default when absent.
     pub(crate) cpu_credits: Option<String>,
     pub(crate) detailed_monitoring: bool,
@@ -224,10 +299,9 @@ pub(crate) enum SecurityGroupRef {
     Created(String),
 }
 
-/// A root volume.
+/// An EBS volume that goes with its instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct RootVolume {
-    pub(crate) device: String,
+pub(crate) struct Volume {
     pub(crate) gib: u32,
     pub(crate) kind: String,
     pub(crate) iops: Option<u32>,
@@ -255,6 +329,14 @@ pub(crate) struct AutoScalingGroup {
     pub(crate) template_version: Option<i64>,
     /// Its mixed-instances policy.
     pub(crate) mix: Option<Mix>,
+    /// All of them known.
+    pub(crate) policies: Policies,
+    /// Its own metrics are in CloudWatch.
+    pub(crate) metrics: bool,
+    /// One that is being deleted is [`Leaving`](Presence::Leaving).
+    pub(crate) warm_pool: Presence<WarmPool>,
+    /// Scheduled actions by name.
+    pub(crate) schedules: BTreeMap<String, Schedule>,
     pub(crate) subnets: BTreeSet<String>,
     pub(crate) new_instances_protected: bool,
     pub(crate) tags: BTreeMap<String, GroupTag>,
@@ -274,6 +356,75 @@ pub(crate) struct Mix {
     pub(crate) spot_allocation: String,
 }
 
+/// What an Auto Scaling group does of its own accord. In a change, `None` leaves as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub(crate) struct Policies {
+    /// 0 for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_lifetime_seconds: Option<u32>,
+    /// `none`, `prevent-force-deletion`...
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) deletion_protection: Option<String>,
+    /// `balanced-best-effort`...
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) zone_distribution: Option<String>,
+}
+
+impl Policies {
+    /// What has to change to come from `found` to this.
+    pub(crate) fn changed_from(&self, found: &Self) -> Self {
+        Self {
+            max_lifetime_seconds: changed(&self.max_lifetime_seconds, &found.max_lifetime_seconds),
+            deletion_protection: changed(&self.deletion_protection, &found.deletion_protection),
+            zone_distribution: changed(&self.zone_distribution, &found.zone_distribution),
+        }
+    }
+
+    pub(crate) fn says_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Against the group's deletion, if anything is.
+    pub(crate) fn protection(&self) -> Option<&str> {
+        let protection = self.deletion_protection.as_deref();
+        protection.filter(|protection| *protection != "none")
+    }
+}
+
+/// A warm pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct WarmPool {
+    pub(crate) min: u32,
+    pub(crate) max_prepared: Option<u32>,
+    /// `Stopped`, `Running` or `Hibernated`.
+    pub(crate) state: String,
+}
+
+/// A scheduled action. In a change, `None` leaves as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub(crate) struct Schedule {
+    /// Five fields; empty for one that happens once.
+    pub(crate) cron: String,
+    pub(crate) time_zone: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) min: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) desired: Option<u32>,
+}
+
+impl Schedule {
+    /// Whether `other` has a size that this has not.
+    pub(crate) fn says_less_than(&self, other: &Self) -> bool {
+        let sizes = |schedule: &Self| [schedule.min, schedule.max, schedule.desired];
+        let pairs = sizes(self).into_iter().zip(sizes(other));
+        pairs
+            .into_iter()
+            .any(|(mine, others)| mine.is_none() && others.is_some())
+    }
+}
+
 /// A tag of an Auto Scaling group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct GroupTag {
@@ -291,6 +442,21 @@ pub(crate) struct Instance {
     pub(crate) protected: bool,
     /// Version of the launch template it was made from.
     pub(crate) template_version: Option<i64>,
+}
+
+impl Instance {
+    /// On its way out, and replaced already.
+    pub(crate) fn is_leaving(&self) -> bool {
+        ["Terminat", "Detach"]
+            .iter()
+            .any(|leaving| self.state.starts_with(leaving))
+    }
+
+    /// It stays, and new ones would be made from another version of the launch template; `None` is one
+    /// that is yet to be made.
+    pub(crate) fn is_stale(&self, version: Option<i64>) -> bool {
+        !self.is_leaving() && (version.is_none() || self.template_version != version)
+    }
 }
 
 /// An ECS capacity provider on an Auto Scaling group.
@@ -337,6 +503,8 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn identity() -> Identity {
@@ -353,6 +521,36 @@ mod tests {
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect()
+    }
+
+    #[test]
+    fn a_trust_policy_is_read_in_all_its_spellings() {
+        let trusts = |statement: Value| {
+            let role = Role {
+                trust_policy: json!({ "Statement": statement }),
+                ..Role::default()
+            };
+            role.lets_ec2_assume()
+        };
+        let statement = |effect: &str, service: Value, action: Value| json!({ "Effect": effect, "Principal": { "Service": service }, "Action": action });
+        let (ec2, assume) = (json!("ec2.amazonaws.com"), json!("sts:AssumeRole"));
+        assert!(trusts(statement("Allow", ec2.clone(), assume.clone())));
+        assert!(trusts(json!([
+            statement("Allow", json!("ecs.amazonaws.com"), assume.clone()),
+            statement(
+                "Allow",
+                json!(["ssm.amazonaws.com", "ec2.amazonaws.com"]),
+                json!(["sts:AssumeRole"])
+            ),
+        ])));
+        assert!(!trusts(statement("Deny", ec2.clone(), assume.clone())));
+        assert!(!trusts(statement(
+            "Allow",
+            json!("ecs.amazonaws.com"),
+            assume
+        )));
+        assert!(!trusts(statement("Allow", ec2, json!("sts:TagSession"))));
+        assert!(!Role::default().lets_ec2_assume());
     }
 
     #[test]

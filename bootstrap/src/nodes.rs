@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use fleet_agent_config::names::attribute;
+use fleet_agent_config::names::{attribute, tag};
 
 use crate::{
     cloud::{CallError, Cloud, ContainerInstance, Kind},
     inventory::{AutoScalingGroup, Instance},
+    roll::Mark,
 };
 
 /// A group with all its instances.
@@ -20,6 +21,8 @@ pub(crate) struct Nodes {
     pub(crate) wanted: u32,
     /// Version of the launch template that new nodes get.
     pub(crate) template_version: Option<i64>,
+    /// What its `fleet:roll` tag says.
+    pub(crate) roll: Option<String>,
     pub(crate) nodes: Vec<Node>,
 }
 
@@ -42,14 +45,8 @@ impl Node {
     /// terminates is replaced already.
     pub(crate) fn is_wanted(&self) -> bool {
         let state = &self.instance.state;
-        let elsewhere = [
-            "Warmed:",
-            "Standby",
-            "EnteringStandby",
-            "Terminat",
-            "Detach",
-        ];
-        !elsewhere.iter().any(|other| state.starts_with(other))
+        let elsewhere = ["Warmed:", "Standby", "EnteringStandby"];
+        !self.instance.is_leaving() && !elsewhere.iter().any(|other| state.starts_with(other))
     }
 
     /// In service and emptied by its own agent: nobody is to wait for it. An operator asked for that,
@@ -109,13 +106,23 @@ impl Node {
 }
 
 impl Nodes {
+    /// What its roll has noted; `None` without one, or where that cannot be read.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        self.roll.as_deref().and_then(Mark::read)
+    }
+
     pub(crate) fn count(&self, is_it: impl Fn(&Node) -> bool) -> usize {
         self.nodes.iter().filter(|node| is_it(node)).count()
     }
 
-    /// Nodes made from another version of the launch template than new ones would be.
+    /// Nodes that stay, made from another version of the launch template than new ones would be.
     pub(crate) fn stale(&self) -> usize {
-        self.count(|node| node.instance.template_version != self.template_version)
+        self.count(|node| node.instance.is_stale(self.template_version))
+    }
+
+    /// Whether all that the group wants are ready.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.has_ready(self.wanted)
     }
 
     /// Whether this many are ready.
@@ -187,6 +194,7 @@ fn join(
         max: group.max,
         wanted: group.desired,
         template_version: group.template_version,
+        roll: group.tags.get(tag::ROLL).map(|tag| tag.value.clone()),
         nodes: group
             .instances
             .iter()
@@ -249,13 +257,15 @@ mod tests {
             ("Warmed:Stopped", false),
             ("Warmed:Pending:Wait", false),
             ("Terminating:Wait", false),
+            ("Terminating:Proceed", false),
         ];
         let mut nodes = Nodes {
             group: "web".into(),
             min: 1,
             max: 4,
             wanted: 1,
-            template_version: Some(2),
+            template_version: Some(3),
+            roll: None,
             nodes: Vec::new(),
         };
         for (state, is_wanted) in states {
@@ -268,6 +278,8 @@ mod tests {
             "nodes 1/1 running . 2/1 in ECS . 2/1 agent ready"
         );
         assert!(nodes.has_ready(1) && !nodes.has_ready(2));
+        let stale = nodes.stale();
+        assert_eq!(stale, 6, "of another version, but for the two that leave");
     }
 
     #[test]
@@ -302,6 +314,7 @@ mod tests {
             max: 4,
             wanted: 2,
             template_version: Some(3),
+            roll: None,
             nodes: vec![
                 node("InService", Some(("ACTIVE", true)), &all),
                 node("Pending:Wait", Some(("ACTIVE", true)), &[]),

@@ -49,6 +49,14 @@ impl Output {
         }
     }
 
+    /// Makes room for the next screen, where a person watches one.
+    pub fn clear(&self) {
+        if self.is_terminal() && !self.json {
+            // Erase the display, and the cursor home (ECMA-48, ED and CUP).
+            self.print("\x1b[2J\x1b[H");
+        }
+    }
+
     /// The result for programs; nothing without `--json`.
     pub fn json(&self, value: &impl Serialize) {
         if !self.json {

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "waits for AWS: needs the clock")]
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     path::Path,
     pin::pin,
@@ -14,13 +15,15 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     apply::Apply,
-    cloud::{CallError, Cloud},
+    cloud::Cloud,
     collect,
     desired::{self, Desired, Transition},
     execute::{self, Stop},
     inventory::Inventory,
+    nodes::{self, Nodes},
     output::{Output, dim, green, red, yellow},
-    plan::{self, Conflict, Goal, Mark, Plan},
+    plan::{self, Goal, Mark, Plan},
+    preflight,
     progress::Progress,
     spec,
     watch::{POLL, Watch},
@@ -33,7 +36,9 @@ const VERIFY_LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct Session {
     pub(crate) cloud: Cloud,
     pub(crate) desired: Desired,
-    account: String,
+    pub(crate) account: String,
+    /// Rounds of parallel reads of the last plan.
+    rounds: Cell<usize>,
 }
 
 /// How a plan was made, for its header.
@@ -75,23 +80,85 @@ impl Session {
             cloud,
             desired,
             account,
+            rounds: Cell::new(collect::ROUNDS),
         })
     }
 
-    /// Reads what exists and plans the way to `goal`.
+    /// From here on plans take the newest images, also for groups that have one.
+    pub(crate) fn take_newest_images(&mut self) {
+        for group in &mut self.desired.groups {
+            group.launch_template.newest_image = true;
+        }
+    }
+
+    /// Whether they do.
+    pub(crate) fn takes_newest_images(&self) -> bool {
+        let mut groups = self.desired.groups.iter();
+        groups.any(|group| group.launch_template.newest_image)
+    }
+
+    /// Reads what exists and plans the way to `goal`; before a launch it asks what that depends on.
     ///
     /// # Errors
     /// A read that failed, or everything that stands in the way.
     pub(crate) async fn plan(&self, goal: Goal) -> Result<Plan> {
-        let inventory = self
-            .inventory(goal)
-            .await
-            .context("failed to read what exists, so nothing was changed")?;
-        plan::plan(&self.desired, &inventory, goal).map_err(|conflicts| in_the_way(&conflicts))
+        let inventory = self.read(goal).await?;
+        let (mut plan, mut in_the_way) = match plan::plan(&self.desired, &inventory, goal) {
+            Ok(plan) => (plan, Vec::new()),
+            Err(conflicts) => (
+                Plan::empty(goal),
+                conflicts.iter().map(ToString::to_string).collect(),
+            ),
+        };
+        if goal == Goal::Up && (plan.launches() || !in_the_way.is_empty()) {
+            let surroundings =
+                preflight::ask(&self.cloud, &self.desired, &inventory, &plan.templates()).await;
+            let findings = preflight::findings(&self.desired, &inventory, &surroundings);
+            let problems = findings.iter().filter(|finding| finding.is_problem);
+            in_the_way.extend(problems.map(ToString::to_string));
+            plan.preflight = Some(findings);
+        }
+        let asked = usize::from(plan.preflight.is_some());
+        self.rounds.set(collect::ROUNDS + asked);
+        if in_the_way.is_empty() {
+            return Ok(plan);
+        }
+        bail!(
+            "nothing was changed, since this stands in the way:\n  {}",
+            in_the_way.join("\n  ")
+        )
     }
 
-    async fn inventory(&self, goal: Goal) -> Result<Inventory, CallError> {
-        collect::collect(&self.cloud, &self.account, &self.desired, goal).await
+    /// What is not as the file says, or what would keep `up` from bringing it there.
+    ///
+    /// # Errors
+    /// A read that failed.
+    pub(crate) async fn drift(&self) -> Result<Vec<String>> {
+        let inventory = self.read(Goal::Up).await?;
+        Ok(match plan::plan(&self.desired, &inventory, Goal::Up) {
+            Ok(plan) => plan.differences(),
+            Err(conflicts) => conflicts.iter().map(|one| format!("  {one}")).collect(),
+        })
+    }
+
+    /// The nodes of those of the groups that are there.
+    ///
+    /// # Errors
+    /// A read that failed.
+    pub(crate) async fn nodes(
+        &self,
+        groups: impl IntoIterator<Item = &desired::Group>,
+    ) -> Result<Vec<Nodes>> {
+        let groups = groups.into_iter();
+        let names: Vec<String> = groups
+            .map(|group| group.auto_scaling_group.name.clone())
+            .collect();
+        Ok(nodes::observe(&self.cloud, &self.desired.cluster.name, &names).await?)
+    }
+
+    async fn read(&self, goal: Goal) -> Result<Inventory> {
+        let read = collect::collect(&self.cloud, &self.account, &self.desired, goal).await;
+        read.context("failed to read what exists, so nothing was changed")
     }
 
     pub(crate) fn header(&self) -> Header<'_> {
@@ -102,7 +169,7 @@ impl Session {
             owner: &identity.owner,
             account: &self.account,
             region: &identity.region,
-            rounds: collect::ROUNDS,
+            rounds: self.rounds.get(),
             calls: self.cloud.calls(),
         }
     }
@@ -132,12 +199,26 @@ impl Session {
             });
         }
         out.line(format!("Plan: {}.", plan.totals()));
+        for finding in plan.preflight.iter().flatten() {
+            out.line(format!("{} {finding}", yellow("preflight:")));
+        }
+        let rolls: Vec<String> = plan
+            .rolls()
+            .map(|(group, nodes)| format!("{group} {nodes}"))
+            .collect();
+        if !rolls.is_empty() {
+            out.line(format!(
+                "Nodes to roll: {}: run `fleet-bootstrap roll {}`.",
+                rolls.join(", "),
+                header.environment
+            ));
+        }
     }
 
-    /// A view of all groups, for waiting.
+    /// A view of all groups, for waiting while `plan` is carried out.
     pub(crate) fn watch<'a>(
         &'a self,
-        plan: &Plan,
+        plan: Option<&Plan>,
         progress: &'a Progress<'a>,
         stop: Stop,
     ) -> Watch<'a> {
@@ -156,7 +237,8 @@ impl Session {
             })
             .collect();
         let cluster = &self.desired.cluster.name;
-        Watch::new(&self.cloud, cluster, groups, plan.opened(), progress, stop)
+        let opened = plan.map(Plan::opened).unwrap_or_default();
+        Watch::new(&self.cloud, cluster, groups, opened, progress, stop)
     }
 
     /// Carries out a plan.
@@ -199,17 +281,10 @@ impl Session {
         let Some(rest) = settled(plan, pause).await? else {
             return Ok(());
         };
-        let width = rest.name_width();
-        let lines: Vec<String> = rest
-            .lines
-            .iter()
-            .filter(|line| !matches!(line.mark, Mark::Keep | Mark::Adopted))
-            .map(|line| line.render(width))
-            .collect();
         bail!(
             "everything was done, and yet this is left to do: somebody may be changing it \
              meanwhile\n{}\n{}",
-            lines.join("\n"),
+            rest.differences().join("\n"),
             self.how_to_go_on(goal)
         )
     }
@@ -232,14 +307,6 @@ async fn settled(
             Ok(_) | Err(_) => waited = pause().await?,
         }
     }
-}
-
-fn in_the_way(conflicts: &[Conflict]) -> anyhow::Error {
-    let lines: Vec<String> = conflicts.iter().map(|c| format!("  {c}")).collect();
-    anyhow!(
-        "nothing was changed, since this stands in the way:\n{}",
-        lines.join("\n")
-    )
 }
 
 /// Runs `work` so that the first interrupt lets what runs finish and the second one leaves.
@@ -292,9 +359,8 @@ mod tests {
             after: vec![],
         };
         Plan {
-            goal: Goal::Down,
-            lines: Vec::new(),
             steps: if is_empty { vec![] } else { vec![left] },
+            ..Plan::empty(Goal::Down)
         }
     }
 

@@ -49,6 +49,8 @@ pub(crate) struct Watch<'a> {
     latest: tokio::sync::Mutex<Option<(Instant, Arc<Vec<Nodes>>)>>,
     /// Ids of activities that are not this run's.
     earlier: Mutex<BTreeMap<String, BTreeSet<String>>>,
+    /// When a group's activities were last read, and which instances it had then.
+    looked: Mutex<BTreeMap<String, (Instant, Vec<String>)>>,
 }
 
 impl<'a> Watch<'a> {
@@ -69,18 +71,24 @@ impl<'a> Watch<'a> {
             stop,
             latest: tokio::sync::Mutex::default(),
             earlier: Mutex::default(),
+            looked: Mutex::default(),
         }
     }
 
     /// Notes what a group did before we asked anything of it: its old failures are not ours.
     pub(crate) async fn remember(&self, group: &str) -> Result<()> {
-        if self.lock_earlier().contains_key(group) {
+        if lock(&self.earlier).contains_key(group) {
             return Ok(());
         }
         let activities = self.cloud.autoscaling.activities(group).await?;
         let ids = activities.into_iter().map(|activity| activity.id).collect();
-        self.lock_earlier().insert(group.to_owned(), ids);
+        lock(&self.earlier).insert(group.to_owned(), ids);
         Ok(())
+    }
+
+    /// A group that was made just now has done nothing yet.
+    pub(crate) fn is_new(&self, group: &str) {
+        lock(&self.earlier).insert(group.to_owned(), BTreeSet::new());
     }
 
     /// Waits until `wanted` nodes of a group are ready; all that the group itself wants if `None`.
@@ -102,9 +110,7 @@ impl<'a> Watch<'a> {
 
     async fn wait(&self, group: &str, wanted: Option<u32>) -> Result<()> {
         let began = Instant::now();
-        let hook = self.groups.get(group).copied().unwrap_or_default();
-        let deadline = began + hook + LAUNCH_MARGIN;
-        let mut looked: Option<(Instant, Vec<String>)> = None;
+        let deadline = began + self.launch_limit(group);
         loop {
             let all = self.observe(began).await?;
             let Some(nodes) = all.iter().find(|nodes| nodes.group == group) else {
@@ -122,13 +128,8 @@ impl<'a> Watch<'a> {
             }
 
             self.remember(group).await?;
-            let ids: Vec<String> = nodes.nodes.iter().map(identity).collect();
-            let is_due = looked
-                .as_ref()
-                .is_none_or(|(at, seen)| *seen != ids || at.elapsed() >= ACTIVITIES_EVERY);
-            if is_due {
-                self.check_activities(group, began.elapsed()).await?;
-                looked = Some((Instant::now(), ids));
+            if let Some(why) = self.given_up(nodes, began.elapsed()).await? {
+                bail!(why);
             }
             if Instant::now() >= deadline {
                 return Err(self.too_late(nodes, wanted).await);
@@ -180,7 +181,24 @@ impl<'a> Watch<'a> {
         Ok(nodes)
     }
 
-    async fn check_activities(&self, group: &str, waited: Duration) -> Result<()> {
+    /// What a new node of the group gets to be ready.
+    pub(crate) fn launch_limit(&self, group: &str) -> Duration {
+        self.groups.get(group).copied().unwrap_or_default() + LAUNCH_MARGIN
+    }
+
+    /// Why a node was given up since [`Watch::remember`], if one was and that does not pass by itself.
+    /// It asks when an instance has come, gone or moved on, and otherwise now and then.
+    ///
+    /// # Errors
+    /// A read that failed.
+    pub(crate) async fn given_up(&self, nodes: &Nodes, waited: Duration) -> Result<Option<String>> {
+        let group = &nodes.group;
+        let ids: Vec<String> = nodes.nodes.iter().map(identity).collect();
+        let is_known =
+            |(at, seen): &(Instant, Vec<String>)| *seen == ids && at.elapsed() < ACTIVITIES_EVERY;
+        if lock(&self.looked).get(group).is_some_and(is_known) {
+            return Ok(None);
+        }
         for activity in self.failures(group).await? {
             if may_pass(&activity, waited) {
                 self.progress
@@ -191,25 +209,27 @@ impl<'a> Watch<'a> {
             if let Some(instance) = activity.instance_id() {
                 let _ = write!(text, "\n{}", self.last_words(instance).await);
             }
-            bail!("a node of {group} was given up: {text}");
+            return Ok(Some(format!("a node of {group} was given up: {text}")));
         }
-        Ok(())
+        lock(&self.looked).insert(group.clone(), (Instant::now(), ids));
+        Ok(None)
     }
 
     /// What went wrong since [`Watch::remember`], first things first.
     async fn failures(&self, group: &str) -> Result<Vec<Activity>> {
         let activities = self.cloud.autoscaling.activities(group).await?;
-        let earlier = self.lock_earlier();
+        let earlier = lock(&self.earlier);
         let known = earlier.get(group);
         let is_ours = |activity: &Activity| known.is_none_or(|known| !known.contains(&activity.id));
         // AWS lists the newest first.
         let activities = activities.into_iter().rev();
         Ok(activities
-            .filter(|activity| activity.has_failed && is_ours(activity))
+            .filter(|activity| activity.has_failed && activity.is_launch() && is_ours(activity))
             .collect())
     }
 
-    async fn too_late(&self, nodes: &Nodes, wanted: u32) -> anyhow::Error {
+    /// What is missing, after too long a wait.
+    pub(crate) async fn too_late(&self, nodes: &Nodes, wanted: u32) -> anyhow::Error {
         let mut text = format!(
             "{} did not get ready in time: {}",
             nodes.group,
@@ -287,10 +307,11 @@ impl<'a> Watch<'a> {
             }
         }
     }
+}
 
-    fn lock_earlier(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, BTreeSet<String>>> {
-        self.earlier.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// What it guards is whole after every write.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One poll interval with jitter, cut short by a stop.
@@ -317,6 +338,8 @@ fn may_pass(activity: &Activity, waited: Duration) -> bool {
     let message = activity.message.to_lowercase();
     (message.contains("instance profile") && waited < PROFILE_GRACE)
         || message.contains("insufficient")
+        || message.contains("unfulfillable")
+        || message.contains("vcpu limit")
         || message.contains("do not have sufficient")
 }
 
@@ -355,7 +378,7 @@ mod tests {
     fn only_what_passes_by_itself_is_waited_for() {
         let failed = |message: &str| Activity {
             id: "1".into(),
-            description: String::new(),
+            description: "Launching a new EC2 instance: i-0ab".into(),
             message: message.into(),
             has_failed: true,
         };

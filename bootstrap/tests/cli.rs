@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use assert_cmd::Command;
+use serde_json::Value;
 
 const FILE: &str = include_str!("fleet.toml");
 
@@ -80,10 +81,123 @@ fn init_writes_a_file_that_is_valid_and_never_overwrites() {
 }
 
 #[test]
-fn every_key_that_init_shows_is_a_real_one() {
+fn init_shows_every_key_and_no_other() {
+    for template in ["--template=dev", "--template=prod"] {
+        let directory = tempfile::tempdir().expect("directory");
+        let init = [
+            INIT,
+            &[template, "--account=123456789012", "--environment=dev"][..],
+        ];
+        assert_eq!(fleet_bootstrap(directory.path(), &init.concat()).code, 0);
+        show_every_key(directory.path());
+        let ended = fleet_bootstrap(directory.path(), &["validate"]);
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+        let full = fleet_bootstrap(directory.path(), &["plan", "dev", "--full", "--json"]);
+        let full: Value = serde_json::from_str(&full.stdout).expect("JSON");
+        let schema = fleet_bootstrap::spec::schema();
+        let mut unknown = Vec::new();
+        not_in(&full["content"], "", &schema, "", &mut unknown);
+        assert_eq!(unknown, [""; 0], "{template}");
+    }
+}
+
+/// Keys of the schema at `pointer` that a file does not have at `path`.
+fn not_in(found: &Value, path: &str, schema: &Value, pointer: &str, missing: &mut Vec<String>) {
+    let node = schema.pointer(pointer).unwrap_or(&Value::Null);
+    let referred = node.get("$ref").or_else(|| node.pointer("/allOf/0/$ref"));
+    if let Some(reference) = referred.and_then(Value::as_str) {
+        return not_in(
+            found,
+            path,
+            schema,
+            reference.trim_start_matches('#'),
+            missing,
+        );
+    }
+    // A group's own settings are those of all groups again, and an environment's everybody's; a given role
+    // stands in the place of other keys.
+    let elsewhere = [
+        "environments",
+        "groups.*.docker_volume",
+        "groups.*.role",
+        "groups.*.drain",
+        "groups.*.disk",
+        "groups.*.health",
+    ];
+    if elsewhere.contains(&path) {
+        return;
+    }
+    if found.is_null() {
+        missing.push(path.to_owned());
+    }
+    let keys = node["properties"].as_object().into_iter().flatten();
+    for (key, _) in keys.filter(|_| !path.ends_with(".ecs")) {
+        let (path, pointer) = (
+            format!("{path}.{key}"),
+            format!("{pointer}/properties/{key}"),
+        );
+        not_in(
+            &found[key],
+            path.trim_start_matches('.'),
+            schema,
+            &pointer,
+            missing,
+        );
+    }
+    if let Some(Value::Object(_)) = node.get("additionalProperties") {
+        let any = found
+            .as_object()
+            .and_then(|table| table.values().next_back());
+        let (path, pointer) = (
+            format!("{path}.*"),
+            format!("{pointer}/additionalProperties"),
+        );
+        not_in(
+            any.unwrap_or(&Value::Null),
+            &path,
+            schema,
+            &pointer,
+            missing,
+        );
+    }
+}
+
+#[test]
+fn the_readme_shows_what_prod_has() {
+    const README: &str = include_str!("../../README.md");
     let directory = tempfile::tempdir().expect("directory");
-    assert_eq!(fleet_bootstrap(directory.path(), INIT).code, 0);
-    let file = directory.path().join("fleet.toml");
+    let init = [INIT, &["--template=prod", "--account=123456789012"][..]];
+    assert_eq!(fleet_bootstrap(directory.path(), &init.concat()).code, 0);
+    assert_eq!(
+        fleet_bootstrap(directory.path(), &["validate", "prod"]).code,
+        0
+    );
+    let written = std::fs::read_to_string(directory.path().join("fleet.toml")).expect("written");
+    let shown = README.split_once("--template prod`").expect("an example").1;
+    let shown = shown.split_once("```toml\n").expect("an example").1;
+    let (shown, _) = shown.split_once("```").expect("its end");
+    for line in shown.lines() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        assert!(written.lines().any(|other| other == line), "{line}");
+    }
+}
+
+#[test]
+fn prod_wants_an_account() {
+    let directory = tempfile::tempdir().expect("directory");
+    let ended = fleet_bootstrap(directory.path(), &[INIT, &["--template=prod"][..]].concat());
+    assert_eq!(ended.code, 0);
+    assert!(
+        ended.stderr.contains(": fleet.account: is missing"),
+        "{}",
+        ended.stderr
+    );
+}
+
+/// Takes what `init` wrote at its word.
+fn show_every_key(directory: &Path) {
+    std::fs::write(directory.join("nodes.sh"), "#!/bin/sh\n").expect("written");
+    let file = directory.join("fleet.toml");
     let shown: String = std::fs::read_to_string(&file)
         .expect("written")
         .lines()
@@ -96,10 +210,20 @@ fn every_key_that_init_shows_is_a_real_one() {
     let shown = shown
         .replace("64 hexadecimal digits", &"ab".repeat(32))
         // Several, as Spot should have, and such as have CPU credits.
-        .replace("[\"m7i.large\"]", "[\"t3.large\", \"t3a.large\"]");
+        .replace("[\"m7i.large\"]", "[\"t3.large\", \"t3a.large\"]")
+        .replace(
+            "[\"m7i.large\", \"m7a.large\", \"m6i.large\"]",
+            "[\"t3.large\", \"t3a.large\"]",
+        )
+        // Which no warm pool goes with.
+        .replace("percent = 70", "percent = 0")
+        // What another depends on has to be there.
+        .replace(
+            "sidecars = [\"node-logs\"]",
+            "sidecars = [\"metrics\", \"node-logs\"]",
+        )
+        + "\n[sidecars.metrics]\nimage = \"example.com/metrics:2\"\n";
     std::fs::write(&file, shown).expect("written");
-    let ended = fleet_bootstrap(directory.path(), &["validate"]);
-    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
 }
 
 /// What begins with one word and an equals sign, or is a table, is meant to be used as it stands.
@@ -214,9 +338,76 @@ fn render_prints_exactly_the_document() {
     let policy = render(&["policy", "--group=batch"]);
     assert!(policy.starts_with("{\n") && policy.contains("autoScalingGroupName/shop-dev-batch"));
 
+    let operator = render(&["policy", "--for", "operator"]);
+    let needs: serde_json::Value = serde_json::from_str(&operator).expect("JSON");
+    assert_eq!(needs["Statement"][0]["Sid"], "Look");
+    for (wrong, expected) in [
+        (
+            ["render", "dev", "user-data", "--for=operator"],
+            "no other document",
+        ),
+        (
+            ["render", "dev", "policy", "--for=both"],
+            "[possible values: node, operator]",
+        ),
+    ] {
+        let ended = fleet_bootstrap(directory.path(), &wrong);
+        assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+    }
     let unclear = fleet_bootstrap(directory.path(), &["render", "dev", "policy"]);
     assert_eq!(unclear.code, 1);
     assert!(unclear.stderr.contains("batch, web"), "{}", unclear.stderr);
+}
+
+#[test]
+fn the_schema_is_of_no_environment() {
+    let directory = tempfile::tempdir().expect("directory");
+    let ended = fleet_bootstrap(directory.path(), &["render", "schema"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+    assert_eq!(ended.stdout, include_str!("../fleet.schema.json"));
+    for (arguments, part) in [
+        (&["render", "dev", "schema"][..], "takes no environment"),
+        (&["render", "user-data"][..], "name the environment"),
+    ] {
+        let ended = fleet_bootstrap(directory.path(), arguments);
+        assert_eq!(ended.code, 1);
+        assert!(ended.stderr.contains(part), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_groups_own_user_data_stands_beside_the_file() {
+    let text = FILE.replace("min = 1", "min = 1\nuser_data = \"nodes.sh\"");
+    let directory = directory_with(&text);
+    let elsewhere = tempfile::tempdir().expect("directory");
+    let file = directory.path().join("fleet.toml").display().to_string();
+    let run = |arguments: &[&str]| {
+        fleet_bootstrap(elsewhere.path(), &[arguments, &["-f", &file][..]].concat())
+    };
+    let mut told = String::new();
+    for content in [None, Some(&b"\xff\xfe"[..]), Some(b"hostname\n")] {
+        if let Some(content) = content {
+            std::fs::write(directory.path().join("nodes.sh"), content).expect("written");
+        }
+        let ended = run(&["validate", "dev"]);
+        assert_eq!(ended.code, 1);
+        told += &ended.stderr.replace(&file, "fleet.toml");
+    }
+    insta::assert_snapshot!("user_data_refused", told);
+    std::fs::write(directory.path().join("nodes.sh"), "#!/bin/sh\nhostname\n").expect("written");
+    let render = |group: &str| run(&["render", "dev", "user-data", group]).stdout;
+    assert!(render("--group=web").contains("\n\n#!/bin/sh\nhostname\n"));
+    assert!(render("--group=batch").starts_with("#cloud-config\n"));
+}
+
+#[test]
+fn every_shell_has_completions() {
+    let directory = tempfile::tempdir().expect("directory");
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let ended = fleet_bootstrap(directory.path(), &["completions", shell]);
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+        assert!(ended.stdout.contains("validate"), "{shell}");
+    }
 }
 
 #[test]
@@ -251,7 +442,15 @@ fn drain_refuses_wrong_input_before_it_asks_aws() {
 #[test]
 fn wrong_usage_is_an_error_and_not_a_change() {
     let directory = tempfile::tempdir().expect("directory");
-    assert_eq!(fleet_bootstrap(directory.path(), &["plan"]).code, 1);
+    for wrong in [
+        &["plan"][..],
+        &["plan", "dev", "--full", "--out=plan.json"],
+        &["plan", "dev", "--full", "--ami=latest"],
+    ] {
+        let ended = fleet_bootstrap(directory.path(), wrong);
+        assert_eq!(ended.code, 1);
+        assert!(ended.stderr.contains("Usage: "), "{}", ended.stderr);
+    }
     assert_eq!(fleet_bootstrap(directory.path(), &["--version"]).code, 0);
 }
 
@@ -260,7 +459,17 @@ fn help() {
     let directory = tempfile::tempdir().expect("directory");
     let mut text = String::new();
     for command in [
-        "", "init", "validate", "plan", "up", "status", "drain", "down", "render",
+        "",
+        "init",
+        "validate",
+        "plan",
+        "up",
+        "status",
+        "roll",
+        "drain",
+        "down",
+        "render",
+        "completions",
     ] {
         let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let ended = fleet_bootstrap(directory.path(), &arguments);

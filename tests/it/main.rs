@@ -6,7 +6,10 @@
 #![allow(clippy::disallowed_methods, reason = "the programs are what is tested")]
 
 mod gate;
+mod least_privilege;
 mod leaving;
 mod main_job;
 mod refusals;
+mod roll;
 mod services;
+mod user_data;

@@ -13,6 +13,10 @@ fn an_environment_comes_up_serves_loses_a_node_and_goes_away() {
     let sandbox = Sandbox::up("it-main").expect("a sandbox");
     let source = agent_source(&sandbox).expect("a built agent");
     let security_group = foreign_security_group(&sandbox).expect("EC2");
+    let key_pair = json!({ "KeyName": "ops" });
+    let _ = sandbox
+        .aws("ec2", "create_key_pair", &key_pair)
+        .expect("EC2");
     let fleet = Fleet::init(
         &sandbox,
         "shop",
@@ -24,6 +28,14 @@ fn an_environment_comes_up_serves_loses_a_node_and_goes_away() {
              root_volume = {{ size_gib = 40, type = \"gp3\", iops = 4000, throughput_mib = 300, kms_key = \"alias/nodes\" }}\n\
              cpu_credits = \"standard\"\ndetailed_monitoring = true\n\
              key_pair = \"ops\"\nsecurity_groups = [{security_group}]\n\
+             metrics = true\nmax_lifetime_days = 30\ndeletion_protection = \"prevent-all-deletion\"\n\
+             zone_distribution = \"balanced-only\"\n\
+             policies = [\"arn:aws:iam::aws:policy/CloudWatchAgentServerPolicy\"]\n\
+             permissions_boundary = \"arn:aws:iam::aws:policy/AdministratorAccess\"\n\
+             schedules = {{ evening = {{ cron = \"0 20 * * *\", time_zone = \"Europe/Berlin\", min = 1 }} }}\n\
+             [environments.dev.cluster]\ncontainer_insights = \"enhanced\"\nfargate = true\n\
+             execute_command_logging = {{ log_group = \"/shop/exec\" }}\n\
+             default_strategy = [{{ group = \"web\", base = 1 }}]\n\
              [environments.dev.sidecars.node-logs]\nimage = \"fleet-sandbox/busybox:1\"\n\
              command = [\"sleep\", \"infinity\"]\nbefore_tasks = true\nmemory_mib = 16\nstop_timeout_seconds = 1\n"
         ),

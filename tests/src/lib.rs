@@ -8,6 +8,8 @@
 
 pub mod evidence;
 mod journal;
+#[cfg(test)]
+mod least_privilege;
 pub mod scenes;
 pub mod stage;
 
@@ -185,6 +187,25 @@ impl Sandbox {
     /// # Errors
     /// When it is refused.
     pub fn aws(&self, service: &str, operation: &str, parameters: &Value) -> Result<Value> {
+        self.aws_as(
+            self.var("AWS_ACCESS_KEY_ID"),
+            service,
+            operation,
+            parameters,
+        )
+    }
+
+    /// [`Sandbox::aws`] with somebody else's access key.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn aws_as(
+        &self,
+        access_key: &str,
+        service: &str,
+        operation: &str,
+        parameters: &Value,
+    ) -> Result<Value> {
         const CALL: &str = "import sys, json, boto3; \
             service, operation, parameters = sys.argv[1:]; \
             call = getattr(boto3.client(service), operation); \
@@ -192,6 +213,7 @@ impl Sandbox {
         let called = run(Command::new(target().join("venv/bin/python"))
             .args(["-c", CALL, service, operation, &parameters.to_string()])
             .envs(&self.env)
+            .env("AWS_ACCESS_KEY_ID", access_key)
             .env_remove("AWS_PROFILE"))?;
         if called.code != 0 {
             bail!("{service} {operation} {parameters}: {}", called.err);

@@ -16,7 +16,7 @@ pub const VERSION: u32 = 1;
 /// broken launch template burn an hour of instances before anybody hears of it.
 pub const LAUNCH_TIMEOUT_DEFAULT: u32 = 600;
 /// Hook time-out of `fleet-drain`, seconds: short, since a node that was powered off cannot answer.
-const DRAIN_TIMEOUT_DEFAULT: u32 = 300;
+pub const DRAIN_TIMEOUT_DEFAULT: u32 = 300;
 /// Auto Scaling's limits of a hook's heartbeat time-out, seconds (PutLifecycleHook).
 const HOOK_TIMEOUT: std::ops::RangeInclusive<u32> = 30..=7_200;
 
@@ -229,6 +229,9 @@ impl Config {
                 problems.extend(ecs::check(name, value));
             }
         }
+        if node.instance_tag {
+            problems.extend(ecs::tag_conflict(&self.ecs));
+        }
         let named = self.sidecars.len();
         let sidecars: Vec<Sidecar> = self
             .sidecars
@@ -342,6 +345,28 @@ mod tests {
         let source = GOLDEN_V1.replace("stop_timeout_seconds = 20", "stop_timeout_seconds = 51");
         let problems = Settings::read("agent.toml", &source).expect_err("must be refused");
         assert_eq!(problems.problems[0].key, "sidecars");
+    }
+
+    #[test]
+    fn a_node_s_own_tag_goes_with_other_tags_but_not_with_another_of_its_name() {
+        let with = |tags: &str| {
+            let source = GOLDEN_V1.replace(
+                "[ecs]\n",
+                &format!(
+                    "[node]\ninstance_tag = true\n\n[ecs]\nECS_CONTAINER_INSTANCE_TAGS = '{tags}'\n"
+                ),
+            );
+            Settings::read("agent.toml", &source)
+        };
+        assert!(with(r#"{"team":"web"}"#).expect("valid").node.instance_tag);
+        let problems = with(r#"{"fleet:instance":"x"}"#).expect_err("two of a name");
+        assert_eq!(problems.problems[0].key, "ecs.ECS_CONTAINER_INSTANCE_TAGS");
+        let many: Vec<String> = (0..50).map(|n| format!("\"k{n}\":\"v\"")).collect();
+        let problems = with(&format!("{{{}}}", many.join(","))).expect_err("too many");
+        assert!(
+            problems.to_string().contains("leaves no room"),
+            "{problems}"
+        );
     }
 
     #[test]

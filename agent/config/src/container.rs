@@ -90,6 +90,7 @@ pub(crate) struct ContainerConfig {
 
 /// `[sidecars.NAME.health_check]`: how Docker sees whether a sidecar works, and not only runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthCheckConfig {
     /// Run in the container; it is healthy if that exits with 0.
@@ -110,6 +111,7 @@ pub struct HealthCheckConfig {
 
 /// `[sidecars.NAME.log]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
     /// Docker's logging driver; default `journald`.
@@ -124,6 +126,12 @@ impl LogConfig {
     /// Whether nothing is set.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Whether logs go where they go if nothing is said of them.
+    pub(crate) fn is_usual(&self) -> bool {
+        let driver = self.driver.as_deref().unwrap_or(LOG_DRIVER_DEFAULT);
+        driver == LOG_DRIVER_DEFAULT && self.options.is_empty()
     }
 }
 
@@ -326,6 +334,18 @@ impl ContainerConfig {
         }
         container.log_options = self.log.options;
         container
+    }
+}
+
+impl From<HealthCheck> for HealthCheckConfig {
+    fn from(check: HealthCheck) -> Self {
+        Self {
+            command: check.command,
+            interval_seconds: Some(check.interval_seconds),
+            timeout_seconds: Some(check.timeout_seconds),
+            retries: Some(check.retries),
+            start_period_seconds: Some(check.start_period_seconds),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ const HARD_DEFAULT: u8 = 95;
 
 /// `[disk]`, as it stands in both files. Shares are of bytes and of inodes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct DiskConfig {
     /// From this share in use, per cent, what nobody uses is removed.
@@ -52,6 +53,18 @@ impl DiskConfig {
             hard_percent: self.hard_percent.or(shared.hard_percent),
             full: self.full.or(shared.full),
             prune_volumes: self.prune_volumes.or(shared.prune_volumes),
+        }
+    }
+
+    /// The same with every default filled in: what it comes to does not change.
+    #[must_use]
+    pub fn completed(self) -> Self {
+        let disk = self.validate(&mut Vec::new());
+        Self {
+            soft_percent: Some(disk.soft_percent),
+            hard_percent: Some(disk.hard_percent),
+            full: Some(disk.full),
+            prune_volumes: Some(disk.prune_volumes),
         }
     }
 

@@ -110,6 +110,14 @@ impl<'s> Document<'s> {
         span_of(self.root.get_ref(), path).is_some()
     }
 
+    /// The same document without the value at `key`, a dotted path; `None` when none stands there.
+    #[must_use]
+    pub fn without(&self, key: &str) -> Option<Self> {
+        let path: Vec<&str> = key.split('.').collect();
+        let mut rest = self.clone();
+        remove(rest.root.get_mut(), &path).then_some(rest)
+    }
+
     /// The same document with the table at `path` laid over its root, and `path`'s first table
     /// taken out. Tables are merged key by key, everything else is replaced. Spans are kept, so
     /// lines still point at where a value was written.
@@ -216,6 +224,20 @@ fn span_of(table: &DeTable<'_>, path: &[&str]) -> Option<Range<usize>> {
     })
 }
 
+/// Removes the key at `path`; false when there is none. As with [`span_of`], the longest match wins.
+fn remove(table: &mut DeTable<'_>, path: &[&str]) -> bool {
+    (1..=path.len()).rev().any(|taken| {
+        let name = path[..taken].join(".");
+        if taken == path.len() {
+            return table.remove(name.as_str()).is_some();
+        }
+        match table.get_mut(name.as_str()).map(Spanned::get_mut) {
+            Some(DeValue::Table(inner)) => remove(inner, &path[taken..]),
+            _ => false,
+        }
+    })
+}
+
 /// Removes the key that stands at `span`, or else the innermost one whose value holds it; returns
 /// its path and where the key stands.
 fn remove_at(
@@ -247,24 +269,35 @@ fn remove_at(
     Some((path.clone(), key_span))
 }
 
-/// serde's wording, with a suggestion where a key is a misspelling.
+/// serde's wording, with a suggestion where a key or a word is a misspelling.
 fn explain(message: &str, path: &[String]) -> String {
-    let Some(rest) = message.strip_prefix("unknown field ") else {
-        return unquoted(message, path);
-    };
-    let key = path.last().map_or("", String::as_str);
-    let known: Vec<&str> = rest
-        .split_once("expected")
-        .map_or("", |(_, known)| known)
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .collect();
-    match nearest(key, known.iter().copied()) {
-        Some(near) => format!("unknown key, did you mean `{near}`?"),
-        None if known.is_empty() => "unknown key".to_owned(),
-        None => format!("unknown key, expected one of {}", known.join(", ")),
+    if let Some(rest) = message.strip_prefix("unknown field ") {
+        let (found, known) = quoted(rest);
+        // Within an array of tables the path ends at the array.
+        let key = match path.last() {
+            Some(last) if last != found => format!("unknown key `{found}`"),
+            Some(_) | None => "unknown key".to_owned(),
+        };
+        return match nearest(found, known.iter().copied()) {
+            Some(near) => format!("{key}, did you mean `{near}`?"),
+            None if known.is_empty() => key,
+            None => format!("{key}, expected one of {}", known.join(", ")),
+        };
     }
+    if let Some(rest) = message.strip_prefix("unknown variant ") {
+        let (found, known) = quoted(rest);
+        let lower = found.to_lowercase();
+        if let Some(near) = nearest(&lower, known.iter().copied()) {
+            return format!("`{found}` is unknown, did you mean `{near}`?");
+        }
+    }
+    unquoted(message, path)
+}
+
+/// What serde met, and what it would have taken: both stand in backticks.
+fn quoted(message: &str) -> (&str, Vec<&str>) {
+    let mut words = message.split('`').skip(1).step_by(2);
+    (words.next().unwrap_or_default(), words.collect())
 }
 
 /// serde quotes the value it met, which in an environment may be a secret.
@@ -310,6 +343,21 @@ mod tests {
     struct Group {
         min: Option<u32>,
         types: Vec<String>,
+        kind: Option<Kind>,
+        rules: Vec<Rule>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Kind {
+        Standard,
+        Unlimited,
+    }
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Rule {
+        weight: u32,
     }
 
     #[derive(Debug, Default, PartialEq, Deserialize)]
@@ -339,7 +387,19 @@ mod tests {
              f.toml:4: groups.web.mim: unknown key, did you mean `min`?\n\
              f.toml:5: groups.web.min: invalid value: integer `-1`, expected u32\n\
              f.toml:6: groups.web.types: invalid type: integer `7`, expected a string\n\
-             f.toml:9: groups.db.other: unknown key, expected one of min, types"
+             f.toml:9: groups.db.other: unknown key, expected one of min, types, kind, rules"
+        );
+    }
+
+    #[test]
+    fn a_misspelling_is_told_wherever_it_stands() {
+        let source = "[groups.web]\nkind = \"Unlimitd\"\nrules = [{ weight = 1 }, { wieght = 2 }]\n\
+                      [groups.db]\nkind = \"fast\"\n";
+        assert_eq!(
+            problems(source),
+            "f.toml:2: groups.web.kind: `Unlimitd` is unknown, did you mean `unlimited`?\n\
+             f.toml:3: groups.web.rules: unknown key `wieght`, did you mean `weight`?\n\
+             f.toml:5: groups.db.kind: unknown variant `fast`, expected `standard` or `unlimited`"
         );
     }
 
@@ -390,7 +450,8 @@ mod tests {
             dev.groups["a"],
             Group {
                 min: Some(2),
-                types: vec!["t".into()]
+                types: vec!["t".into()],
+                ..Group::default()
             }
         );
         let (_, problems) = document.overlaid(&["environments", "prod"]).read::<File>();
@@ -398,6 +459,20 @@ mod tests {
             (problems[0].line, problems[0].key.as_str()),
             (8, "groups.a.min")
         );
+    }
+
+    #[test]
+    fn a_value_is_taken_out_by_its_dotted_path() {
+        let source = "name = \"n\"\n[groups.\"a.b\"]\nmin = 1\ntypes = [\"t\"]\n";
+        let document = Document::parse("f", source).expect("syntax");
+        let rest = document.without("groups.a.b.min").expect("is there");
+        let (file, _) = rest.read::<File>();
+        assert_eq!((file.name.as_str(), file.groups["a.b"].min), ("n", None));
+        assert_eq!(file.groups["a.b"].types, ["t"]);
+        assert!(document.without("groups.a.b.max").is_none());
+        assert!(document.without("name.x").is_none() && document.without("").is_none());
+        let (file, _) = document.without("groups").expect("is there").read::<File>();
+        assert!(file.groups.is_empty());
     }
 
     #[test]

@@ -13,6 +13,8 @@ const DEADLINE_DEFAULT: u32 = 3_600;
 const MAINTENANCE_LEAD_DEFAULT: u32 = 900;
 /// EC2 announces most maintenance two weeks ahead.
 const MAINTENANCE_LEAD: RangeInclusive<u32> = 60..=1_209_600;
+/// Who says that tasks are to be stopped, and not when, means at once.
+const STOP_AFTER_DEFAULT: u32 = 0;
 /// A family's name: ECS takes 1 to 255 letters, digits, - and _.
 const FAMILY_MAX: usize = 255;
 /// Stands for every family that is not named.
@@ -26,6 +28,7 @@ pub const SIDECARS_MAX: u32 = 60;
 
 /// `[drain]`, as it stands in both files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct DrainConfig {
     /// A drain ends after this many seconds even if tasks are left.
@@ -51,6 +54,7 @@ pub struct DrainConfig {
 
 /// Whether a cause counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Reaction {
     /// It is told in the journal, and no more.
@@ -61,6 +65,7 @@ pub enum Reaction {
 
 /// `[drain.standalone.FAMILY]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct StandaloneConfig {
     /// What becomes of its tasks.
@@ -73,6 +78,7 @@ pub struct StandaloneConfig {
 
 /// What becomes of standalone tasks when their node drains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum StandalonePolicy {
     /// They run on until they end, or the drain's deadline.
@@ -118,6 +124,24 @@ impl Drain {
 }
 
 impl DrainConfig {
+    /// The same with every default filled in: what it comes to does not change.
+    #[must_use]
+    pub fn completed(self) -> Self {
+        let standalone = self.standalone.clone();
+        let drain = self.validate(u32::MAX, &mut Vec::new());
+        Self {
+            deadline_seconds: Some(drain.deadline_seconds),
+            rebalance: Some(drain.rebalance),
+            impaired: Some(drain.impaired),
+            maintenance: Some(drain.maintenance),
+            maintenance_lead_seconds: Some(drain.maintenance_lead_seconds),
+            standalone: standalone
+                .into_iter()
+                .map(|(family, rule)| (family, rule.completed()))
+                .collect(),
+        }
+    }
+
     /// Checks every rule; what is wrong is added to `problems`. `hook_timeout_seconds` is the
     /// heartbeat time-out of the terminating hook, by which Auto Scaling bounds a drain.
     pub fn validate(self, hook_timeout_seconds: u32, problems: &mut Vec<Problem>) -> Drain {
@@ -164,6 +188,16 @@ impl DrainConfig {
 }
 
 impl StandaloneConfig {
+    fn completed(self) -> Self {
+        match self.policy {
+            Some(StandalonePolicy::Stop) => Self {
+                after_seconds: Some(self.after_seconds.unwrap_or(STOP_AFTER_DEFAULT)),
+                ..self
+            },
+            Some(StandalonePolicy::Wait) | None => self,
+        }
+    }
+
     fn validate(
         &self,
         family: &str,
@@ -196,7 +230,7 @@ impl StandaloneConfig {
                 None
             }
             (Some(StandalonePolicy::Stop), after) => {
-                let after = after.unwrap_or(0);
+                let after = after.unwrap_or(STOP_AFTER_DEFAULT);
                 if after >= deadline_seconds {
                     problems.push(Problem::new(
                         format!("{key}.after_seconds"),
@@ -320,6 +354,17 @@ mod tests {
         let drain = DrainConfig::default().validate(300, &mut Vec::new());
         assert_eq!(drain.stops_standalone_after("anything"), None);
         assert!(!drain.stops_standalone());
+    }
+
+    #[test]
+    fn what_is_filled_in_changes_nothing() {
+        let stop = standalone("batch", Some(StandalonePolicy::Stop), None);
+        for config in [DrainConfig::default(), stop] {
+            let completed = config.clone().completed();
+            let drain = |config: DrainConfig| config.validate(300, &mut Vec::new());
+            assert_eq!(drain(completed.clone()), drain(config));
+            assert_eq!(completed.clone().completed(), completed);
+        }
     }
 
     #[test]

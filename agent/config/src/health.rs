@@ -12,6 +12,7 @@ const AT_ONCE: RangeInclusive<u32> = 1..=100;
 
 /// `[health]`, as it stands in both files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthConfig {
     /// How a node that stays impaired is replaced; default `self`.
@@ -24,6 +25,7 @@ pub struct HealthConfig {
 
 /// How a node that stays impaired is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Replacement {
     /// Not at all.
@@ -57,6 +59,16 @@ impl HealthConfig {
         Self {
             replacement: self.replacement.or(shared.replacement),
             replace_at_once: self.replace_at_once.or(shared.replace_at_once),
+        }
+    }
+
+    /// The same with every default filled in: what it comes to does not change.
+    #[must_use]
+    pub fn completed(self) -> Self {
+        let health = self.validate(&mut Vec::new());
+        Self {
+            replacement: Some(health.replacement),
+            replace_at_once: Some(health.replace_at_once),
         }
     }
 

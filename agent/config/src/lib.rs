@@ -25,7 +25,8 @@ pub mod secrets;
 mod sidecar;
 
 pub use config::{
-    AutoScalingConfig, Config, LAUNCH_TIMEOUT_DEFAULT, ParameterConfig, Settings, VERSION, render,
+    AutoScalingConfig, Config, DRAIN_TIMEOUT_DEFAULT, LAUNCH_TIMEOUT_DEFAULT, ParameterConfig,
+    Settings, VERSION, render,
 };
 pub use container::{Container, HealthCheck, HealthCheckConfig, LogConfig, Port, Protocol};
 pub use disk::{Disk, DiskConfig};

@@ -180,7 +180,7 @@ impl Config {
                 }
             }
             // Where logs go is where data goes.
-            if !sidecar.log.is_empty() && !ours().any(|ours| ours.log == sidecar.log) {
+            if !sidecar.log.is_usual() && !ours().any(|ours| ours.log == sidecar.log) {
                 beyond("log", "this logging".to_owned());
             }
             if sidecar.privileged == Some(true) && !is_privileged {
@@ -324,7 +324,7 @@ impl Applied {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Document;
+    use crate::{Document, LogConfig};
 
     fn config() -> Config {
         let source = include_str!("../golden/agent-v1.toml");
@@ -367,6 +367,23 @@ mod tests {
             refused(|live| live.drain.deadline_seconds = Some(60)),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn who_logs_as_everybody_does_needs_nobody_before_it() {
+        let other = LogConfig {
+            driver: Some("local".into()),
+            ..LogConfig::default()
+        };
+        let mut config = config();
+        for sidecar in config.sidecars.values_mut() {
+            sidecar.log = other.clone();
+        }
+        let mut live = Live::of(&config, 1);
+        for sidecar in live.sidecars.values_mut() {
+            sidecar.log.driver = Some("journald".into());
+        }
+        assert_eq!(config.refusals(&live), []);
     }
 
     #[test]

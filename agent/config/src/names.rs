@@ -59,7 +59,12 @@ pub mod tag {
     /// On an instance: the revision of the live settings that its group's parameter holds. It reads that
     /// in its metadata and takes it from there.
     pub const REVISION: &str = "fleet:revision";
+    /// On a container instance: the ARN of its EC2 instance, by which policies tell a node from its
+    /// neighbours.
+    pub const INSTANCE: &str = "fleet:instance";
     /// On an instance: an operator wants it drained. The value is `ID REASON`, the id unlike any
     /// before; the instance reads it in its metadata.
     pub const DRAIN: &str = "fleet:drain";
+    /// On an Auto Scaling group: its stale nodes are being replaced, and how far that is.
+    pub const ROLL: &str = "fleet:roll";
 }

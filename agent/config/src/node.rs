@@ -20,6 +20,10 @@ pub struct NodeConfig {
     /// Whether tasks are kept from the instance metadata service, and so from the node's own role.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub block_metadata_service: Option<bool>,
+    /// Whether it registers with the tag [`crate::names::tag::INSTANCE`], which its role's policy asks
+    /// for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance_tag: Option<bool>,
 }
 
 /// [`NodeConfig`], checked and complete.
@@ -29,12 +33,25 @@ pub struct Node {
     pub system_memory_mib: u32,
     /// Whether tasks are kept from the instance metadata service.
     pub block_metadata_service: bool,
+    /// Whether it registers with the tag [`crate::names::tag::INSTANCE`].
+    pub instance_tag: bool,
 }
 
 impl NodeConfig {
     /// Whether nothing is set.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The same with every default filled in: what it comes to does not change.
+    #[must_use]
+    pub fn completed(self) -> Self {
+        let node = self.validate(&mut Vec::new());
+        Self {
+            system_memory_mib: Some(node.system_memory_mib),
+            block_metadata_service: Some(node.block_metadata_service),
+            instance_tag: Some(node.instance_tag),
+        }
     }
 
     /// Checks every rule; what is wrong is added to `problems`.
@@ -49,6 +66,7 @@ impl NodeConfig {
         Node {
             system_memory_mib,
             block_metadata_service: self.block_metadata_service.unwrap_or(true),
+            instance_tag: self.instance_tag.unwrap_or(false),
         }
     }
 }

@@ -139,7 +139,9 @@ fn parts(name: &str) -> Vec<String> {
 
 /// Not empty, and not a reference that a shell or the agent resolves on the node.
 fn is_literal(value: &str) -> bool {
-    !(value.is_empty() || value.starts_with('$') || matches!(value, "true" | "false" | "0" | "1"))
+    !(value.is_empty()
+        || value.starts_with(['$', '`'])
+        || matches!(value, "true" | "false" | "0" | "1"))
 }
 
 /// `NAME=value` anywhere in a text: a shell line, a query string, an option.
@@ -148,7 +150,8 @@ fn has_assignment(text: &str) -> bool {
     text.match_indices('=').any(|(at, _)| {
         let before = &text[..at];
         let name = &before[before.trim_end_matches(is_name).len()..];
-        let value = text[at + 1..].split([' ', '&', ';', '"', '\'']).next();
+        let quoted = text[at + 1..].trim_start_matches(['"', '\'']);
+        let value = quoted.split([' ', '&', ';', '"', '\'']).next();
         names_a_secret(name) && value.is_some_and(is_literal)
     })
 }
@@ -196,6 +199,7 @@ mod tests {
             ("SITE", "https://h/?user=a&token=abc"),
             ("URL", "https://hooks.slack.com/services/T0/B0/x"),
             ("", "export AWS_SECRET_ACCESS_KEY=wJalr; run"),
+            ("", "DB_PASSWORD=\"hunter2\""),
         ] {
             assert!(literal(name, value).is_some(), "{name}={value}");
         }
@@ -214,6 +218,15 @@ mod tests {
             ("ECS_ENABLE_TASK_IAM_ROLE", "true"),
             ("URL", "http://host/path:a@b"),
             ("", "--follow --max-size=10m"),
+            (
+                "",
+                "TOKEN=`curl -X PUT http://169.254.169.254/latest/api/token`",
+            ),
+            (
+                "",
+                "TOKEN=\"$(curl -X PUT http://169.254.169.254/latest/api/token)\"",
+            ),
+            ("", "TOKEN=''"),
         ] {
             assert_eq!(literal(name, value), None, "{name}={value}");
         }

@@ -24,6 +24,7 @@ const FLUSH_SIGNALS: [&str; 6] = [
 
 /// `[sidecars.NAME]`, as it stands in both files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct SidecarConfig {
     /// Image with tag or digest.
@@ -32,7 +33,7 @@ pub struct SidecarConfig {
     /// Arguments; the image's own when empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
-    /// Environment. No secrets: see [`secrets`].
+    /// Environment, without secrets.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// By name: `ssm:/NAME` or `secretsmanager:NAME`. `NAME_FILE` in its environment says in which file
@@ -94,6 +95,7 @@ pub struct SidecarConfig {
 
 /// What a sidecar reaches AWS with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Credentials {
     /// Nothing: a bridge leads to no metadata service.
@@ -105,6 +107,11 @@ pub enum Credentials {
 
 /// A sidecar's network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "SidecarNetwork")
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Network {
     /// Docker's default bridge: no way to the instance metadata service.
@@ -155,6 +162,31 @@ pub struct Flush {
 }
 
 impl SidecarConfig {
+    /// The same with every default filled in: what it comes to does not change. One that breaks a
+    /// rule is left as it is.
+    #[must_use]
+    pub fn completed(self) -> Self {
+        // Its name has no part in this.
+        let Some(sidecar) = self.clone().validate("any", &mut Vec::new()) else {
+            return self;
+        };
+        let container = sidecar.container;
+        Self {
+            before_tasks: Some(sidecar.before_tasks),
+            network: Some(sidecar.network),
+            privileged: Some(container.privileged),
+            credentials: Some(self.credentials.unwrap_or_default()),
+            flush_timeout_seconds: sidecar.flush.map(|flush| flush.timeout_seconds),
+            stop_timeout_seconds: Some(sidecar.stop_timeout_seconds),
+            health_check: container.health_check.map(HealthCheckConfig::from),
+            log: LogConfig {
+                driver: Some(container.log_driver),
+                options: container.log_options,
+            },
+            ..self
+        }
+    }
+
     /// Checks every rule; what is wrong is added to `problems`.
     pub fn validate(self, name: &str, problems: &mut Vec<Problem>) -> Option<Sidecar> {
         let before = problems.len();
@@ -388,5 +420,32 @@ mod tests {
         let mut found = Vec::new();
         SidecarConfig::default().validate("Bad_Name", &mut found);
         assert_eq!(found.len(), 2, "all at once: {found:?}");
+    }
+
+    #[test]
+    fn what_is_filled_in_changes_nothing() {
+        let least = SidecarConfig {
+            image: Some("logs:1".into()),
+            ..SidecarConfig::default()
+        };
+        let more = SidecarConfig {
+            flush_signal: Some("SIGUSR1".into()),
+            network: Some(Network::Host),
+            health_check: Some(HealthCheckConfig {
+                command: vec!["/health".into()],
+                retries: Some(9),
+                ..HealthCheckConfig::default()
+            }),
+            ..least.clone()
+        };
+        for config in [least, more] {
+            let completed = config.clone().completed();
+            let settings = |config: SidecarConfig| config.validate("logs", &mut Vec::new());
+            assert!(settings(config.clone()).is_some());
+            assert_eq!(settings(completed.clone()), settings(config));
+            assert_eq!(completed.clone().completed(), completed);
+        }
+        let broken = SidecarConfig::default();
+        assert_eq!(broken.clone().completed(), broken);
     }
 }

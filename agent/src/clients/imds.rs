@@ -101,6 +101,8 @@ pub(crate) trait Imds {
     async fn target(&self) -> Result<Target>;
     async fn spot(&self) -> Result<Spot>;
     async fn maintenance(&self) -> Result<Vec<Maintenance>>;
+    /// ARN of this instance.
+    async fn arn(&self) -> Result<String>;
     /// The value of one of this instance's tags, which may be empty.
     async fn tag(&self, key: &str) -> Result<Option<String>>;
 }
@@ -226,6 +228,12 @@ impl Imds for Metadata {
         })
     }
 
+    async fn arn(&self) -> Result<String> {
+        let document = self.required("dynamic/instance-identity/document").await?;
+        let partition = self.required("meta-data/services/partition").await?;
+        parse_arn(&partition, &document)
+    }
+
     async fn target(&self) -> Result<Target> {
         let state = self
             .get("meta-data/autoscaling/target-lifecycle-state")
@@ -311,6 +319,26 @@ fn parse_time(text: &str) -> Result<Timestamp> {
     Ok(civil.to_zoned(TimeZone::UTC)?.timestamp())
 }
 
+/// The ARN of the instance that an identity document is of.
+fn parse_arn(partition: &str, document: &str) -> Result<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Document {
+        account_id: String,
+        region: String,
+        instance_id: String,
+    }
+    let Document {
+        account_id,
+        region,
+        instance_id,
+    } = serde_json::from_str(document)
+        .context("instance metadata service: dynamic/instance-identity/document")?;
+    Ok(format!(
+        "arn:{partition}:ec2:{region}:{account_id}:instance/{instance_id}"
+    ))
+}
+
 #[cfg(test)]
 pub(crate) fn read_anything(text: &str) {
     // None of them may panic; what they make of it is each caller's.
@@ -318,6 +346,7 @@ pub(crate) fn read_anything(text: &str) {
     let _ = parse_rebalance(text);
     let _ = parse_maintenance(text);
     let _ = parse_target(Some(text)).to_string();
+    let _ = parse_arn("aws", text);
 }
 
 pub(crate) fn parse_target(state: Option<&str>) -> Target {
@@ -333,6 +362,14 @@ pub(crate) fn parse_target(state: Option<&str>) -> Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_instance_knows_its_arn() {
+        let document = r#"{"accountId":"123456789012","region":"cn-north-1","instanceId":"i-1"}"#;
+        let arn = parse_arn("aws-cn", document).expect("an ARN");
+        assert_eq!(arn, "arn:aws-cn:ec2:cn-north-1:123456789012:instance/i-1");
+        assert!(parse_arn("aws", "{}").is_err());
+    }
 
     #[test]
     fn reads_every_kind_of_target() {

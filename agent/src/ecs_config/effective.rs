@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt, fmt::Write as _};
 use fleet_agent_config::{Settings, ecs};
 use serde::Serialize;
 
-use super::render::{Layers, layers, merge, variable};
+use super::render::{Layers, arn, layers, merge, variable};
 
 /// What is not shown: it holds a registry's password.
 const SECRET: &str = "ECS_ENGINE_AUTH_DATA";
@@ -63,7 +63,7 @@ pub(crate) struct Files<'f> {
 /// Every variable, by name: those that this build knows, and all that stand in the files once
 /// `settings` are applied.
 pub(crate) fn effective(settings: &Settings, files: Files<'_>) -> Vec<Effective> {
-    let layers = layers(settings);
+    let layers = layers(settings, arn(files.etc).as_deref());
     let none = Default::default();
     let etc = read(&merge(files.etc, &layers.managed, &none));
     let image = read(&merge(files.image, &layers.defaults, &none));

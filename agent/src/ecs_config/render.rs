@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleet_agent_config::{Protocol, RESERVED_PORTS, Settings, names};
+use fleet_agent_config::{Protocol, RESERVED_PORTS, Settings, ecs::INSTANCE_TAGS, names};
 
 /// The ECS agent's own default, written down because the drain's deadline counts on it.
 pub(crate) const STOP_TIMEOUT_DEFAULT: &str = "30s";
@@ -27,7 +27,9 @@ pub(crate) struct Layers {
     pub(crate) managed: BTreeMap<String, String>,
 }
 
-pub(crate) fn layers(settings: &Settings) -> Layers {
+/// `arn` is this instance's, where it is known: by a tag with it the node's role tells it from its
+/// neighbours, where the settings ask for that.
+pub(crate) fn layers(settings: &Settings, arn: Option<&str>) -> Layers {
     let set = |name: &str, value: String| (name.to_owned(), value);
     // ECS cannot see the sidecars: what they may use must not be promised to tasks.
     let sidecars: u32 = settings.sidecars.iter().filter_map(|s| s.memory_mib).sum();
@@ -72,8 +74,28 @@ pub(crate) fn layers(settings: &Settings) -> Layers {
     ]);
     managed.extend(settings.ecs.clone());
     managed.insert("ECS_CLUSTER".to_owned(), settings.cluster.clone());
+    if settings.node.instance_tag
+        && let Some(arn) = arn
+    {
+        let given = settings.ecs.get(INSTANCE_TAGS);
+        let mut tags = given.map(|given| tags(given)).unwrap_or_default();
+        tags.insert(names::tag::INSTANCE.to_owned(), arn.to_owned());
+        managed.insert(
+            INSTANCE_TAGS.to_owned(),
+            serde_json::json!(tags).to_string(),
+        );
+    }
     defaults.retain(|name, _| !managed.contains_key(name));
     Layers { defaults, managed }
+}
+
+/// The ARN that an earlier run put into `/etc/ecs/ecs.config`.
+pub(super) fn arn(etc: &str) -> Option<String> {
+    tags(&value(etc, INSTANCE_TAGS)?).remove(names::tag::INSTANCE)
+}
+
+fn tags(json: &str) -> BTreeMap<String, String> {
+    serde_json::from_str(json).unwrap_or_default()
 }
 
 /// The agent's own images, which no task refers to.
@@ -155,7 +177,7 @@ mod tests {
 
     #[test]
     fn defaults_and_what_must_hold_are_apart() {
-        let layers = layers(&settings(""));
+        let layers = layers(&settings(""), None);
         insta::assert_snapshot!(
             format!(
                 "# /var/lib/ecs/ecs.config\n{}# /etc/ecs/ecs.config\n{}",
@@ -180,12 +202,30 @@ mod tests {
 
     #[test]
     fn the_files_own_settings_win_over_derived_ones() {
-        let layers = layers(&settings(
-            "ECS_RESERVED_MEMORY = \"512\"\nECS_WARM_POOLS_CHECK = \"true\"\n",
-        ));
+        let layers = layers(
+            &settings("ECS_RESERVED_MEMORY = \"512\"\nECS_WARM_POOLS_CHECK = \"true\"\n"),
+            None,
+        );
         assert!(!layers.defaults.contains_key("ECS_RESERVED_MEMORY"));
         assert_eq!(layers.managed["ECS_RESERVED_MEMORY"], "512");
         assert_eq!(layers.managed["ECS_WARM_POOLS_CHECK"], "true");
+    }
+
+    #[test]
+    fn a_node_s_own_tag_stands_beside_the_file_s_tags() {
+        const ARN: &str = "arn:aws:ec2:eu-central-1:123456789012:instance/i-1";
+        let mut settings = settings("ECS_CONTAINER_INSTANCE_TAGS = '{\"team\":\"web\"}'\n");
+        assert_eq!(
+            layers(&settings, Some(ARN)).managed[INSTANCE_TAGS],
+            r#"{"team":"web"}"#
+        );
+        settings.node.instance_tag = true;
+        let layers = layers(&settings, Some(ARN));
+        let expected = format!(r#"{{"fleet:instance":"{ARN}","team":"web"}}"#);
+        assert_eq!(layers.managed[INSTANCE_TAGS], expected);
+        let etc = merge("", &layers.managed, &BTreeSet::new());
+        assert_eq!(arn(&etc).as_deref(), Some(ARN), "found again");
+        assert_eq!(arn("ECS_CONTAINER_INSTANCE_TAGS=x"), None);
     }
 
     #[test]

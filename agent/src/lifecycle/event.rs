@@ -85,6 +85,11 @@ impl Phase {
     }
 }
 
+/// Said wherever a node may have been denied for the tag that tells it from its neighbours: that AWS
+/// knows instances by it is documented, but not for each service.
+pub(crate) const TOLD_APART: &str =
+    "[iam] scope = \"instance\" may be why, \"cluster\" is the way back";
+
 /// The bounds of a life, from the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Policy {
@@ -98,6 +103,8 @@ pub(crate) struct Policy {
     pub(crate) health: HealthPolicy,
     pub(crate) launch_hook: String,
     pub(crate) drain_hook: String,
+    /// Its role tells it from its neighbours by a tag that it registers with.
+    pub(crate) is_told_apart: bool,
     /// Spreads this node's retries and refreshes: any number of its own.
     pub(crate) seed: u64,
 }
@@ -119,6 +126,7 @@ impl Policy {
             health: settings.health,
             launch_hook: settings.launch_hook.clone(),
             drain_hook: settings.drain_hook.clone(),
+            is_told_apart: settings.node.instance_tag,
             seed,
         }
     }

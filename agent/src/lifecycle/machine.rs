@@ -28,7 +28,7 @@ use super::{
     cause::{Bounds, Cause, Kind, STOP_MARGIN, shutdown_id},
     event::{
         Action, Attributes, ConfigWritten, Event, Healed, IllegalTransition, Job, Order, Outcome,
-        Phase, Policy, Scheduled, SpotNews, Tasks, Work,
+        Phase, Policy, Scheduled, SpotNews, TOLD_APART, Tasks, Work,
     },
     saved::{Saved, SavedDrain, SavedLaunch},
     schedule::{LAST_RETRY, Schedule, backoff, jitter},
@@ -395,10 +395,15 @@ impl Machine {
             .began
             .map_or(0, |began| now.since(began).as_secs());
         let on = self.waits_on();
-        match self.problem() {
-            Some(problem) => format!("after {waited} s still waiting for {on} ({problem})"),
-            None => format!("after {waited} s still waiting for {on}"),
+        let mut reason = format!("after {waited} s still waiting for {on}");
+        if let Some(problem) = self.problem() {
+            reason += &format!(" ({problem})");
         }
+        // The ECS agent does not say that it was denied.
+        if on == Waiting::Registration && self.policy.is_told_apart {
+            reason += &format!("; {TOLD_APART}");
+        }
+        reason
     }
 
     /// When this phase ends by time alone.

@@ -13,7 +13,9 @@ use fleet_agent_config::{
 };
 use tokio::sync::OnceCell;
 
-use super::event::{Attributes, ConfigWritten, Healed, Outcome, Scheduled, SpotNews, Tasks, Work};
+use super::event::{
+    Attributes, ConfigWritten, Healed, Outcome, Scheduled, SpotNews, TOLD_APART, Tasks, Work,
+};
 use crate::{
     clients::{
         Clients,
@@ -56,6 +58,15 @@ pub(crate) struct Context<C> {
 
 impl<C: Clients> Context<C> {
     pub(super) async fn perform(&self, work: Work) -> Result<Outcome> {
+        match self.attempt(work).await {
+            Err(error) if self.settings.node.instance_tag && is_denial(&error) => {
+                Err(error.context(TOLD_APART))
+            }
+            other => other,
+        }
+    }
+
+    async fn attempt(&self, work: Work) -> Result<Outcome> {
         let clients = &self.clients;
         match work {
             Work::Identify => self.identify().await,
@@ -182,7 +193,11 @@ impl<C: Clients> Context<C> {
 
     async fn write_ecs_config(&self) -> Result<Outcome> {
         let disk = self.clients.disk();
-        if !disk.write_ecs_config(&layers(&self.settings))? {
+        let arn = match self.settings.node.instance_tag {
+            true => Some(self.clients.imds().arn().await?),
+            false => None,
+        };
+        if !disk.write_ecs_config(&layers(&self.settings, arn.as_deref()))? {
             return Ok(Outcome::EcsConfig(ConfigWritten::Unchanged));
         }
         let runs = disk.is_released() && {
@@ -420,6 +435,11 @@ fn legal(value: &str) -> String {
         .collect();
     let legal = legal.trim();
     if legal.is_empty() { "none" } else { legal }.to_owned()
+}
+
+/// IAM does not allow it, in the words of whichever service.
+fn is_denial(error: &anyhow::Error) -> bool {
+    format!("{error:#}").contains("AccessDenied")
 }
 
 #[cfg(test)]

@@ -61,6 +61,7 @@ impl Stage {
             health: fleet_agent_config::HealthConfig::default().validate(&mut Vec::new()),
             launch_hook: "fleet-launch".into(),
             drain_hook: "fleet-drain".into(),
+            is_told_apart: false,
             seed: 1,
         };
         let now = Moment::from_millis(1_000_000);

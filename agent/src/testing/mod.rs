@@ -2,6 +2,8 @@
 //! faults on demand. It behaves as the real ones do together: ecs.service that starts registers,
 //! a lifecycle action is open or not, a stopped container is gone.
 
+mod context;
+
 use std::{
     cell::{Ref, RefCell},
     collections::{BTreeMap, BTreeSet},
@@ -11,9 +13,8 @@ use std::{
 };
 
 use anyhow::{Error, Result, bail};
-use fleet_agent_config::{EcrImage, Settings, Sidecar, names::attribute};
+use fleet_agent_config::{EcrImage, Sidecar, names::attribute};
 use jiff::Timestamp;
-use tokio::sync::OnceCell;
 
 use crate::{
     clients::{
@@ -32,33 +33,10 @@ use crate::{
     ecs_config::render::Layers,
     health::guard::{Around, Census},
     inventory::Record,
-    lifecycle::{cause::intent, driver::Context, saved::Saved},
-    sidecars::plan::Desired,
+    lifecycle::{cause::intent, saved::Saved},
 };
 
-/// What stops a task's container, as ECS gives it by default.
-pub(crate) const CONTAINER_STOP: Duration = Duration::from_secs(30);
-
-/// The settings that every version has to read.
-pub(crate) fn golden_settings() -> Settings {
-    let source = include_str!("../../config/golden/agent-v1.toml");
-    Settings::read("agent.toml", source).expect("golden settings")
-}
-
-/// What work on `node` needs, with these settings.
-pub(crate) fn context(node: &Node, settings: Settings) -> Rc<Context<Node>> {
-    Rc::new(Context {
-        sidecars: Desired::all(&settings.sidecars),
-        failed: Default::default(),
-        clients: node.clone(),
-        settings,
-        applied: Default::default(),
-        container_stop: CONTAINER_STOP,
-        clock: node.clock.clone(),
-        identity: OnceCell::new(),
-        seed: 42,
-    })
-}
+pub(crate) use context::{CONTAINER_STOP, context, golden_settings};
 
 pub(crate) const INSTANCE: &str = "i-0123456789abcdef0";
 pub(crate) const CONTAINER_INSTANCE: &str = "arn:aws:ecs:eu-central-1:1:container-instance/c/1";
@@ -372,6 +350,13 @@ impl Imds for Node {
             zone: "eu-central-1a".to_owned(),
             spot: self.world().is_spot,
         })
+    }
+
+    async fn arn(&self) -> Result<String> {
+        self.call("imds").await?;
+        Ok(format!(
+            "arn:aws:ec2:eu-central-1:123456789012:instance/{INSTANCE}"
+        ))
     }
 
     async fn spot(&self) -> Result<Spot> {

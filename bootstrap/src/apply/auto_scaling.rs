@@ -30,7 +30,11 @@ impl Apply<'_> {
                         let found = found.flatten().map(|group| plain(&group.tags));
                         is_ours(error, &plain(&new.tags), found)
                     }
-                    other => Ok(other?),
+                    other => {
+                        other?;
+                        self.watch.is_new(&new.name);
+                        Ok(())
+                    }
                 }
             }
             AutoScalingStep::Update { name, change } => {
@@ -44,6 +48,33 @@ impl Apply<'_> {
             }
             AutoScalingStep::PutHook { group, hook } => {
                 Ok(auto_scaling.put_hook(group, hook).await?)
+            }
+            AutoScalingStep::CollectMetrics { group, is_on } => {
+                Ok(auto_scaling.collect_metrics(group, *is_on).await?)
+            }
+            AutoScalingStep::PutWarmPool { group, pool } => {
+                let put = || auto_scaling.put_warm_pool(group, pool);
+                self.patiently(step.title(), RELEASE_LIMIT, is_in_use, put)
+                    .await
+            }
+            AutoScalingStep::DeleteWarmPool { group } => {
+                let delete = || auto_scaling.delete_warm_pool(group);
+                self.patiently(step.title(), RELEASE_LIMIT, is_in_use, delete)
+                    .await?;
+                self.until(RELEASE_LIMIT, &step.title(), async || {
+                    let found = auto_scaling.groups(std::slice::from_ref(group)).await?;
+                    let found = found.into_values().flatten().next();
+                    Ok(found.is_none_or(|found| !found.warm_pool.is_ours()))
+                })
+                .await
+            }
+            AutoScalingStep::PutSchedule {
+                group,
+                name,
+                schedule,
+            } => Ok(auto_scaling.put_schedule(group, name, schedule).await?),
+            AutoScalingStep::DeleteSchedule { group, name } => {
+                Ok(auto_scaling.delete_schedule(group, name).await?)
             }
             AutoScalingStep::StartFirstNode { group } => {
                 self.watch.remember(group).await?;

@@ -25,9 +25,18 @@ impl Apply<'_> {
     pub(super) async fn ecs(&self, step: &EcsStep) -> Result<()> {
         let ecs = &self.cloud.ecs;
         match step {
-            EcsStep::CreateCluster { name, tags } => {
-                let create = || ecs.create_cluster(name, tags);
+            EcsStep::CreateCluster {
+                name,
+                settings,
+                tags,
+            } => {
+                let create = || ecs.create_cluster(name, settings, tags);
                 self.patiently(step.title(), IAM_LIMIT, is_linking, create)
+                    .await
+            }
+            EcsStep::UpdateCluster { name, settings } => {
+                let update = || ecs.update_cluster(name, settings);
+                self.patiently(step.title(), ECS_LIMIT, is_settling, update)
                     .await
             }
             EcsStep::PutClusterCapacityProviders {

@@ -17,8 +17,9 @@ use super::{Apply, RELEASE_LIMIT, is_in_use};
 use crate::{
     cloud::{CallError, Kind},
     desired::{Drain, Hook, Transition},
-    inventory::{AutoScalingGroup, Instance},
+    inventory::{AutoScalingGroup, Instance, Policies},
     plan::GroupChange,
+    spec::DeletionProtection,
     watch::POLL,
 };
 
@@ -27,13 +28,11 @@ const ECS_HOOK: &str = "ecs-managed-draining-termination-hook";
 /// What the agent gets for answering its hooks itself once the last task is gone, beyond the time
 /// in which it flushes and stops its sidecars.
 const AGENT_GRACE: Duration = Duration::from_secs(20);
-/// What instances get to go, beyond the drain's deadline.
-const GONE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 impl Apply<'_> {
     /// Sets every size to zero and waits until no instance is left.
     pub(super) async fn empty_group(&self, group: &str, cluster: &str, drain: Drain) -> Result<()> {
-        let (grace, limit) = (grace(drain), limit(drain));
+        let (grace, limit) = (grace(drain), drain.gone_limit());
         self.shrink(group).await?;
         let mut hooks: Option<Vec<Hook>> = None;
         let mut idle_since: BTreeMap<String, Instant> = BTreeMap::new();
@@ -108,6 +107,10 @@ impl Apply<'_> {
             max: Some(0),
             desired: Some(0),
             new_instances_protected: Some(false),
+            policies: Policies {
+                deletion_protection: Some(DeletionProtection::None.as_str().to_owned()),
+                ..Policies::default()
+            },
             ..GroupChange::default()
         };
         let update = || self.cloud.autoscaling.update(group, &change, None);
@@ -122,7 +125,11 @@ impl Apply<'_> {
             .filter(|instance| instance.protected && instance.state == "InService")
             .map(|instance| instance.id.clone())
             .collect();
-        Ok(self.cloud.autoscaling.unprotect(group, &protected).await?)
+        Ok(self
+            .cloud
+            .autoscaling
+            .protect(group, &protected, false)
+            .await?)
     }
 
     /// Those waiting instances that have no live task. Container instances are read once for all.
@@ -187,10 +194,6 @@ fn grace(drain: Drain) -> Duration {
     AGENT_GRACE + Duration::from_secs(drain.sidecars_seconds.into())
 }
 
-fn limit(drain: Drain) -> Duration {
-    GONE_LIMIT + Duration::from_secs(drain.deadline_seconds.into())
-}
-
 /// A throttled call is made again on the next look.
 fn unless_throttled(result: Result<()>) -> Result<()> {
     let is_throttled = |error: &CallError| error.kind == Kind::Throttled;
@@ -228,7 +231,7 @@ mod tests {
             sidecars_seconds: 90,
         };
         assert_eq!(grace(drain), Duration::from_secs(110));
-        assert_eq!(limit(drain), Duration::from_secs(8_100));
+        assert_eq!(drain.gone_limit(), Duration::from_secs(8_100));
     }
 
     #[test]

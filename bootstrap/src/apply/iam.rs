@@ -12,17 +12,36 @@ impl Apply<'_> {
     pub(super) async fn iam(&self, step: &IamStep) -> Result<()> {
         let iam = &self.cloud.iam;
         match step {
+            IamStep::CreateServiceLinkedRole { service } => {
+                match iam.create_service_linked_role(service).await {
+                    // "Service role name AWSServiceRoleForECS has been taken in this account".
+                    Err(error) if error.says("has been taken") => Ok(()),
+                    other => Ok(other?),
+                }
+            }
             IamStep::CreateRole {
                 name,
                 trust_policy,
+                permissions_boundary,
                 tags,
-            } => match iam.create_role(name, trust_policy, tags).await {
-                Err(error) if error.kind == Kind::AlreadyExists => {
-                    let found = iam.role(name).await?;
-                    is_ours(error, tags, found.map(|role| role.tags))
+            } => {
+                let boundary = permissions_boundary.as_deref();
+                match iam.create_role(name, trust_policy, boundary, tags).await {
+                    Err(error) if error.kind == Kind::AlreadyExists => {
+                        let found = iam.role(name).await?;
+                        is_ours(error, tags, found.map(|role| role.tags))
+                    }
+                    other => Ok(other?),
                 }
-                other => Ok(other?),
-            },
+            }
+            IamStep::SetPermissionsBoundary { role, arn } => {
+                Ok(iam.set_permissions_boundary(role, arn.as_deref()).await?)
+            }
+            IamStep::AttachRolePolicy { role, arn } => {
+                let attach = || iam.attach_role_policy(role, arn);
+                self.patiently(step.title(), IAM_LIMIT, is_unknown_yet, attach)
+                    .await
+            }
             IamStep::UpdateTrustPolicy { role, trust_policy } => {
                 Ok(iam.update_trust_policy(role, trust_policy).await?)
             }

@@ -6,17 +6,23 @@ use aws_sdk_autoscaling::{
     Client,
     config::Builder,
     types::{
-        AutoScalingGroup as SdkGroup, InstancesDistribution, LaunchTemplate as SdkLaunchTemplate,
-        LaunchTemplateOverrides, LaunchTemplateSpecification, LifecycleHook,
-        LifecycleHookSpecification, MixedInstancesPolicy, ScalingActivityStatusCode, Tag,
+        AutoScalingGroup as SdkGroup, ScalingActivityStatusCode, ScheduledUpdateGroupAction, Tag,
     },
 };
 
-use super::error::{CallError, Kind, failed, found};
+use super::{
+    error::{CallError, Kind, failed, found},
+    group::{
+        deletion_protection, group_tags, hook_specification, read, read_hook, read_schedule,
+        template_shapes, wire, zone_distribution,
+    },
+    signed, unsigned,
+};
 use crate::{
-    desired::{Hook, Transition},
-    inventory::{AutoScalingGroup, GroupTag, Instance, Mix},
+    desired::Hook,
+    inventory::{AutoScalingGroup, GroupTag, Mix, Schedule, WarmPool},
     plan::{GroupChange, NewGroup},
+    preflight::Quota,
 };
 
 /// Names a DescribeAutoScalingGroups call takes.
@@ -25,8 +31,8 @@ const DESCRIBE_BATCH: usize = 50;
 const INSTANCE_BATCH: usize = 50;
 /// Instances a SetInstanceProtection call takes.
 const PROTECTION_BATCH: usize = 50;
-const LAUNCHING: &str = "autoscaling:EC2_INSTANCE_LAUNCHING";
-const TERMINATING: &str = "autoscaling:EC2_INSTANCE_TERMINATING";
+/// The only one there is.
+const METRICS_GRANULARITY: &str = "1Minute";
 
 #[derive(Debug)]
 pub(crate) struct AutoScaling {
@@ -152,12 +158,15 @@ impl AutoScaling {
             .create_auto_scaling_group()
             .auto_scaling_group_name(&new.name)
             .min_size(0)
-            .max_size(size(new.max))
+            .max_size(signed(new.max))
             .desired_capacity(0)
             .set_launch_template(single)
             .set_mixed_instances_policy(mixed)
             .vpc_zone_identifier(new.subnets.join(","))
             .new_instances_protected_from_scale_in(true)
+            .set_max_instance_lifetime(new.policies.max_lifetime_seconds.map(signed))
+            .set_deletion_protection(deletion_protection(&new.policies))
+            .set_availability_zone_distribution(zone_distribution(&new.policies))
             .set_lifecycle_hook_specification_list(Some(
                 new.hooks.iter().map(hook_specification).collect(),
             ))
@@ -182,13 +191,16 @@ impl AutoScaling {
         self.client
             .update_auto_scaling_group()
             .auto_scaling_group_name(name)
-            .set_min_size(change.min.map(size))
-            .set_max_size(change.max.map(size))
-            .set_desired_capacity(change.desired.map(size))
+            .set_min_size(change.min.map(signed))
+            .set_max_size(change.max.map(signed))
+            .set_desired_capacity(change.desired.map(signed))
             .set_launch_template(single)
             .set_mixed_instances_policy(mixed)
             .set_vpc_zone_identifier(subnets)
             .set_new_instances_protected_from_scale_in(change.new_instances_protected)
+            .set_max_instance_lifetime(change.policies.max_lifetime_seconds.map(signed))
+            .set_deletion_protection(deletion_protection(&change.policies))
+            .set_availability_zone_distribution(zone_distribution(&change.policies))
             .send()
             .await
             .map(drop)
@@ -203,11 +215,116 @@ impl AutoScaling {
             .lifecycle_hook_name(&hook.name)
             .lifecycle_transition(transition)
             .default_result(result)
-            .heartbeat_timeout(size(hook.timeout_seconds))
+            .heartbeat_timeout(signed(hook.timeout_seconds))
             .send()
             .await
             .map(drop)
             .map_err(failed("autoscaling:PutLifecycleHook", group))
+    }
+
+    /// The scheduled actions of a group, by name.
+    pub(crate) async fn schedules(
+        &self,
+        group: &str,
+    ) -> Result<BTreeMap<String, Schedule>, CallError> {
+        let request = self.client.describe_scheduled_actions();
+        let found: Vec<ScheduledUpdateGroupAction> = request
+            .auto_scaling_group_name(group)
+            .into_paginator()
+            .items()
+            .send()
+            .try_collect()
+            .await
+            .map_err(failed("autoscaling:DescribeScheduledActions", group))?;
+        Ok(found.into_iter().filter_map(read_schedule).collect())
+    }
+
+    pub(crate) async fn put_schedule(
+        &self,
+        group: &str,
+        name: &str,
+        schedule: &Schedule,
+    ) -> Result<(), CallError> {
+        self.client
+            .put_scheduled_update_group_action()
+            .auto_scaling_group_name(group)
+            .scheduled_action_name(name)
+            .recurrence(&schedule.cron)
+            .time_zone(&schedule.time_zone)
+            .set_min_size(schedule.min.map(signed))
+            .set_max_size(schedule.max.map(signed))
+            .set_desired_capacity(schedule.desired.map(signed))
+            .send()
+            .await
+            .map(drop)
+            .map_err(failed("autoscaling:PutScheduledUpdateGroupAction", group))
+    }
+
+    pub(crate) async fn delete_schedule(&self, group: &str, name: &str) -> Result<(), CallError> {
+        let request = self.client.delete_scheduled_action();
+        let request = request.auto_scaling_group_name(group);
+        let reply = request.scheduled_action_name(name).send().await;
+        let reply = reply
+            .map(drop)
+            .map_err(failed("autoscaling:DeleteScheduledAction", group));
+        match reply {
+            // Its way of saying "not found".
+            Err(error) if error.code == "ValidationError" && error.says("not found") => Ok(()),
+            other => other,
+        }
+    }
+
+    pub(crate) async fn put_warm_pool(
+        &self,
+        group: &str,
+        pool: &WarmPool,
+    ) -> Result<(), CallError> {
+        /// Its way of saying "the group's maximum", which alone takes a bound away again.
+        const GROUPS_MAXIMUM: i32 = -1;
+        self.client
+            .put_warm_pool()
+            .auto_scaling_group_name(group)
+            .min_size(signed(pool.min))
+            .max_group_prepared_capacity(pool.max_prepared.map_or(GROUPS_MAXIMUM, signed))
+            .pool_state(pool.state.as_str().into())
+            .send()
+            .await
+            .map(drop)
+            .map_err(failed("autoscaling:PutWarmPool", group))
+    }
+
+    /// Terminates what is in the pool as well. Without hooks: a node that is powered off would answer
+    /// none, and one that runs has never had a task.
+    pub(crate) async fn delete_warm_pool(&self, group: &str) -> Result<(), CallError> {
+        let request = self.client.delete_warm_pool().force_delete(true);
+        let reply = request.auto_scaling_group_name(group).send().await;
+        let reply = reply
+            .map(drop)
+            .map_err(failed("autoscaling:DeleteWarmPool", group));
+        match reply {
+            // Gone, or on its way already.
+            Err(error) if error.says("No warm pool found") || error.says("pending delete") => {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Starts or stops all metrics of the group itself.
+    pub(crate) async fn collect_metrics(&self, group: &str, is_on: bool) -> Result<(), CallError> {
+        if is_on {
+            let request = self.client.enable_metrics_collection();
+            let request = request.auto_scaling_group_name(group);
+            let reply = request.granularity(METRICS_GRANULARITY).send().await;
+            return reply
+                .map(drop)
+                .map_err(failed("autoscaling:EnableMetricsCollection", group));
+        }
+        let request = self.client.disable_metrics_collection();
+        let reply = request.auto_scaling_group_name(group).send().await;
+        reply
+            .map(drop)
+            .map_err(failed("autoscaling:DisableMetricsCollection", group))
     }
 
     pub(crate) async fn tag(
@@ -224,11 +341,27 @@ impl AutoScaling {
             .map_err(failed("autoscaling:CreateOrUpdateTags", group))
     }
 
-    /// Takes scale-in protection off instances; those that are gone need none.
-    pub(crate) async fn unprotect(
+    pub(crate) async fn untag(&self, group: &str, key: &str) -> Result<(), CallError> {
+        let tag = Tag::builder()
+            .resource_type("auto-scaling-group")
+            .resource_id(group)
+            .key(key)
+            .build();
+        self.client
+            .delete_tags()
+            .tags(tag)
+            .send()
+            .await
+            .map(drop)
+            .map_err(failed("autoscaling:DeleteTags", group))
+    }
+
+    /// Sets scale-in protection of instances; those that are gone need none.
+    pub(crate) async fn protect(
         &self,
         group: &str,
         instances: &[String],
+        protected: bool,
     ) -> Result<(), CallError> {
         for batch in instances.chunks(PROTECTION_BATCH) {
             let reply = self
@@ -236,7 +369,7 @@ impl AutoScaling {
                 .set_instance_protection()
                 .auto_scaling_group_name(group)
                 .set_instance_ids(Some(batch.to_vec()))
-                .protected_from_scale_in(false)
+                .protected_from_scale_in(protected)
                 .send()
                 .await
                 .map_err(failed("autoscaling:SetInstanceProtection", group));
@@ -273,6 +406,21 @@ impl AutoScaling {
             Err(error) if error.code == "ValidationError" => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// How many groups there are and may be; `wanted` more are to come.
+    pub(crate) async fn quota(&self, wanted: u32) -> Result<Quota, CallError> {
+        const CALL: &str = "autoscaling:DescribeAccountLimits";
+        let reply = self.client.describe_account_limits().send().await;
+        let reply = reply.map_err(failed(CALL, "groups"))?;
+        let limit = unsigned(reply.max_number_of_auto_scaling_groups);
+        let used = unsigned(reply.number_of_auto_scaling_groups);
+        Ok(Quota {
+            what: "Auto Scaling groups",
+            used: used.ok_or_else(|| CallError::malformed(CALL, "groups", "number"))?,
+            limit: limit.ok_or_else(|| CallError::malformed(CALL, "groups", "limit"))?,
+            wanted,
+        })
     }
 
     /// The newest activities first, one page of them.
@@ -314,6 +462,11 @@ impl AutoScaling {
 }
 
 impl Activity {
+    /// Shrinking fails, too: while all instances are protected, as a matter of course.
+    pub(crate) fn is_launch(&self) -> bool {
+        self.description.starts_with("Launching")
+    }
+
     /// The instance it was about, if it names one.
     pub(crate) fn instance_id(&self) -> Option<&str> {
         let start = self.description.find("i-")?;
@@ -330,192 +483,6 @@ impl CallError {
     pub(crate) fn is_profile_unknown_yet(&self) -> bool {
         self.kind == Kind::Other && self.says("Invalid IAM Instance Profile")
     }
-}
-
-fn read(group: SdkGroup) -> AutoScalingGroup {
-    let (specification, mix) = match (group.launch_template, group.mixed_instances_policy) {
-        (Some(single), _) => (Some(single), None),
-        (None, Some(policy)) => {
-            let template = policy.launch_template;
-            let (specification, overrides) = template
-                .map(|template| (template.launch_template_specification, template.overrides))
-                .unwrap_or_default();
-            let mix = read_mix(overrides, policy.instances_distribution);
-            (specification, Some(mix))
-        }
-        (None, None) => (None, None),
-    };
-    AutoScalingGroup {
-        arn: group.auto_scaling_group_arn.unwrap_or_default(),
-        min: unsigned(group.min_size),
-        max: unsigned(group.max_size),
-        desired: unsigned(group.desired_capacity),
-        template_version: version(specification),
-        mix,
-        subnets: group
-            .vpc_zone_identifier
-            .unwrap_or_default()
-            .split(',')
-            .filter(|subnet| !subnet.is_empty())
-            .map(|subnet| subnet.trim().to_owned())
-            .collect(),
-        new_instances_protected: group.new_instances_protected_from_scale_in.unwrap_or(false),
-        tags: group
-            .tags
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|tag| {
-                let value = GroupTag {
-                    value: tag.value.unwrap_or_default(),
-                    propagate: tag.propagate_at_launch.unwrap_or(false),
-                };
-                Some((tag.key?, value))
-            })
-            .collect(),
-        hooks: Vec::new(),
-        instances: group
-            .instances
-            .unwrap_or_default()
-            .into_iter()
-            .map(|instance| Instance {
-                id: instance.instance_id.unwrap_or_default(),
-                availability_zone: instance.availability_zone.unwrap_or_default(),
-                state: instance
-                    .lifecycle_state
-                    .map_or_else(String::new, |state| state.as_str().to_owned()),
-                protected: instance.protected_from_scale_in.unwrap_or(false),
-                template_version: version(instance.launch_template),
-            })
-            .collect(),
-    }
-}
-
-/// With Auto Scaling's defaults (InstancesDistribution) for what it does not say.
-fn read_mix(
-    overrides: Option<Vec<LaunchTemplateOverrides>>,
-    distribution: Option<InstancesDistribution>,
-) -> Mix {
-    let overrides = overrides.unwrap_or_default().into_iter();
-    let (base, percent, spot) = distribution
-        .map(|found| {
-            (
-                found.on_demand_base_capacity,
-                found.on_demand_percentage_above_base_capacity,
-                found.spot_allocation_strategy,
-            )
-        })
-        .unwrap_or_default();
-    Mix {
-        instance_types: overrides.filter_map(|one| one.instance_type).collect(),
-        on_demand_base: unsigned(base),
-        on_demand_percent: percent.map_or(100, |percent| unsigned(Some(percent))),
-        spot_allocation: spot.unwrap_or_else(|| "lowest-price".to_owned()),
-    }
-}
-
-fn version(specification: Option<LaunchTemplateSpecification>) -> Option<i64> {
-    specification?.version?.parse().ok()
-}
-
-fn read_hook(hook: LifecycleHook) -> Option<Hook> {
-    let transition = match hook.lifecycle_transition?.as_str() {
-        LAUNCHING => Transition::Launching,
-        TERMINATING => Transition::Terminating,
-        _ => return None,
-    };
-    let (_, result) = wire(transition);
-    // One with another default result is not the hook we want: it will be set anew.
-    let timeout = hook
-        .default_result
-        .is_some_and(|found| found == result)
-        .then(|| unsigned(hook.heartbeat_timeout));
-    Some(Hook {
-        name: hook.lifecycle_hook_name?,
-        transition,
-        timeout_seconds: timeout.unwrap_or_default(),
-    })
-}
-
-fn hook_specification(hook: &Hook) -> LifecycleHookSpecification {
-    let (transition, result) = wire(hook.transition);
-    LifecycleHookSpecification::builder()
-        .lifecycle_hook_name(&hook.name)
-        .lifecycle_transition(transition)
-        .default_result(result)
-        .heartbeat_timeout(size(hook.timeout_seconds))
-        .build()
-}
-
-/// With the result when nobody answers: an unproven node must not serve, and a leaving one must
-/// not cut other hooks short, which ABANDON would.
-fn wire(transition: Transition) -> (&'static str, &'static str) {
-    match transition {
-        Transition::Launching => (LAUNCHING, "ABANDON"),
-        Transition::Terminating => (TERMINATING, "CONTINUE"),
-    }
-}
-
-fn template_shapes(
-    template: &Pinned<'_>,
-) -> (
-    Option<LaunchTemplateSpecification>,
-    Option<MixedInstancesPolicy>,
-) {
-    let specification = LaunchTemplateSpecification::builder()
-        .launch_template_name(template.name)
-        .version(template.version.to_string())
-        .build();
-    let Some(mix) = template.mix else {
-        return (Some(specification), None);
-    };
-    let overrides = mix
-        .instance_types
-        .iter()
-        .map(|kind| {
-            LaunchTemplateOverrides::builder()
-                .instance_type(kind)
-                .build()
-        })
-        .collect();
-    let policy = MixedInstancesPolicy::builder()
-        .launch_template(
-            SdkLaunchTemplate::builder()
-                .launch_template_specification(specification)
-                .set_overrides(Some(overrides))
-                .build(),
-        )
-        .instances_distribution(
-            InstancesDistribution::builder()
-                .on_demand_base_capacity(size(mix.on_demand_base))
-                .on_demand_percentage_above_base_capacity(size(mix.on_demand_percent))
-                .spot_allocation_strategy(&mix.spot_allocation)
-                .build(),
-        )
-        .build();
-    (None, Some(policy))
-}
-
-fn group_tags(group: &str, tags: &BTreeMap<String, GroupTag>) -> Vec<Tag> {
-    tags.iter()
-        .map(|(key, tag)| {
-            Tag::builder()
-                .resource_id(group)
-                .resource_type("auto-scaling-group")
-                .key(key)
-                .value(&tag.value)
-                .propagate_at_launch(tag.propagate)
-                .build()
-        })
-        .collect()
-}
-
-fn size(size: u32) -> i32 {
-    i32::try_from(size).unwrap_or(i32::MAX)
-}
-
-fn unsigned(size: Option<i32>) -> u32 {
-    size.and_then(|size| u32::try_from(size).ok())
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

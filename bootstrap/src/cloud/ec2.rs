@@ -1,23 +1,32 @@
-//! Subnets, security groups, launch templates, instances.
+//! Subnets, images, security groups, launch templates, instances.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use aws_sdk_ec2::{
     Client,
     config::Builder,
     types::{
-        Filter, IpPermission, IpRange, Ipv6Range, PrefixListId, ResourceType, Tag,
-        TagSpecification, UserIdGroupPair,
+        Filter, Image as SdkImage, IpPermission, IpRange, Ipv6Range, PrefixListId, ResourceType,
+        Tag, TagSpecification, UserIdGroupPair,
     },
 };
+use aws_smithy_types::{DateTime, date_time::Format};
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use super::error::{CallError, failed, gone};
-use crate::inventory::{Ingress, LaunchTemplate, SecurityGroup, Source, Subnet, Tags, Template};
+use super::{
+    error::{CallError, failed, found, gone},
+    unsigned,
+};
+use crate::inventory::{
+    Image, Ingress, LaunchTemplate, SecurityGroup, Source, Subnet, Tags, Template,
+};
+
+/// All that this program runs on.
+const ARCHITECTURE: &str = "x86_64";
 
 #[derive(Debug)]
 pub(crate) struct Ec2 {
-    client: Client,
+    pub(super) client: Client,
 }
 
 /// An instance, as EC2 itself sees it.
@@ -56,10 +65,47 @@ impl Ec2 {
                 let found = Subnet {
                     vpc_id: subnet.vpc_id?,
                     availability_zone: subnet.availability_zone.unwrap_or_default(),
+                    free_addresses: unsigned(subnet.available_ip_address_count).unwrap_or_default(),
+                    gives_public_addresses: subnet.map_public_ip_on_launch.unwrap_or(false),
                 };
                 Some((subnet.subnet_id?, found))
             })
             .collect())
+    }
+
+    /// An image by its id, be it deprecated; `None` when there is none, or it is not shared with us.
+    pub(crate) async fn image(&self, id: &str) -> Result<Option<Image>, CallError> {
+        // By its id: for a filter EC2 looks through every public image there is.
+        let request = self.client.describe_images().include_deprecated(true);
+        let reply = request.image_ids(id).send().await;
+        let reply = found(reply.map_err(failed("ec2:DescribeImages", id)))?;
+        let mut images = reply.and_then(|reply| reply.images).unwrap_or_default();
+        Ok(images.pop().and_then(read_image))
+    }
+
+    /// The newest image for x86_64 that its owner gave these tags and has not deprecated.
+    pub(crate) async fn newest_image(
+        &self,
+        owner: &str,
+        wanted: &Tags,
+    ) -> Result<Option<Image>, CallError> {
+        let mut request = self
+            .client
+            .describe_images()
+            .owners(owner)
+            .filters(filter("state", &["available".to_owned()]));
+        for (key, value) in wanted {
+            request = request.filters(filter(&format!("tag:{key}"), std::slice::from_ref(value)));
+        }
+        let found = request.into_paginator().items().send().try_collect().await;
+        let mut found: Vec<SdkImage> = found.map_err(failed("ec2:DescribeImages", owner))?;
+        // Times as EC2 writes them are in the order of their text.
+        found.sort_by(|a, b| b.creation_date.cmp(&a.creation_date));
+        let fits = |image: &Image| {
+            let is_other = |found: &String| found != ARCHITECTURE;
+            !image.is_deprecated && !image.architecture.as_ref().is_some_and(is_other)
+        };
+        Ok(found.into_iter().filter_map(read_image).find(fits))
     }
 
     /// Those security groups of the VPC that exist, by name.
@@ -353,7 +399,23 @@ impl Ec2 {
     }
 }
 
-fn filter(name: &str, values: &[String]) -> Filter {
+#[allow(
+    clippy::disallowed_methods,
+    reason = "AWS tells of a deprecation by its date"
+)]
+fn read_image(image: SdkImage) -> Option<Image> {
+    let is_past = |time: &str| {
+        let time = DateTime::from_str(time, Format::DateTime);
+        time.is_ok_and(|time| time <= DateTime::from(SystemTime::now()))
+    };
+    Some(Image {
+        id: image.image_id?,
+        architecture: image.architecture.map(|found| found.as_str().to_owned()),
+        is_deprecated: image.deprecation_time.as_deref().is_some_and(is_past),
+    })
+}
+
+pub(super) fn filter(name: &str, values: &[String]) -> Filter {
     Filter::builder()
         .name(name)
         .set_values(Some(values.to_vec()))

@@ -14,8 +14,14 @@ use aws_sdk_ecs::{
     },
 };
 
-use super::error::{CallError, failed, found, gone};
-use crate::inventory::{CapacityProvider, Cluster, ProviderSettings, StrategyItem, Tags, Workload};
+use super::{
+    cluster::{self, configuration, container_insights},
+    error::{CallError, failed, found, gone},
+    signed, unsigned,
+};
+use crate::inventory::{
+    CapacityProvider, Cluster, ClusterSettings, ProviderSettings, StrategyItem, Tags, Workload,
+};
 
 /// Items a Describe call takes.
 const BATCH: usize = 100;
@@ -70,6 +76,8 @@ impl Ecs {
             .clusters(name)
             .include(ClusterField::Tags)
             .include(ClusterField::Attachments)
+            .include(ClusterField::Settings)
+            .include(ClusterField::Configurations)
             .send()
             .await
             .map_err(failed("ecs:DescribeClusters", name))?;
@@ -77,15 +85,38 @@ impl Ecs {
         Ok(clusters.into_iter().find_map(read_cluster))
     }
 
-    pub(crate) async fn create_cluster(&self, name: &str, tags: &Tags) -> Result<(), CallError> {
+    pub(crate) async fn create_cluster(
+        &self,
+        name: &str,
+        settings: &ClusterSettings,
+        tags: &Tags,
+    ) -> Result<(), CallError> {
         self.client
             .create_cluster()
             .cluster_name(name)
+            .set_settings(container_insights(settings))
+            .set_configuration(configuration(settings))
             .set_tags(Some(ecs_tags(tags)))
             .send()
             .await
             .map(drop)
             .map_err(failed("ecs:CreateCluster", name))
+    }
+
+    pub(crate) async fn update_cluster(
+        &self,
+        name: &str,
+        settings: &ClusterSettings,
+    ) -> Result<(), CallError> {
+        self.client
+            .update_cluster()
+            .cluster(name)
+            .set_settings(container_insights(settings))
+            .set_configuration(configuration(settings))
+            .send()
+            .await
+            .map(drop)
+            .map_err(failed("ecs:UpdateCluster", name))
     }
 
     pub(crate) async fn delete_cluster(&self, name: &str) -> Result<(), CallError> {
@@ -189,8 +220,8 @@ impl Ecs {
             .map(|item| {
                 CapacityProviderStrategyItem::builder()
                     .capacity_provider(&item.provider)
-                    .weight(item.weight)
-                    .base(item.base)
+                    .weight(signed(item.weight))
+                    .base(signed(item.base))
                     .build()
             })
             .collect();
@@ -439,14 +470,15 @@ fn read_cluster(cluster: SdkCluster) -> Option<Standing<Cluster>> {
         resource: Cluster {
             arn: cluster.cluster_arn.unwrap_or_default(),
             tags: tags(cluster.tags),
+            settings: cluster::read(cluster.settings, cluster.configuration),
             providers: cluster.capacity_providers.unwrap_or_default(),
             default_strategy: strategy
                 .unwrap_or_default()
                 .into_iter()
                 .map(|item| StrategyItem {
                     provider: item.capacity_provider,
-                    weight: item.weight,
-                    base: item.base,
+                    weight: unsigned(Some(item.weight)).unwrap_or_default(),
+                    base: unsigned(Some(item.base)).unwrap_or_default(),
                 })
                 .collect(),
             workload: Workload::default(),
@@ -496,14 +528,13 @@ fn read_provider(provider: SdkProvider) -> Option<(String, Standing<CapacityProv
 
 fn read_settings(group: AutoScalingGroupProvider) -> ProviderSettings {
     let scaling = group.managed_scaling;
-    let number = |number: Option<i32>| number.and_then(|n| u32::try_from(n).ok());
     ProviderSettings {
         managed_scaling: scaling
             .as_ref()
             .is_some_and(|s| s.status == Some(ManagedScalingStatus::Enabled)),
-        target_capacity: number(scaling.as_ref().and_then(|s| s.target_capacity))
+        target_capacity: unsigned(scaling.as_ref().and_then(|s| s.target_capacity))
             .unwrap_or_default(),
-        instance_warmup_seconds: number(scaling.and_then(|s| s.instance_warmup_period))
+        instance_warmup_seconds: unsigned(scaling.and_then(|s| s.instance_warmup_period))
             .unwrap_or_default(),
         termination_protection: group.managed_termination_protection
             == Some(ManagedTerminationProtection::Enabled),
@@ -513,15 +544,14 @@ fn read_settings(group: AutoScalingGroupProvider) -> ProviderSettings {
 }
 
 fn scaling(settings: &ProviderSettings) -> ManagedScaling {
-    let number = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
     ManagedScaling::builder()
         .status(if settings.managed_scaling {
             ManagedScalingStatus::Enabled
         } else {
             ManagedScalingStatus::Disabled
         })
-        .target_capacity(number(settings.target_capacity))
-        .instance_warmup_period(number(settings.instance_warmup_seconds))
+        .target_capacity(signed(settings.target_capacity))
+        .instance_warmup_period(signed(settings.instance_warmup_seconds))
         .build()
 }
 

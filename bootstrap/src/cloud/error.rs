@@ -157,6 +157,7 @@ fn kind_of(code: &str) -> Kind {
         "NoSuchEntity"
         | "NoSuchEntityException"
         | "ParameterNotFound"
+        | "InvalidAMIID.Unavailable"
         | "InvalidResourceId"
         | "ClusterNotFoundException"
         | "ServiceNotFoundException"

@@ -7,7 +7,10 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::error::{CallError, failed, found, gone};
-use crate::inventory::{InstanceProfile, Role, Tags};
+use crate::{
+    inventory::{InstanceProfile, Role, Tags},
+    preflight::Quota,
+};
 
 #[derive(Debug)]
 pub(crate) struct Iam {
@@ -19,6 +22,28 @@ impl Iam {
         Self {
             client: Client::from_conf(config.build()),
         }
+    }
+
+    /// How many instance profiles there are and may be; `wanted` more are to come. A role for each comes
+    /// with a quota of the same size.
+    pub(crate) async fn quota(&self, wanted: u32) -> Result<Quota, CallError> {
+        const CALL: &str = "iam:GetAccountSummary";
+        let reply = self.client.get_account_summary().send().await;
+        let reply = reply.map_err(failed(CALL, "account"))?;
+        let summary = reply.summary_map.unwrap_or_default();
+        let number = |key: &str| {
+            let number = summary
+                .iter()
+                .find(|(known, _)| known.as_str() == key)
+                .and_then(|(_, number)| u32::try_from(*number).ok());
+            number.ok_or_else(|| CallError::malformed(CALL, "account", key))
+        };
+        Ok(Quota {
+            what: "instance profiles",
+            used: number("InstanceProfiles")?,
+            limit: number("InstanceProfilesQuota")?,
+            wanted,
+        })
     }
 
     /// The role itself, without its policies.
@@ -34,6 +59,9 @@ impl Iam {
         Ok(Some(Role {
             tags: tags(role.tags),
             trust_policy: document(role.assume_role_policy_document.as_deref()),
+            permissions_boundary: role
+                .permissions_boundary
+                .and_then(|boundary| boundary.permissions_boundary_arn),
             ..Role::default()
         }))
     }
@@ -44,27 +72,21 @@ impl Iam {
         role: &str,
         read: &str,
     ) -> Result<BTreeMap<String, Option<Value>>, CallError> {
-        let names: Vec<String> = self
-            .client
-            .list_role_policies()
-            .role_name(role)
-            .into_paginator()
-            .items()
-            .send()
-            .try_collect()
-            .await
-            .map_err(failed("iam:ListRolePolicies", role))?;
+        let names = async {
+            let request = self.client.list_role_policies().role_name(role);
+            let names = request.into_paginator().items().send().try_collect().await;
+            names.map_err(failed("iam:ListRolePolicies", role))
+        };
+        let found = async {
+            let request = self.client.get_role_policy().role_name(role);
+            let reply = request.policy_name(read).send().await;
+            found(reply.map_err(failed("iam:GetRolePolicy", role)))
+        };
+        let (names, found): (Vec<String>, _) = tokio::try_join!(names, found)?;
         let mut policies: BTreeMap<_, _> = names.into_iter().map(|name| (name, None)).collect();
-        if let Some(policy) = policies.get_mut(read) {
-            let reply = self
-                .client
-                .get_role_policy()
-                .role_name(role)
-                .policy_name(read)
-                .send()
-                .await
-                .map_err(failed("iam:GetRolePolicy", role))?;
-            *policy = Some(document(Some(&reply.policy_document)));
+        if let Some(found) = found {
+            let document = document(Some(&found.policy_document));
+            policies.insert(read.to_owned(), Some(document));
         }
         Ok(policies)
     }
@@ -84,16 +106,26 @@ impl Iam {
         Ok(policies.into_iter().filter_map(|p| p.policy_arn).collect())
     }
 
+    pub(crate) async fn create_service_linked_role(&self, service: &str) -> Result<(), CallError> {
+        let request = self.client.create_service_linked_role();
+        let reply = request.aws_service_name(service).send().await;
+        reply
+            .map(drop)
+            .map_err(failed("iam:CreateServiceLinkedRole", service))
+    }
+
     pub(crate) async fn create_role(
         &self,
         name: &str,
         trust_policy: &Value,
+        permissions_boundary: Option<&str>,
         tags: &Tags,
     ) -> Result<(), CallError> {
         self.client
             .create_role()
             .role_name(name)
             .assume_role_policy_document(trust_policy.to_string())
+            .set_permissions_boundary(permissions_boundary.map(str::to_owned))
             .set_tags(Some(iam_tags(tags)))
             .send()
             .await
@@ -141,6 +173,32 @@ impl Iam {
         let request = self.client.delete_role_policy().role_name(role);
         let reply = request.policy_name(policy).send().await;
         gone(reply.map_err(failed("iam:DeleteRolePolicy", role)))
+    }
+
+    pub(crate) async fn attach_role_policy(&self, role: &str, arn: &str) -> Result<(), CallError> {
+        let request = self.client.attach_role_policy().role_name(role);
+        let reply = request.policy_arn(arn).send().await;
+        reply
+            .map(drop)
+            .map_err(failed("iam:AttachRolePolicy", role))
+    }
+
+    /// Bounds a role by a policy, or lifts the bound.
+    pub(crate) async fn set_permissions_boundary(
+        &self,
+        role: &str,
+        arn: Option<&str>,
+    ) -> Result<(), CallError> {
+        let Some(arn) = arn else {
+            let request = self.client.delete_role_permissions_boundary();
+            let reply = request.role_name(role).send().await;
+            return gone(reply.map_err(failed("iam:DeleteRolePermissionsBoundary", role)));
+        };
+        let request = self.client.put_role_permissions_boundary().role_name(role);
+        let reply = request.permissions_boundary(arn).send().await;
+        reply
+            .map(drop)
+            .map_err(failed("iam:PutRolePermissionsBoundary", role))
     }
 
     pub(crate) async fn detach_role_policy(&self, role: &str, arn: &str) -> Result<(), CallError> {

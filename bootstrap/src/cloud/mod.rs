@@ -6,11 +6,14 @@
 )]
 
 mod autoscaling;
+mod cluster;
 mod config;
 mod ec2;
 mod ecs;
 mod error;
+mod group;
 mod iam;
+mod launch;
 mod ssm;
 mod sts;
 mod template;
@@ -20,3 +23,14 @@ pub(crate) use config::Cloud;
 pub(crate) use ec2::Ec2Instance;
 pub(crate) use ecs::{ContainerInstance, Standing};
 pub(crate) use error::{CallError, Kind};
+pub(crate) use launch::Launch;
+
+/// The SDKs have signed numbers only; none of ours comes near their end.
+fn signed(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// Absent, too, if it is negative, which none is on AWS.
+fn unsigned(number: Option<i32>) -> Option<u32> {
+    number.and_then(|number| u32::try_from(number).ok())
+}

@@ -12,8 +12,11 @@ use aws_sdk_ec2::types::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use super::ec2::{ec2_tags, tags};
-use crate::inventory::{MetadataOptions, RootVolume, SecurityGroupRef, Template};
+use super::{
+    ec2::{ec2_tags, tags},
+    signed, unsigned,
+};
+use crate::inventory::{MetadataOptions, SecurityGroupRef, Template, Volume};
 
 /// What EC2 is sent; the security groups are those of the template, all known by now.
 pub(super) fn write(
@@ -49,8 +52,8 @@ pub(super) fn write(
                 .build(),
         );
     }
-    if let Some(volume) = &template.root_volume {
-        data = data.block_device_mappings(write_volume(volume));
+    for (device, volume) in &template.volumes {
+        data = data.block_device_mappings(write_volume(device, volume));
     }
     for (kind, tags) in &template.tags {
         data = data.tag_specifications(
@@ -65,7 +68,7 @@ pub(super) fn write(
 
 /// What EC2 answers. What is missing or foreign in it differs from all that we write.
 pub(super) fn read(data: ResponseLaunchTemplateData) -> Template {
-    let root = data.block_device_mappings.unwrap_or_default();
+    let mappings = data.block_device_mappings.unwrap_or_default();
     let groups = data.security_group_ids.unwrap_or_default();
     let specifications = data.tag_specifications.unwrap_or_default();
     let user_data = data.user_data.unwrap_or_default();
@@ -79,7 +82,7 @@ pub(super) fn read(data: ResponseLaunchTemplateData) -> Template {
             .map(read_profile)
             .unwrap_or_default(),
         security_groups: groups.into_iter().map(SecurityGroupRef::Id).collect(),
-        root_volume: root.into_iter().find_map(read_volume),
+        volumes: mappings.into_iter().filter_map(read_volume).collect(),
         cpu_credits: data.credit_specification.and_then(|spec| spec.cpu_credits),
         detailed_monitoring: data
             .monitoring
@@ -106,9 +109,9 @@ fn read_profile(profile: LaunchTemplateIamInstanceProfileSpecification) -> Strin
         .unwrap_or_default()
 }
 
-fn write_volume(volume: &RootVolume) -> LaunchTemplateBlockDeviceMappingRequest {
+fn write_volume(device: &str, volume: &Volume) -> LaunchTemplateBlockDeviceMappingRequest {
     LaunchTemplateBlockDeviceMappingRequest::builder()
-        .device_name(&volume.device)
+        .device_name(device)
         .ebs(
             LaunchTemplateEbsBlockDeviceRequest::builder()
                 .volume_size(signed(volume.gib))
@@ -123,21 +126,17 @@ fn write_volume(volume: &RootVolume) -> LaunchTemplateBlockDeviceMappingRequest 
         .build()
 }
 
-fn read_volume(mapping: LaunchTemplateBlockDeviceMapping) -> Option<RootVolume> {
+fn read_volume(mapping: LaunchTemplateBlockDeviceMapping) -> Option<(String, Volume)> {
     let ebs = mapping.ebs?;
-    Some(RootVolume {
-        device: mapping.device_name?,
-        gib: u32::try_from(ebs.volume_size?).ok()?,
+    let volume = Volume {
+        gib: unsigned(ebs.volume_size)?,
         kind: ebs.volume_type?.as_str().to_owned(),
-        iops: ebs.iops.and_then(|iops| u32::try_from(iops).ok()),
-        throughput_mib: ebs.throughput.and_then(|mib| u32::try_from(mib).ok()),
+        iops: unsigned(ebs.iops),
+        throughput_mib: unsigned(ebs.throughput),
         encrypted: ebs.encrypted.unwrap_or(false),
         kms_key: ebs.kms_key_id,
-    })
-}
-
-fn signed(number: u32) -> i32 {
-    i32::try_from(number).unwrap_or(i32::MAX)
+    };
+    Some((mapping.device_name?, volume))
 }
 
 fn write_metadata(options: &MetadataOptions) -> LaunchTemplateInstanceMetadataOptionsRequest {
@@ -159,10 +158,7 @@ fn write_metadata(options: &MetadataOptions) -> LaunchTemplateInstanceMetadataOp
 fn read_metadata(options: LaunchTemplateInstanceMetadataOptions) -> MetadataOptions {
     MetadataOptions {
         tokens_required: options.http_tokens == Some(LaunchTemplateHttpTokensState::Required),
-        hop_limit: options
-            .http_put_response_hop_limit
-            .and_then(|hops| u32::try_from(hops).ok())
-            .unwrap_or_default(),
+        hop_limit: unsigned(options.http_put_response_hop_limit).unwrap_or_default(),
         instance_tags: options.instance_metadata_tags
             == Some(LaunchTemplateInstanceMetadataTagsState::Enabled),
     }

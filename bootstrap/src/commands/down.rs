@@ -51,7 +51,7 @@ pub async fn run(args: &DownArgs, out: &Output) -> Result<Exit> {
 
 async fn take_down(session: &Session, plan: &Plan, out: &Output, stop: Stop) -> Result<()> {
     let progress = Progress::new(out);
-    let watch = session.watch(plan, &progress, stop);
+    let watch = session.watch(Some(plan), &progress, stop);
     session.execute(plan, &watch, &progress).await?;
     session.verify(Goal::Down, &watch).await
 }

@@ -120,9 +120,7 @@ async fn find(session: &Session, id: &str) -> Result<Ec2Instance> {
 /// `its nodes are i-0ab (web), i-0cd (batch)`
 async fn known_nodes(session: &Session) -> Result<String> {
     let desired = &session.desired;
-    let groups = desired.groups.iter();
-    let names: Vec<String> = groups.map(|g| g.auto_scaling_group.name.clone()).collect();
-    let found = nodes::observe(&session.cloud, &desired.cluster.name, &names).await?;
+    let found = session.nodes(&desired.groups).await?;
     let mut known = Vec::new();
     for group in &desired.groups {
         let of_group = |nodes: &&nodes::Nodes| nodes.group == group.auto_scaling_group.name;

@@ -11,7 +11,7 @@ use fleet_agent_config::{Problem, Problems};
 use serde_json::json;
 
 use crate::{
-    cli::InitArgs,
+    cli::{InitArgs, Template},
     exit::Exit,
     output::Output,
     spec::{FleetFile, LoadError},
@@ -26,9 +26,13 @@ const TEMPLATE: &str = include_str!("../../templates/fleet.toml");
 /// nothing is written then.
 pub fn run(args: &InitArgs, out: &Output) -> anyhow::Result<Exit> {
     let owner = format!("f-{:016x}", fastrand::u64(..));
-    let text = filled_in(args, &owner);
+    let environment = args.environment.as_deref().unwrap_or(match args.template {
+        Template::Dev => "dev",
+        Template::Prod => "prod",
+    });
+    let text = filled_in(args, environment, &owner);
     let file = args.common.file.display().to_string();
-    let (refused, missing) = judge(args, &file, &text)?;
+    let (refused, missing) = judge(args, environment, &file, &text)?;
     if !refused.is_empty() {
         return Err(Problems {
             file: "init".to_owned(),
@@ -49,17 +53,34 @@ pub fn run(args: &InitArgs, out: &Output) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn filled_in(args: &InitArgs, owner: &str) -> String {
+fn filled_in(args: &InitArgs, environment: &str, owner: &str) -> String {
     let quoted = |text: &str| toml::Value::from(text).to_string();
     let given = |value: &Option<String>| quoted(value.as_deref().unwrap_or(""));
     let subnets: Vec<String> = args.subnets.iter().map(|id| quoted(id)).collect();
-    TEMPLATE
+    let account = match (args.template, &args.account) {
+        (Template::Dev, None) => "# account = \"123456789012\"".to_owned(),
+        (Template::Prod, None) | (_, Some(_)) => format!("account = {}", given(&args.account)),
+    };
+    template(args.template)
+        .replace("@ACCOUNT@", &account)
         .replace("@ID@", &quoted(owner))
         .replace("@NAME@", &given(&args.name))
         .replace("@REGION@", &given(&args.region))
         .replace("@VPC@", &given(&args.vpc))
         .replace("@SUBNETS@", &format!("[{}]", subnets.join(", ")))
-        .replace("@ENVIRONMENT@", &key(&args.environment))
+        .replace("@ENVIRONMENT@", &key(environment))
+}
+
+/// Lines that only one template has begin with its name; all others are everybody's.
+fn template(wanted: Template) -> String {
+    let (ours, theirs) = match wanted {
+        Template::Dev => ("@dev ", "@prod "),
+        Template::Prod => ("@prod ", "@dev "),
+    };
+    let lines = TEMPLATE.lines().filter(|line| !line.starts_with(theirs));
+    lines
+        .map(|line| format!("{}\n", line.strip_prefix(ours).unwrap_or(line)))
+        .collect()
 }
 
 /// Quoted unless it may stand bare, so that a wrong name is a problem and not a broken file.
@@ -73,8 +94,13 @@ fn key(name: &str) -> String {
 }
 
 /// What is wrong with the new file: with values that were given, and with those left to fill in.
-fn judge(args: &InitArgs, file: &str, text: &str) -> anyhow::Result<(Vec<Problem>, Vec<Problem>)> {
-    let problems = match FleetFile::new(file, text).spec(&args.environment) {
+fn judge(
+    args: &InitArgs,
+    environment: &str,
+    file: &str,
+    text: &str,
+) -> anyhow::Result<(Vec<Problem>, Vec<Problem>)> {
+    let problems = match FleetFile::new(file, text).spec(environment) {
         Ok(_) => Vec::new(),
         Err(LoadError::Invalid(problems)) => problems.problems,
         Err(error @ (LoadError::Unreadable { .. } | LoadError::UnknownEnvironment { .. })) => {
@@ -84,6 +110,7 @@ fn judge(args: &InitArgs, file: &str, text: &str) -> anyhow::Result<(Vec<Problem
     let left_out = |problem: &Problem| match problem.key.as_str() {
         "fleet.name" => args.name.is_none(),
         "fleet.region" => args.region.is_none(),
+        "fleet.account" => args.account.is_none(),
         "network.vpc" => args.vpc.is_none(),
         "network.subnets" => args.subnets.is_empty(),
         _ => false,

@@ -5,6 +5,7 @@ pub mod drain;
 pub mod init;
 pub mod plan;
 pub mod render;
+pub mod roll;
 pub mod status;
 pub mod up;
 pub mod validate;

@@ -1,5 +1,7 @@
 //! `status`: how an environment is, on one screen.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use fleet_agent_config::{Applied, names::attribute};
 use futures_util::future::try_join_all;
@@ -9,11 +11,16 @@ use crate::{
     cli::StatusArgs,
     cloud::Activity,
     collect,
+    execute::Stopped,
     exit::Exit,
-    nodes::{self, Node, Nodes},
+    nodes::{Node, Nodes},
     output::{Output, dim, green, red, yellow},
-    session::{Header, Session},
+    session::{Header, Session, interruptible},
+    watch,
 };
+
+/// Beyond so many nodes only those are shown that do not just serve.
+const NODES_SHOWN: usize = 20;
 
 /// What `status` knows; with `--json`, exactly this.
 #[derive(Debug, Serialize)]
@@ -25,6 +32,8 @@ struct Status<'a> {
     groups: Vec<GroupRow>,
     /// Groups that exist and are not in the file any more.
     removed: Vec<String>,
+    /// What `up` would change, or what stands in its way.
+    drift: Vec<String>,
     nodes: Vec<NodeRow>,
 }
 
@@ -35,6 +44,8 @@ struct GroupRow {
     name: String,
     /// Absent when the Auto Scaling group is.
     counts: Option<Counts>,
+    /// What a roll that is under way has noted.
+    roll: Option<String>,
     /// The newest of its activities, if that failed.
     last_error: Option<String>,
 }
@@ -50,7 +61,7 @@ struct Counts {
     in_ecs: usize,
     ready: usize,
     draining: usize,
-    /// Made from another version of the launch template than new ones would be.
+    /// They stay, and were made from another version of the launch template than new ones would be.
     stale: usize,
 }
 
@@ -88,7 +99,25 @@ struct NodeRow {
 /// Everything wrong with the file, or a read that failed.
 pub async fn run(args: &StatusArgs, out: &Output) -> Result<Exit> {
     let session = Session::open(&args.common.file, &args.environment, out).await?;
-    let status = read(&session).await?;
+    let Some(seconds) = args.watch else {
+        return look(&session, out).await;
+    };
+    let pause = Duration::from_secs(seconds);
+    let watched = interruptible(out, async |stop| {
+        loop {
+            look(&session, out).await?;
+            watch::pause(&stop, pause).await?;
+            out.clear();
+        }
+    });
+    match watched.await {
+        Err(error) if error.is::<Stopped>() => Ok(Exit::Done),
+        other => other,
+    }
+}
+
+async fn look(session: &Session, out: &Output) -> Result<Exit> {
+    let status = read(session).await?;
     show(&status, out);
     out.json(&status);
     Ok(Exit::Done)
@@ -96,15 +125,11 @@ pub async fn run(args: &StatusArgs, out: &Output) -> Result<Exit> {
 
 async fn read(session: &Session) -> Result<Status<'_>> {
     let (cloud, desired) = (&session.cloud, &session.desired);
-    let names: Vec<String> = desired
-        .groups
-        .iter()
-        .map(|group| group.auto_scaling_group.name.clone())
-        .collect();
     let cluster_name = &desired.cluster.name;
-    let (cluster, found) = tokio::try_join!(
-        cloud.ecs.cluster(cluster_name),
-        nodes::observe(cloud, cluster_name, &names)
+    let (cluster, found, drift) = tokio::try_join!(
+        async { Ok(cloud.ecs.cluster(cluster_name).await?) },
+        session.nodes(&desired.groups),
+        session.drift(),
     )?;
     let activities = try_join_all(found.iter().map(|nodes| async {
         let activities = cloud.autoscaling.activities(&nodes.group).await?;
@@ -123,6 +148,7 @@ async fn read(session: &Session) -> Result<Status<'_>> {
         groups.push(GroupRow {
             name: group.name.clone(),
             counts: nodes.map(count),
+            roll: nodes.and_then(|nodes| nodes.roll.clone()),
             last_error: activities
                 .iter()
                 .find(|(name, _)| name == asg)
@@ -142,8 +168,18 @@ async fn read(session: &Session) -> Result<Status<'_>> {
         cluster_state,
         groups,
         removed: removed.into_iter().map(|group| group.name).collect(),
+        drift,
         nodes: rows,
     })
+}
+
+impl NodeRow {
+    /// It serves, and nothing else is to be said of it.
+    fn is_well(&self) -> bool {
+        self.ready
+            && self.health.as_deref() == Some("ok")
+            && self.intent.as_deref() == Some("serve")
+    }
 }
 
 fn count(nodes: &Nodes) -> Counts {
@@ -198,7 +234,10 @@ fn show(status: &Status<'_>, out: &Output) {
         ],
         status.groups.iter().map(group_row).collect(),
     ));
-    let nodes: Vec<Vec<String>> = status.nodes.iter().map(node_row).collect();
+    // Of many, those that are as they should be are no news.
+    let is_news = |node: &&NodeRow| status.nodes.len() <= NODES_SHOWN || !node.is_well();
+    let nodes: Vec<Vec<String>> = status.nodes.iter().filter(is_news).map(node_row).collect();
+    let well = status.nodes.len() - nodes.len();
     if !nodes.is_empty() {
         out.line("");
         out.line(out.table(
@@ -208,6 +247,26 @@ fn show(status: &Status<'_>, out: &Output) {
             ],
             nodes,
         ));
+    }
+    if well > 0 {
+        out.line(format!(
+            "\n{well} nodes serve and are well: --json lists them"
+        ));
+    }
+    for group in &status.groups {
+        if let Some(roll) = &group.roll {
+            out.line(format!(
+                "\n{} {}: {roll}",
+                yellow("being rolled:"),
+                group.name
+            ));
+        }
+    }
+    if !status.drift.is_empty() {
+        out.line(format!("\n{}", yellow("not as in the file:")));
+        for line in &status.drift {
+            out.line(line);
+        }
     }
     for group in &status.removed {
         out.line(format!(

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 
 use fleet_agent_config::{
-    AutoScalingConfig, Config, DrainConfig, EcrImage, HealthConfig, ParameterConfig, Problem,
-    Replacement, VERSION, names as fixed, render, sidecars_seconds,
+    AutoScalingConfig, Config, EcrImage, ParameterConfig, Problem, Replacement, VERSION,
+    names as fixed, render, sidecars_seconds,
 };
 
 use super::{Drain, names::GroupNames};
 use crate::spec;
 
-/// A group's settings for the agent, with every number that the agent would default filled in: what
-/// a node does must not change with the agent's version.
+/// A group's settings for the agent. A spec has every default filled in, and so have they: what a node
+/// does must not change with the agent's version.
 #[derive(Debug)]
 pub(super) struct AgentSettings {
     config: Config,
@@ -33,24 +33,10 @@ impl AgentSettings {
         cluster: &str,
         names: &GroupNames,
     ) -> Result<Self, Vec<Problem>> {
-        let mut config = wire(spec, group, cluster, names);
+        let config = wire(spec, group, cluster, names);
         let mut problems = Vec::new();
         let Some(settings) = config.clone().validate(&mut problems) else {
             return Err(problems);
-        };
-        config.auto_scaling.launch_timeout_seconds = Some(settings.launch_timeout_seconds);
-        config.auto_scaling.drain_timeout_seconds = Some(settings.drain_timeout_seconds);
-        config.drain = DrainConfig {
-            deadline_seconds: Some(settings.drain.deadline_seconds),
-            rebalance: Some(settings.drain.rebalance),
-            impaired: Some(settings.drain.impaired),
-            maintenance: Some(settings.drain.maintenance),
-            maintenance_lead_seconds: Some(settings.drain.maintenance_lead_seconds),
-            standalone: config.drain.standalone,
-        };
-        config.health = HealthConfig {
-            replacement: Some(settings.health.replacement),
-            replace_at_once: Some(settings.health.replace_at_once),
         };
         let secrets = settings.sidecars.iter();
         let secrets = secrets.flat_map(|sidecar| sidecar.container.secrets.values());
@@ -100,9 +86,9 @@ fn wire(spec: &spec::Spec, group: &spec::Group, cluster: &str, names: &GroupName
         auto_scaling: AutoScalingConfig {
             group: names.long.clone(),
             launch_hook: Some(fixed::LAUNCH_HOOK.to_owned()),
-            launch_timeout_seconds: spec.agent.launch_timeout_seconds,
+            launch_timeout_seconds: Some(spec.agent.launch_timeout_seconds),
             drain_hook: Some(fixed::DRAIN_HOOK.to_owned()),
-            drain_timeout_seconds: spec.agent.drain_timeout_seconds,
+            drain_timeout_seconds: Some(spec.agent.drain_timeout_seconds),
         },
         drain: group.drain.clone(),
         disk: group.disk,

@@ -8,16 +8,17 @@ use fleet_agent_config::{
 
 use super::{
     AutoScalingGroup, CapacityProvider, Cluster, Desired, Drain, Group, Hook, Identity, Image,
-    LaunchTemplate, Network, Parameter, Role, SecurityGroup, Settings, Transition,
+    LaunchTemplate, Network, Parameter, Role, SecurityGroup, Settings, StrategyItem, Transition,
     agent::AgentSettings,
+    multipart,
     names::{self, GroupNames},
     policy, user_data,
 };
 use crate::spec;
 
-/// The ECS-optimized image of the day (ECS guide, "Retrieving ECS-optimized AMI metadata").
-const IMAGE_PARAMETER: &str =
-    "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id";
+/// ECS-optimized images: the one of the day is called `recommended`, others by their names (ECS guide,
+/// "Retrieving ECS-optimized AMI metadata").
+const IMAGE_PARAMETERS: &str = "/aws/service/ecs/optimized-ami/amazon-linux-2023";
 /// A group that left the file leaves no deadline behind: as long as Auto Scaling holds a hook of 300 s.
 const REMOVED_DEADLINE_SECONDS: u32 = 30_000;
 /// Nor its sidecars: as long as any group's may take.
@@ -55,8 +56,15 @@ pub fn build(spec: &spec::Spec) -> Result<Desired, Problems> {
             subnet_ids: spec.network.subnet_ids.clone(),
         },
         cluster: Cluster {
-            name: cluster,
             tags: owned(spec, spec.cluster_tags.clone()),
+            container_insights: spec.cluster.container_insights,
+            execute_command_logging: spec.cluster.execute_command_logging.clone(),
+            more_providers: match spec.cluster.fargate {
+                true => spec::FARGATE.map(str::to_owned).to_vec(),
+                false => Vec::new(),
+            },
+            default_strategy: default_strategy(spec),
+            name: cluster,
         },
         groups,
     })
@@ -77,9 +85,12 @@ pub(crate) fn removed(identity: &Identity, group: &str) -> Group {
         role: Role {
             name: names.role.clone(),
             trust_policy: serde_json::Value::Null,
+            permissions_boundary: None,
+            managed_policies: Vec::new(),
             policy_name: policy::POLICY_NAME.to_owned(),
             policy_template: serde_json::Value::Null,
         },
+        given_role: None,
         instance_profile: names.role,
         security_group: SecurityGroup {
             name: names.long.clone(),
@@ -88,8 +99,10 @@ pub(crate) fn removed(identity: &Identity, group: &str) -> Group {
         launch_template: LaunchTemplate {
             name: names.launch_template,
             image: Image::Pinned(String::new()),
+            newest_image: false,
             instance_type: String::new(),
             root_volume: spec::Volume::default(),
+            docker_volume: None,
             cpu_credits: None,
             detailed_monitoring: false,
             key_pair: None,
@@ -102,6 +115,12 @@ pub(crate) fn removed(identity: &Identity, group: &str) -> Group {
             name: names.long.clone(),
             instance_types: Vec::new(),
             spot: None,
+            metrics: false,
+            max_lifetime_days: None,
+            deletion_protection: spec::DeletionProtection::default(),
+            zone_distribution: spec::ZoneDistribution::default(),
+            warm_pool: None,
+            schedules: BTreeMap::new(),
             min: 0,
             max: 0,
             desired: 0,
@@ -129,7 +148,7 @@ pub struct Documents {
     /// agent.toml.
     pub agent_toml: String,
     /// User data before it is packed.
-    pub cloud_config: String,
+    pub user_data: String,
 }
 
 /// The documents of one group, without limits on their size.
@@ -186,6 +205,7 @@ impl<'a> Builder<'a> {
             name: group.name.clone(),
             tags,
             role: self.role(),
+            given_role: group.role.clone(),
             instance_profile: names.role.clone(),
             security_group: SecurityGroup {
                 name: names.long.clone(),
@@ -193,12 +213,11 @@ impl<'a> Builder<'a> {
             },
             launch_template: LaunchTemplate {
                 name: names.launch_template.clone(),
-                image: group.ami.clone().map_or_else(
-                    || Image::Parameter(IMAGE_PARAMETER.to_owned()),
-                    Image::Pinned,
-                ),
+                image: image(&group.ami),
+                newest_image: false,
                 instance_type: group.instance_types.first().cloned().unwrap_or_default(),
                 root_volume: group.root_volume.clone(),
+                docker_volume: group.docker_volume.clone(),
                 cpu_credits: group.cpu_credits,
                 detailed_monitoring: group.detailed_monitoring,
                 key_pair: group.key_pair.clone(),
@@ -207,6 +226,8 @@ impl<'a> Builder<'a> {
                 settings: Settings {
                     config: self.agent.config().clone(),
                     source: self.spec.agent.source.clone(),
+                    own: group.user_data.clone(),
+                    docker_volume: group.docker_volume.is_some(),
                 },
                 instance_tags,
             },
@@ -214,6 +235,12 @@ impl<'a> Builder<'a> {
                 name: names.long.clone(),
                 instance_types: group.instance_types.clone(),
                 spot: group.spot,
+                metrics: group.metrics,
+                max_lifetime_days: group.max_lifetime_days,
+                deletion_protection: group.deletion_protection,
+                zone_distribution: group.zone_distribution,
+                warm_pool: group.warm_pool,
+                schedules: group.schedules.clone(),
                 min: group.min,
                 max: group.max,
                 desired: group.desired,
@@ -232,6 +259,7 @@ impl<'a> Builder<'a> {
     fn role(&self) -> Role {
         let sets = |name: &str| self.group.ecs.get(name).map(String::as_str);
         let propagates = sets("ECS_CONTAINER_INSTANCE_PROPAGATE_TAGS_FROM") == Some("ec2_instance");
+        let tells_apart = self.group.node.instance_tag == Some(true);
         let scope = policy::Scope {
             region: &self.spec.region,
             cluster: self.cluster,
@@ -240,12 +268,17 @@ impl<'a> Builder<'a> {
             secrets: self.agent.secrets(),
             images: self.agent.images(),
             replacement: self.agent.replacement,
-            tags_container_instance: propagates || sets("ECS_CONTAINER_INSTANCE_TAGS").is_some(),
+            tags_container_instance: propagates
+                || tells_apart
+                || sets("ECS_CONTAINER_INSTANCE_TAGS").is_some(),
             propagates_instance_tags: propagates,
+            own_instance_only: tells_apart,
         };
         Role {
             name: self.names.role.clone(),
             trust_policy: policy::trust(),
+            permissions_boundary: self.group.permissions_boundary.clone(),
+            managed_policies: self.group.policies.clone(),
             policy_name: policy::POLICY_NAME.to_owned(),
             policy_template: scope.policy(),
         }
@@ -268,20 +301,22 @@ impl<'a> Builder<'a> {
 
     fn documents(&self) -> Result<Documents, Vec<Problem>> {
         let agent_toml = self.agent.text().map_err(|why| self.problem(why))?;
-        let cloud_config = user_data::cloud_config(&agent_toml, self.spec.agent.source.as_ref())
+        let source = self.spec.agent.source.as_ref();
+        let docker_volume = self.group.docker_volume.is_some();
+        let cloud_config = user_data::cloud_config(&agent_toml, source, docker_volume)
             .map_err(|why| self.problem(why))?;
         Ok(Documents {
             agent_toml,
-            cloud_config,
+            user_data: multipart::joined(cloud_config, self.group.user_data.as_ref()),
         })
     }
 
     fn user_data(&self) -> Result<Vec<u8>, Vec<Problem>> {
-        let cloud_config = self.documents()?.cloud_config;
-        let packed = user_data::packed(&cloud_config).map_err(|why| self.problem(why))?;
+        let text = self.documents()?.user_data;
+        let packed = user_data::packed(&text).map_err(|why| self.problem(why))?;
         if packed.len() > user_data::SIZE_MAX {
             return Err(self.problem(format!(
-                "makes user data of {} bytes, gzip included: EC2 takes {}; shorten its sidecars and ecs settings",
+                "makes user data of {} bytes, gzip included: EC2 takes {}; shorten its sidecars, ecs settings and user_data",
                 packed.len(),
                 user_data::SIZE_MAX
             )));
@@ -311,6 +346,35 @@ impl<'a> Builder<'a> {
             key: format!("groups.{}", self.group.name),
             message: why.to_string(),
         }]
+    }
+}
+
+fn default_strategy(spec: &spec::Spec) -> Option<Vec<StrategyItem>> {
+    let name = |provider: &spec::Provider| match provider {
+        spec::Provider::Fargate(name) => name.clone(),
+        spec::Provider::Group(group) => {
+            GroupNames::new(&spec.fleet, &spec.environment, group, &spec.region).long
+        }
+    };
+    let items = spec.cluster.default_strategy.as_ref()?.iter();
+    let items = items.map(|item| StrategyItem {
+        provider: name(&item.provider),
+        weight: item.weight,
+        base: item.base,
+    });
+    Some(items.collect())
+}
+
+fn image(ami: &spec::Ami) -> Image {
+    let parameter = |of: &str| format!("{IMAGE_PARAMETERS}/{of}/image_id");
+    match ami {
+        spec::Ami::Optimized => Image::Parameter(parameter("recommended")),
+        spec::Ami::Release(name) => Image::Release(parameter(name)),
+        spec::Ami::Id(id) => Image::Pinned(id.clone()),
+        spec::Ami::Tagged { owner, tags } => Image::Tagged {
+            owner: owner.clone(),
+            tags: tags.clone(),
+        },
     }
 }
 
@@ -385,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn no_default_of_a_drain_is_left_to_the_agents_version() {
+    fn no_default_is_left_to_the_agents_version() {
         let spec = FleetFile::new("fleet.toml", FILE)
             .spec("dev")
             .expect("valid");
@@ -397,9 +461,30 @@ mod tests {
                 "impaired",
                 "maintenance",
                 "maintenance_lead_seconds",
+                "soft_percent",
+                "full",
+                "replacement",
+                "system_memory_mib",
+                "block_metadata_service",
+                "instance_tag",
+                "stop_timeout_seconds",
             ] {
                 assert!(text.contains(&format!("\n{key} = ")), "{key}: {text}");
             }
+        }
+    }
+
+    #[test]
+    fn only_nodes_that_are_told_apart_give_themselves_a_tag() {
+        for (scope, tags) in [("cluster", false), ("instance", true)] {
+            let file = format!("{FILE}\n[iam]\nscope = \"{scope}\"\n");
+            let spec = FleetFile::new("fleet.toml", file).spec("dev");
+            let spec = spec.expect("valid");
+            let text = documents(&spec, &spec.groups[1])
+                .expect("renders")
+                .agent_toml;
+            let line = format!("\ninstance_tag = {tags}\n");
+            assert!(text.contains(&line), "{text}");
         }
     }
 

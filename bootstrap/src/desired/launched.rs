@@ -7,8 +7,11 @@ use flate2::read::GzDecoder;
 use fleet_agent_config::{Config, Live, Problem, names::AGENT_TOML, render};
 use serde_json::Value;
 
-use super::user_data::{self, SIZE_MAX};
-use crate::spec::Source;
+use super::{
+    multipart,
+    user_data::{self, SIZE_MAX},
+};
+use crate::spec::{Source, UserData};
 
 /// User data unpacks to no more than this, bytes: what is larger is none of ours.
 const UNPACKED_MAX: u64 = 64 * SIZE_MAX as u64;
@@ -18,6 +21,9 @@ const UNPACKED_MAX: u64 = 64 * SIZE_MAX as u64;
 pub(crate) struct Settings {
     pub(crate) config: Config,
     pub(crate) source: Option<Source>,
+    pub(crate) own: Option<UserData>,
+    /// Whether Docker has a volume to itself.
+    pub(crate) docker_volume: bool,
 }
 
 /// It is all in the user data.
@@ -32,12 +38,14 @@ impl Settings {
     /// live: nothing, if the list is empty. `None` where more than live settings differ.
     pub(crate) fn kept_by(&self, user_data: &[u8]) -> Option<Vec<Problem>> {
         let text = unpacked(user_data)?;
-        let launched = agent_toml(&text)?;
+        let launched = agent_toml(&multipart::first(&text)?)?;
         let (launched, _) = Config::read(AGENT_TOML, &launched).ok()?;
         let live = Live::of(&self.config, 1);
         // What else stands in it has to be what would be written today.
         let today = render(&launched).ok()?;
-        let today = user_data::cloud_config(&today, self.source.as_ref()).ok()?;
+        let source = self.source.as_ref();
+        let today = user_data::cloud_config(&today, source, self.docker_volume).ok()?;
+        let today = multipart::joined(today, self.own.as_ref());
         (launched.with(&live) == self.config && today == text).then(|| launched.refusals(&live))
     }
 }
@@ -64,7 +72,8 @@ fn agent_toml(cloud_config: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::spec::FleetFile;
+    use super::*;
+    use crate::spec::{FleetFile, UserDataKind};
 
     const FILE: &str = include_str!("../../tests/fleet.toml");
 
@@ -91,6 +100,22 @@ mod tests {
         let sidecar = format!("{FILE}\n[sidecars.more]\nimage = \"elsewhere.example/more:1\"\n");
         let problems = kept(&sidecar).expect("live, and past the envelope");
         assert_eq!(problems[0].key, "sidecars.more.image");
+        // Of a change in the user's own part only new nodes hear.
+        let with = |text: &str| {
+            let mut template = template(FILE);
+            template.settings.own = Some(UserData {
+                file: "nodes.sh".to_owned(),
+                kind: UserDataKind::Script,
+                text: text.to_owned(),
+            });
+            template.settings
+        };
+        let theirs = super::unpacked(&launched.user_data).expect("ours");
+        let theirs = multipart::joined(theirs, with("#!/bin/sh\n").own.as_ref());
+        let kept = |settings: Settings| settings.kept_by(theirs.as_bytes());
+        assert_eq!(kept(with("#!/bin/sh\n")), Some(Vec::new()));
+        assert_eq!(kept(with("#!/bin/sh\ntrue\n")), None);
+        assert_eq!(kept(template(FILE).settings), None);
         let none = template(FILE).settings;
         for foreign in [
             &b"#cloud-config\n{}"[..],

@@ -2,20 +2,29 @@
 
 mod agent;
 mod build;
+mod docker_volume;
 mod launched;
+mod multipart;
 mod names;
+mod operator;
 mod policy;
+mod service_roles;
+#[cfg(test)]
+mod shellcheck;
 mod user_data;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use fleet_agent_config::Live;
+use serde::Serialize;
 
 use crate::spec;
 
 pub(crate) use build::removed;
 pub use build::{Documents, build, documents};
+pub(crate) use docker_volume::DEVICE as DOCKER_DEVICE;
 pub(crate) use launched::Settings;
+pub use service_roles::ServiceRole;
 
 /// Everything one environment should consist of.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +68,25 @@ pub struct Cluster {
     pub name: String,
     /// Ownership and the file's own tags.
     pub tags: BTreeMap<String, String>,
+    /// CloudWatch's Container Insights; the account's default when absent.
+    pub container_insights: Option<spec::ContainerInsights>,
+    /// Where sessions of ECS Exec are written down.
+    pub execute_command_logging: Option<spec::ExecuteCommandLogging>,
+    /// Capacity providers on it beside the groups'.
+    pub more_providers: Vec<String>,
+    /// Its default strategy; all groups alike when absent and ECS has none.
+    pub default_strategy: Option<Vec<StrategyItem>>,
+}
+
+/// One item of a capacity-provider strategy.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct StrategyItem {
+    /// The capacity provider's name.
+    pub provider: String,
+    /// Its share.
+    pub weight: u32,
+    /// So many tasks first.
+    pub base: u32,
 }
 
 /// Everything of one group.
@@ -70,6 +98,8 @@ pub struct Group {
     pub tags: BTreeMap<String, String>,
     /// Role for the instances, with its one inline policy.
     pub role: Role,
+    /// Name of an adopted role that they have in the place of that one, which is then not made.
+    pub given_role: Option<String>,
     /// Name of the instance profile that holds the role.
     pub instance_profile: String,
     /// The nodes' security group: no way in, every way out.
@@ -86,6 +116,13 @@ pub struct Group {
     pub drain: Drain,
 }
 
+impl Group {
+    /// Name of the role that its nodes have.
+    pub(crate) fn node_role(&self) -> &str {
+        self.given_role.as_deref().unwrap_or(&self.role.name)
+    }
+}
+
 /// How long a node may take to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Drain {
@@ -95,6 +132,16 @@ pub struct Drain {
     pub sidecars_seconds: u32,
 }
 
+impl Drain {
+    /// What a node gets to go, beyond the wait for its tasks: EC2's own time, and its hooks'.
+    const GONE: Duration = Duration::from_secs(15 * 60);
+
+    /// What a node gets to go in all.
+    pub(crate) fn gone_limit(self) -> Duration {
+        Self::GONE + Duration::from_secs(self.deadline_seconds.into())
+    }
+}
+
 /// An IAM role.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Role {
@@ -102,6 +149,10 @@ pub struct Role {
     pub name: String,
     /// Who may assume it.
     pub trust_policy: serde_json::Value,
+    /// ARN of the policy that bounds it.
+    pub permissions_boundary: Option<String>,
+    /// ARNs of managed policies attached to it.
+    pub managed_policies: Vec<String>,
     /// Name of the inline policy.
     pub policy_name: String,
     /// Scoped to this cluster and group. `ACCOUNT` stands where the account id belongs, which is
@@ -125,10 +176,14 @@ pub struct LaunchTemplate {
     pub name: String,
     /// Which image.
     pub image: Image,
+    /// Whether the newest such image is wanted even where the launch template has an older one.
+    pub newest_image: bool,
     /// The group's first instance type.
     pub instance_type: String,
     /// Root volume.
     pub root_volume: spec::Volume,
+    /// Docker's own volume.
+    pub docker_volume: Option<spec::Volume>,
     /// EC2's default when absent.
     pub cpu_credits: Option<spec::CpuCredits>,
     /// CloudWatch's metrics each minute.
@@ -146,13 +201,53 @@ pub struct LaunchTemplate {
 }
 
 /// Where a group's image comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Image {
     /// Looked up once through this public SSM parameter, then pinned: an existing launch template
     /// keeps the image it has.
     Parameter(String),
+    /// Likewise, the newest that its owner gave these tags.
+    Tagged {
+        /// Account id, or `self`.
+        owner: String,
+        /// All of them.
+        tags: BTreeMap<String, String>,
+    },
+    /// A public SSM parameter that always names the same image.
+    Release(String),
     /// Given in the file.
     Pinned(String),
+}
+
+impl Image {
+    /// Whether an existing launch template keeps the image it has when there is a newer one.
+    pub(crate) fn is_kept(&self) -> bool {
+        match self {
+            Self::Parameter(_) | Self::Tagged { .. } => true,
+            Self::Release(_) | Self::Pinned(_) => false,
+        }
+    }
+
+    /// The SSM parameter that names it.
+    pub(crate) fn parameter(&self) -> Option<&String> {
+        match self {
+            Self::Parameter(name) | Self::Release(name) => Some(name),
+            Self::Tagged { .. } | Self::Pinned(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Parameter(name) | Self::Release(name) => f.write_str(name),
+            Self::Pinned(id) => f.write_str(id),
+            Self::Tagged { owner, tags } => {
+                let tags: Vec<String> = tags.iter().map(|(key, v)| format!("{key}={v}")).collect();
+                write!(f, "{} of {owner}", tags.join(" "))
+            }
+        }
+    }
 }
 
 /// An Auto Scaling group.
@@ -165,6 +260,18 @@ pub struct AutoScalingGroup {
     pub instance_types: Vec<String>,
     /// How much of it is Spot.
     pub spot: Option<spec::Spot>,
+    /// Its own metrics in CloudWatch.
+    pub metrics: bool,
+    /// Days until a node is replaced.
+    pub max_lifetime_days: Option<u32>,
+    /// Against its deletion.
+    pub deletion_protection: spec::DeletionProtection,
+    /// Over zones.
+    pub zone_distribution: spec::ZoneDistribution,
+    /// Nodes prepared beside it.
+    pub warm_pool: Option<spec::WarmPool>,
+    /// How its bounds change by the clock.
+    pub schedules: BTreeMap<String, spec::Schedule>,
     /// Lower bound, set once the first node has proven itself.
     pub min: u32,
     /// Upper bound.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use fleet_agent_config::{EcrImage, Replacement};
+use fleet_agent_config::{EcrImage, Replacement, names::tag};
 use serde_json::{Value, json};
 
 use super::Role;
@@ -44,6 +44,9 @@ pub(super) struct Scope<'a> {
     pub(super) tags_container_instance: bool,
     /// ... and reads those of the EC2 instance for it.
     pub(super) propagates_instance_tags: bool,
+    /// Its container instance carries the ARN of its EC2 instance, so that policies can tell it from
+    /// its neighbours.
+    pub(super) own_instance_only: bool,
 }
 
 impl Scope<'_> {
@@ -51,7 +54,8 @@ impl Scope<'_> {
     pub(super) fn policy(&self) -> Value {
         let mut statements = vec![
             self.registration(),
-            self.container_instance(),
+            self.container_instances(),
+            self.own_container_instance(),
             self.tasks(),
             unscoped_ecs(),
             self.lifecycle(),
@@ -78,8 +82,11 @@ impl Scope<'_> {
 
     /// The ECS agent joins this cluster and no other. Without CreateCluster and outside of this ARN
     /// a node with a wrong ECS_CLUSTER is refused instead of making a cluster `default`.
+    ///
+    /// Without its own tag a node may join all the same, and no node may act on it then, not even it
+    /// itself: one that joined before nodes were told apart has to get over a restart of its ECS agent.
     fn registration(&self) -> Value {
-        json!({
+        let mut statement = json!({
             "Sid": "JoinCluster",
             "Effect": "Allow",
             "Action": [
@@ -89,24 +96,41 @@ impl Scope<'_> {
                 "ecs:SubmitTaskStateChange",
             ],
             "Resource": self.cluster_arn(),
-        })
+        });
+        if self.own_instance_only {
+            statement["Condition"] = json!({ "StringEqualsIfExists": own("aws:RequestTag") });
+        }
+        statement
     }
 
-    /// The ECS agent's session, and what fleet-agent says and asks of container instances.
-    fn container_instance(&self) -> Value {
+    /// The ECS agent's session, and what runs on the node. The session knows no tags.
+    fn container_instances(&self) -> Value {
         json!({
             "Sid": "ContainerInstances",
             "Effect": "Allow",
+            "Action": ["ecs:ListTasks", "ecs:Poll", "ecs:StartTelemetrySession"],
+            "Resource": self.container_instance_arns(),
+            "Condition": self.in_cluster(),
+        })
+    }
+
+    /// What fleet-agent says and asks of its own container instance, which ECS can tell from others by
+    /// the tag that it registered with.
+    fn own_container_instance(&self) -> Value {
+        let mut condition = self.in_cluster();
+        if self.own_instance_only {
+            condition["StringEquals"] = own("aws:ResourceTag");
+        }
+        json!({
+            "Sid": "OwnContainerInstance",
+            "Effect": "Allow",
             "Action": [
                 "ecs:DescribeContainerInstances",
-                "ecs:ListTasks",
-                "ecs:Poll",
                 "ecs:PutAttributes",
-                "ecs:StartTelemetrySession",
                 "ecs:UpdateContainerInstancesState",
             ],
-            "Resource": self.arn("ecs", &format!("container-instance/{}/*", self.cluster)),
-            "Condition": self.in_cluster(),
+            "Resource": self.container_instance_arns(),
+            "Condition": condition,
         })
     }
 
@@ -231,15 +255,22 @@ impl Scope<'_> {
     }
 
     fn container_instance_tags(&self) -> Value {
+        let mut condition = match self.own_instance_only {
+            true => own("aws:RequestTag"),
+            false => json!({}),
+        };
+        condition["ecs:CreateAction"] = json!("RegisterContainerInstance");
         json!({
             "Sid": "ContainerInstanceTags",
             "Effect": "Allow",
             "Action": "ecs:TagResource",
-            "Resource": self.arn("ecs", &format!("container-instance/{}/*", self.cluster)),
-            "Condition": {
-                "StringEquals": { "ecs:CreateAction": "RegisterContainerInstance" },
-            },
+            "Resource": self.container_instance_arns(),
+            "Condition": { "StringEquals": condition },
         })
+    }
+
+    fn container_instance_arns(&self) -> String {
+        self.arn("ecs", &format!("container-instance/{}/*", self.cluster))
     }
 
     fn group_arn(&self) -> String {
@@ -262,6 +293,11 @@ impl Scope<'_> {
         let (partition, region) = (partition(self.region), self.region);
         format!("arn:{partition}:{service}:{region}{ACCOUNT}{resource}")
     }
+}
+
+/// The tag with the ARN of the very instance that calls (EC2 user guide, "ec2:SourceInstanceARN").
+fn own(key: &str) -> Value {
+    json!({ format!("{key}/{}", tag::INSTANCE): "${ec2:SourceInstanceARN}" })
 }
 
 /// These know no resource.
@@ -320,7 +356,7 @@ fn session_messages() -> Value {
 }
 
 /// The partition of a region (AWS General Reference, "ARN format").
-fn partition(region: &str) -> &'static str {
+pub(super) fn partition(region: &str) -> &'static str {
     const PREFIXES: &[(&str, &str)] = &[
         ("cn-", "aws-cn"),
         ("us-gov-", "aws-us-gov"),
@@ -369,6 +405,7 @@ mod tests {
             replacement: Replacement::Itself,
             tags_container_instance: false,
             propagates_instance_tags: false,
+            own_instance_only: false,
         }
     }
 
@@ -376,6 +413,8 @@ mod tests {
         Role {
             name: "r".to_owned(),
             trust_policy: trust(),
+            permissions_boundary: None,
+            managed_policies: Vec::new(),
             policy_name: POLICY_NAME.to_owned(),
             policy_template: scope.policy(),
         }
@@ -482,6 +521,28 @@ mod tests {
         };
         let policy = scope.policy().to_string();
         assert!(policy.contains("ecs:TagResource") && policy.contains("ec2:DescribeTags"));
+    }
+
+    #[test]
+    fn a_node_that_is_told_from_its_neighbours_acts_on_itself_alone() {
+        let scope = Scope {
+            tags_container_instance: true,
+            own_instance_only: true,
+            ..scope()
+        };
+        let policy = scope.policy();
+        let statements = policy["Statement"].as_array().expect("statements");
+        let conditions: Vec<String> = [
+            "JoinCluster",
+            "OwnContainerInstance",
+            "ContainerInstanceTags",
+        ]
+        .map(|sid| {
+            let found = statements.iter().find(|statement| statement["Sid"] == *sid);
+            format!("{sid}: {}", found.expect("a statement")["Condition"])
+        })
+        .into();
+        insta::assert_snapshot!("own_instance_only", conditions.join("\n"));
     }
 
     #[test]

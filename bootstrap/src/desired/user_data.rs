@@ -12,6 +12,7 @@ use flate2::{Compression, GzBuilder};
 use fleet_agent_config::names::{AGENT_BINARY, AGENT_TOML, GATE_PATH, RELEASED};
 use serde::Serialize;
 
+use super::docker_volume;
 use crate::spec::Source;
 
 /// EC2 takes 16 KB, before base64 (EC2 guide, "Run commands at launch").
@@ -61,18 +62,20 @@ impl<'a> WriteFile<'a> {
 pub(super) fn cloud_config(
     agent_toml: &str,
     source: Option<&Source>,
+    docker_volume: bool,
 ) -> Result<String, serde_json::Error> {
     let settings = WriteFile::new(AGENT_TOML, "0600", agent_toml);
+    let docker_volume = docker_volume.then(docker_volume::command);
     let Some(source) = source else {
         return text(&CloudConfig {
-            bootcmd: Vec::new(),
+            bootcmd: docker_volume.into_iter().collect(),
             write_files: vec![settings],
             runcmd: Vec::new(),
         });
     };
     let installer = installer(source);
     text(&CloudConfig {
-        bootcmd: vec![gate_command()],
+        bootcmd: [gate_command()].into_iter().chain(docker_volume).collect(),
         write_files: vec![
             settings,
             WriteFile::new(GATE_PATH, "0644", GATE),
@@ -86,16 +89,16 @@ pub(super) fn cloud_config(
 
 /// The form that is sent: gzip where that is smaller, which cloud-init unpacks by itself. The same
 /// text always gives the same bytes, or every `up` would make a new launch template version.
-pub(super) fn packed(cloud_config: &str) -> io::Result<Vec<u8>> {
+pub(super) fn packed(text: &str) -> io::Result<Vec<u8>> {
     let mut gzip = GzBuilder::new()
         .mtime(0)
         .write(Vec::new(), Compression::best());
-    gzip.write_all(cloud_config.as_bytes())?;
+    gzip.write_all(text.as_bytes())?;
     let packed = gzip.finish()?;
-    if packed.len() < cloud_config.len() {
+    if packed.len() < text.len() {
         Ok(packed)
     } else {
-        Ok(cloud_config.as_bytes().to_vec())
+        Ok(text.as_bytes().to_vec())
     }
 }
 
@@ -164,7 +167,7 @@ mod tests {
 
     use std::{io::Read, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-    use super::*;
+    use super::{super::shellcheck, *};
 
     const AGENT_TOML_TEXT: &str = "version = 1\nfleet = \"shop\"\n";
 
@@ -177,15 +180,26 @@ mod tests {
 
     #[test]
     fn golden_baked_form() {
-        let text = cloud_config(AGENT_TOML_TEXT, None).expect("renders");
+        let text = cloud_config(AGENT_TOML_TEXT, None, false).expect("renders");
         insta::assert_snapshot!("baked", text);
     }
 
     #[test]
     fn golden_installed_form() {
         let source = source("https://example.com/fleet-agent");
-        let text = cloud_config(AGENT_TOML_TEXT, Some(&source)).expect("renders");
+        let text = cloud_config(AGENT_TOML_TEXT, Some(&source), false).expect("renders");
         insta::assert_snapshot!("installed", text);
+    }
+
+    #[test]
+    fn golden_form_with_a_volume_for_docker() {
+        let source = source("https://example.com/fleet-agent");
+        let text = cloud_config(AGENT_TOML_TEXT, None, true).expect("renders");
+        insta::assert_snapshot!("docker_volume", text);
+        // Each after what gates ECS.
+        let text = cloud_config(AGENT_TOML_TEXT, Some(&source), true).expect("renders");
+        let gate = text.find("fleet-gate").expect("gated");
+        assert!(gate < text.find("fleet-docker").expect("mounted"));
     }
 
     #[test]
@@ -196,7 +210,7 @@ mod tests {
 
     #[test]
     fn packs_to_the_same_bytes_and_only_where_it_helps() {
-        let long = cloud_config(&"a = 1\n".repeat(500), None).expect("renders");
+        let long = cloud_config(&"a = 1\n".repeat(500), None, false).expect("renders");
         let gzip = packed(&long).expect("packs");
         assert_eq!(gzip, packed(&long).expect("packs"));
         assert!(gzip.starts_with(&[0x1f, 0x8b]) && gzip.len() < long.len());
@@ -214,27 +228,16 @@ mod tests {
 
     #[test]
     fn what_yaml_reads_differently_is_escaped() {
-        let text = cloud_config("a = \"\u{85}\u{2028}\u{7f} ü 🙂\"\n", None).expect("renders");
+        let text =
+            cloud_config("a = \"\u{85}\u{2028}\u{7f} ü 🙂\"\n", None, false).expect("renders");
         assert!(text.contains("\\u0085\\u2028\\u007f ü 🙂"), "{text}");
     }
 
     #[test]
     fn the_installer_passes_shellcheck() {
-        let directory = tempfile::tempdir().expect("directory");
-        let script = directory.path().join("install-agent");
         let source = source("https://example.com/fleet-agent?a=(id)&b=%20;!");
-        std::fs::write(&script, installer(&source)).expect("written");
-        let checked = Command::new("shellcheck")
-            .arg(&script)
-            .output()
-            .expect("shellcheck runs: tests/setup.sh installs it");
-        assert!(
-            checked.status.success(),
-            "{}",
-            String::from_utf8_lossy(&checked.stdout)
-        );
         let text = installer(&source);
-        assert!(!text.contains('@'), "every placeholder is filled: {text}");
+        shellcheck::passes(&text);
         assert!(text.contains("protocol='https'\n"));
     }
 

@@ -47,6 +47,11 @@ pub(super) fn check(plan: &Plan, desired: &Desired, inventory: &Inventory) -> Ve
 
 /// By the beginnings of titles: what must come before what, within a group or for the cluster.
 const ORDER: &[(&str, &str)] = &[
+    ("create the service-linked role", "create cluster"),
+    (
+        "create the service-linked role",
+        "create auto scaling group",
+    ),
     ("create role", "set policy"),
     ("create role", "put role into"),
     ("create security group", "create launch template"),
@@ -59,6 +64,9 @@ const ORDER: &[(&str, &str)] = &[
     ("set policy", "start the first node"),
     ("write parameter", "start the first node"),
     ("start the first node", "see the first node"),
+    ("see the first node", "set warm pool"),
+    ("see the first node", "set schedule"),
+    ("remove warm pool", "empty auto scaling group"),
     ("delete service", "empty auto scaling group"),
     ("stop ", "empty auto scaling group"),
     ("empty auto scaling group", "set capacity providers"),
@@ -86,7 +94,7 @@ fn same_group(a: &Step, b: &Step, desired: &Desired, inventory: &Inventory) -> b
             .groups
             .iter()
             .chain(&inventory.removed)
-            .position(|group| title.split(['-', '/']).any(|part| part == group.name))
+            .position(|group| title.split(['-', '/', ' ']).any(|part| part == group.name))
     };
     match (group(a), group(b)) {
         (Some(a), Some(b)) => a == b,
@@ -123,10 +131,13 @@ fn touched(step: &Step) -> Option<&str> {
             | Ec2Step::DeleteLaunchTemplate { name },
         )
         | Step::AutoScaling(
-            AutoScalingStep::Delete { name } | AutoScalingStep::Empty { group: name, .. },
+            AutoScalingStep::Delete { name }
+            | AutoScalingStep::DeleteWarmPool { group: name }
+            | AutoScalingStep::Empty { group: name, .. },
         )
         | Step::Ecs(
             EcsStep::DeleteCluster { name }
+            | EcsStep::UpdateCluster { name, .. }
             | EcsStep::DeleteCapacityProvider { name }
             | EcsStep::UpdateCapacityProvider { name, .. }
             | EcsStep::DeleteService { cluster: name, .. }

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use fleet_agent_config::names::tag;
 use serde::Serialize;
 
 use crate::{
     desired::{Desired, Group, Image},
-    inventory::{Inventory, Presence},
+    inventory::{Inventory, Presence, Role},
 };
 
 /// Something that `up` must not, or cannot, work around.
@@ -80,7 +81,10 @@ impl Conflicts {
         let Some(existing) = inventory.groups.get(&group.name) else {
             return self.add("group", &group.name, "was not read: this is a bug");
         };
-        self.presence("role", &group.role.name, &existing.role);
+        match &group.given_role {
+            Some(name) => self.given_role(name, group, existing.given_role.as_ref()),
+            None => self.presence("role", &group.role.name, &existing.role),
+        }
         self.presence(
             "instance profile",
             &group.instance_profile,
@@ -108,6 +112,7 @@ impl Conflicts {
         );
         self.presence("parameter", &group.parameter.name, &existing.parameter);
         self.provider(group, existing);
+        self.roll(group, existing);
         self.image(group, existing, inventory);
     }
 
@@ -127,6 +132,25 @@ impl Conflicts {
                          environment or the group, or remove that resource yourself"
                 ),
             ),
+        }
+    }
+
+    /// Nobody's of ours, and one that a node can have.
+    fn given_role(&mut self, name: &str, group: &Group, found: Option<&Role>) {
+        let key = format!("`role` in [groups.{}]", group.name);
+        match found {
+            None => self.add("role", name, format!("does not exist: correct {key}")),
+            Some(role) if role.tags.contains_key(tag::OWNER) => self.add(
+                "role",
+                name,
+                format!("is one that fleet made, and goes with what it was made for: name one of your own with {key}"),
+            ),
+            Some(role) if !role.lets_ec2_assume() => self.add(
+                "role",
+                name,
+                format!("does not let ec2.amazonaws.com assume it, and so no node: correct its trust policy, or {key}"),
+            ),
+            Some(_) => {}
         }
     }
 
@@ -153,19 +177,55 @@ impl Conflicts {
         }
     }
 
-    fn image(&mut self, group: &Group, existing: &crate::inventory::Group, inventory: &Inventory) {
-        if let Image::Parameter(name) = &group.launch_template.image
-            && existing.launch_template.owned().is_none()
-            && !inventory.images.contains_key(name)
-        {
+    /// Its sizes are the roll's for now, and its launch template what nodes are being brought to.
+    fn roll(&mut self, group: &Group, existing: &crate::inventory::Group) {
+        let found = existing.auto_scaling_group.owned();
+        if let Some(mark) = found.and_then(|found| found.tags.get(tag::ROLL)) {
             self.add(
-                "image",
-                name,
+                "auto scaling group",
+                &group.auto_scaling_group.name,
                 format!(
-                    "is not published in this region: name an AMI with `ami` in [groups.{}]",
-                    group.name
+                    "its nodes are being replaced (`{}`): let `roll` go on, or end it with `roll --cancel`, then run this again",
+                    mark.value
                 ),
             );
+        }
+    }
+
+    /// What a launch template has already is none of its own concern: EC2 goes on launching it.
+    fn image(&mut self, group: &Group, existing: &crate::inventory::Group, inventory: &Inventory) {
+        let wanted = &group.launch_template.image;
+        let in_use = existing.launch_template.owned();
+        if in_use.is_some() && wanted.is_kept() && !group.launch_template.newest_image {
+            return;
+        }
+        let key = format!("`ami` in [groups.{}]", group.name);
+        let Some(found) = inventory.images.get(wanted) else {
+            let problem = match wanted {
+                Image::Parameter(_) | Image::Release(_) => {
+                    format!("is not published in this region: name an AMI with {key}")
+                }
+                Image::Tagged { .. } => {
+                    format!("is no available x86_64 image that is not deprecated: correct {key}")
+                }
+                Image::Pinned(_) => format!(
+                    "does not exist in this region, or is not shared with this account: correct {key}"
+                ),
+            };
+            return self.add("image", &wanted.to_string(), problem);
+        };
+        match found.architecture.as_deref() {
+            None | Some("x86_64") => {}
+            Some(other) => self.add(
+                "image",
+                &found.id,
+                format!("is for {other}, and fleet-agent for x86_64: correct {key}"),
+            ),
+        }
+        let is_new = in_use.is_none_or(|template| template.latest.image_id != found.id);
+        if found.is_deprecated && is_new {
+            let problem = format!("is deprecated by its owner: name a newer one with {key}");
+            self.add("image", &found.id, problem);
         }
     }
 }

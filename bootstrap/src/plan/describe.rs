@@ -1,16 +1,20 @@
 //! Plans in words.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_agent_config::Problem;
 
-use super::{GroupChange, Line, Mark, Plan, Version};
+use super::{
+    Effect, GroupChange, Line, Mark, Plan, Version,
+    wanted::{self, DAY_SECONDS, ROOT_DEVICE},
+};
 use crate::{
-    desired::{self, Image},
+    desired::{self, DOCKER_DEVICE},
     inventory::{
-        AutoScalingGroup, GroupTag, Ingress, Inventory, Mix, ProviderSettings, SecurityGroupRef,
-        Source, Template, sha256,
+        AutoScalingGroup, ClusterSettings, GroupTag, Ingress, Instance, Inventory, Mix, Policies,
+        ProviderSettings, Schedule, SecurityGroupRef, Source, Template, WarmPool, sha256,
     },
+    spec::ZoneDistribution,
 };
 
 /// Width of the longest kind of resource, `auto-scaling-group`.
@@ -38,9 +42,21 @@ impl Line {
             self.mark.symbol(),
             self.kind,
             self.name,
-            self.detail
+            [self.details.join(", "), self.consequence()].concat()
         );
         line.trim_end().to_owned()
+    }
+
+    /// `  [no disruption]`; nothing for what no node can notice.
+    fn consequence(&self) -> String {
+        match (self.effect, self.mark) {
+            (Effect::Roll { stale, of }, _) => {
+                format!("  [{stale} of {of} nodes stale: `roll` replaces them]")
+            }
+            (Effect::Live, _) => "  [applied live]".to_owned(),
+            (Effect::None, Mark::Change) => "  [no disruption]".to_owned(),
+            (Effect::None, _) => String::new(),
+        }
     }
 }
 
@@ -102,6 +118,24 @@ pub(super) fn ingress(rule: &Ingress) -> String {
     format!("+{ports}{protocol} {source}")
 }
 
+/// `container insights enhanced, exec logs to /shop/exec s3://shop-logs/exec/`
+pub(super) fn cluster_changes(change: &ClusterSettings) -> Vec<String> {
+    let insights = change.container_insights.as_ref();
+    let insights = insights.map(|insights| format!("container insights {insights}"));
+    let logging = change.execute_command_logging.as_ref().map(|logging| {
+        let prefix = logging.s3_prefix.as_deref().unwrap_or_default();
+        let bucket = logging.s3_bucket.as_ref();
+        let parts = [
+            logging.log_group.clone(),
+            bucket.map(|bucket| format!("s3://{bucket}/{prefix}")),
+            logging.kms_key.as_ref().map(|key| format!("key {key}")),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        format!("exec logs {}", parts.join(" "))
+    });
+    insights.into_iter().chain(logging).collect()
+}
+
 pub(super) fn template_changes(found: &Template, wanted: &Template) -> Vec<String> {
     let mut changes = Vec::new();
     let mut differs = |name: &str, old: String, new: String| {
@@ -125,7 +159,11 @@ pub(super) fn template_changes(found: &Template, wanted: &Template) -> Vec<Strin
         security_groups(found),
         security_groups(wanted),
     );
-    differs("root volume", root_volume(found), root_volume(wanted));
+    let devices = found.volumes.keys().chain(wanted.volumes.keys());
+    for device in devices.collect::<BTreeSet<_>>() {
+        let of = |template| volume(template, device).unwrap_or_else(|| "none".to_owned());
+        differs(volume_name(device), of(found), of(wanted));
+    }
     let or_default =
         |value: &Option<String>, default: &str| value.clone().unwrap_or_else(|| default.to_owned());
     differs(
@@ -173,29 +211,37 @@ fn security_groups(template: &Template) -> String {
     names.join("+")
 }
 
-fn root_volume(template: &Template) -> String {
-    template.root_volume.as_ref().map_or_else(
-        || "none".to_owned(),
-        |volume| {
-            let encrypted = if volume.encrypted { "encrypted " } else { "" };
-            let mut text = format!(
-                "{encrypted}{} {} GiB at {}",
-                volume.kind, volume.gib, volume.device
-            );
-            let details = [
-                volume.iops.map(|iops| format!(" {iops} iops")),
-                volume.throughput_mib.map(|mib| format!(" {mib} MiB/s")),
-                volume.kms_key.as_ref().map(|key| format!(" key {key}")),
-            ];
-            text.extend(details.into_iter().flatten());
-            text
-        },
-    )
+fn volume_name(device: &str) -> &'static str {
+    match device {
+        ROOT_DEVICE => "root volume",
+        DOCKER_DEVICE => "docker volume",
+        _ => "volume",
+    }
+}
+
+/// `encrypted gp3 30 GiB at /dev/xvda 4000 iops`
+fn volume(template: &Template, device: &str) -> Option<String> {
+    let volume = template.volumes.get(device)?;
+    let encrypted = if volume.encrypted { "encrypted " } else { "" };
+    let mut text = format!("{encrypted}{} {} GiB at {device}", volume.kind, volume.gib);
+    let details = [
+        volume.iops.map(|iops| format!(" {iops} iops")),
+        volume.throughput_mib.map(|mib| format!(" {mib} MiB/s")),
+        volume.kms_key.as_ref().map(|key| format!(" key {key}")),
+    ];
+    text.extend(details.into_iter().flatten());
+    Some(text)
 }
 
 /// `root volume encrypted gp3 30 GiB at /dev/xvda, key pair ops`
 pub(super) fn made_of(template: &Template) -> String {
-    let mut parts = vec![format!("root volume {}", root_volume(template))];
+    let volumes = template.volumes.keys();
+    let mut parts: Vec<String> = volumes
+        .filter_map(|device| {
+            let volume = volume(template, device)?;
+            Some(format!("{} {volume}", volume_name(device)))
+        })
+        .collect();
     parts.extend(
         template
             .security_groups
@@ -239,12 +285,10 @@ pub(super) fn newer_image(
     template: &Template,
     inventory: &Inventory,
 ) -> String {
-    let Image::Parameter(name) = &group.launch_template.image else {
-        return String::new();
-    };
-    match inventory.images.get(name) {
-        Some(newest) if *newest != template.image_id => {
-            format!("image {} kept, newer is {newest}", template.image_id)
+    let image = &group.launch_template.image;
+    match inventory.images.get(image).filter(|_| image.is_kept()) {
+        Some(newest) if newest.id != template.image_id => {
+            format!("image {} kept, newer is {}", template.image_id, newest.id)
         }
         Some(_) | None => String::new(),
     }
@@ -275,23 +319,10 @@ pub(super) fn group_changes(found: &AutoScalingGroup, change: &GroupChange) -> V
         changes.push(format!("max {} -> {max}", found.max));
     }
     if let Some(template) = &change.template {
-        let mut text = match template.version {
+        changes.push(match template.version {
             Version::Number(number) => format!("template v{number}"),
             Version::Created => "new template version".to_owned(),
-        };
-        let stale = found
-            .instances
-            .iter()
-            .filter(|instance| match template.version {
-                Version::Number(number) => instance.template_version != Some(number),
-                Version::Created => true,
-            })
-            .count();
-        if stale > 0 {
-            // Writing to a String cannot fail.
-            let _ = write!(text, " [{stale} of {} nodes stale]", found.instances.len());
-        }
-        changes.push(text);
+        });
         if template.mix != found.mix {
             changes.push(mix(template.mix.as_ref()));
         }
@@ -303,7 +334,83 @@ pub(super) fn group_changes(found: &AutoScalingGroup, change: &GroupChange) -> V
     if change.new_instances_protected.is_some() {
         changes.push("scale-in protection".to_owned());
     }
+    changes.extend(policy_changes(&found.policies, &change.policies));
     changes
+}
+
+fn policy_changes(found: &Policies, change: &Policies) -> Vec<String> {
+    let mut changes = Vec::new();
+    if let Some(seconds) = change.max_lifetime_seconds {
+        let (old, new) = (
+            lifetime(found.max_lifetime_seconds.unwrap_or(0)),
+            lifetime(seconds),
+        );
+        changes.push(format!("max lifetime {old} -> {new}"));
+    }
+    for (name, old, new) in [
+        (
+            "deletion protection",
+            &found.deletion_protection,
+            &change.deletion_protection,
+        ),
+        ("zones", &found.zone_distribution, &change.zone_distribution),
+    ] {
+        if let Some(new) = new {
+            let old = old.as_deref().unwrap_or("?");
+            changes.push(format!("{name} {old} -> {new}"));
+        }
+    }
+    changes
+}
+
+fn lifetime(seconds: u32) -> String {
+    match seconds {
+        0 => "none".to_owned(),
+        seconds if seconds % DAY_SECONDS == 0 => format!("{} days", seconds / DAY_SECONDS),
+        seconds => format!("{seconds} s"),
+    }
+}
+
+/// `at least 2, running, 12 nodes with the group's`
+pub(super) fn warm_pool(pool: &WarmPool) -> String {
+    let most = pool.max_prepared.map_or_else(String::new, |most| {
+        format!(", {most} nodes with the group's")
+    });
+    let state = pool.state.to_lowercase();
+    format!("at least {}, {state}{most}", pool.min)
+}
+
+/// `0 7 * * 1-5 Europe/Berlin: min 4, desired 6`
+pub(super) fn schedule(schedule: &Schedule) -> String {
+    let sizes = [
+        ("min", schedule.min),
+        ("max", schedule.max),
+        ("desired", schedule.desired),
+    ];
+    let sizes = sizes.into_iter();
+    let sizes: Vec<String> = sizes
+        .filter_map(|(name, size)| Some(format!("{name} {}", size?)))
+        .collect();
+    let (cron, zone) = (&schedule.cron, &schedule.time_zone);
+    format!("{cron} {zone}: {}", sizes.join(", "))
+}
+
+/// What the file says of a new group that Auto Scaling does not do anyway.
+pub(super) fn own_accord(group: &desired::AutoScalingGroup) -> Vec<String> {
+    let wanted = wanted::policies(group);
+    let mut parts = Vec::new();
+    if let Some(days) = group.max_lifetime_days {
+        parts.push(format!("max lifetime {}", lifetime(days * DAY_SECONDS)));
+    }
+    let protection = wanted.protection();
+    parts.extend(protection.map(|protection| format!("deletion protection {protection}")));
+    if group.zone_distribution != ZoneDistribution::default() {
+        parts.push(format!("zones {}", group.zone_distribution.as_str()));
+    }
+    if group.metrics {
+        parts.push("metrics".to_owned());
+    }
+    parts
 }
 
 /// `types m7i.large m7a.large, 70 % Spot beyond 2 on demand (capacity-optimized)`
@@ -321,18 +428,27 @@ pub(super) fn mix(mix: Option<&Mix>) -> String {
     }
 }
 
-/// What is not compared, and how many nodes are older than the group's template.
+/// What is not compared.
 pub(super) fn controller_owned(found: &AutoScalingGroup) -> String {
-    let stale = found
-        .instances
-        .iter()
-        .filter(|instance| instance.template_version != found.template_version)
-        .count();
-    let mut text = format!("desired {} is ECS's to set, ignored", found.desired);
-    if stale > 0 {
-        let _ = write!(text, " [{stale} of {} nodes stale]", found.instances.len());
+    format!("desired {} is ECS's to set, ignored", found.desired)
+}
+
+/// Nodes of a group that stay and are not made from this version.
+pub(super) fn stale(found: &AutoScalingGroup, version: Version) -> Effect {
+    let version = match version {
+        Version::Number(number) => Some(number),
+        Version::Created => None,
+    };
+    let count = |is_it: &dyn Fn(&Instance) -> bool| {
+        found.instances.iter().filter(|node| is_it(node)).count()
+    };
+    match count(&|node| node.is_stale(version)) {
+        0 => Effect::None,
+        stale => Effect::Roll {
+            stale,
+            of: count(&|node| !node.is_leaving()),
+        },
     }
-    text
 }
 
 pub(super) fn provider_changes(found: &ProviderSettings, wanted: &ProviderSettings) -> Vec<String> {

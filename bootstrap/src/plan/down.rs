@@ -90,13 +90,23 @@ impl Down<'_> {
     }
 
     fn empty(&mut self, group: &desired::Group, found: &Group, after: &[usize]) -> Option<usize> {
-        found.auto_scaling_group.owned()?;
+        let name = &group.auto_scaling_group.name;
+        let mut after = after.to_vec();
+        // Or the pool would go on filling up beside a group that shrinks.
+        if found.auto_scaling_group.owned()?.warm_pool.is_ours() {
+            let detail = "with the nodes in it";
+            self.builder.line(Mark::Delete, "warm-pool", name, detail);
+            let remove = AutoScalingStep::DeleteWarmPool {
+                group: name.clone(),
+            };
+            after.push(self.builder.step(remove, []));
+        }
         let empty = AutoScalingStep::Empty {
-            group: group.auto_scaling_group.name.clone(),
+            group: name.clone(),
             cluster: self.desired.cluster.name.clone(),
             drain: group.drain,
         };
-        Some(self.builder.step(empty, after.iter().copied()))
+        Some(self.builder.step(empty, after))
     }
 
     fn detach(&mut self, emptied: &[usize]) -> Steps {
@@ -146,6 +156,7 @@ impl Down<'_> {
             },
             [emptied, detached].concat(),
         );
+        let before = self.builder.plan.lines.len();
         let asg = self.delete(
             "auto-scaling-group",
             &group.auto_scaling_group.name,
@@ -155,6 +166,13 @@ impl Down<'_> {
             },
             [&provider, emptied].concat(),
         );
+        let protection = found.auto_scaling_group.owned();
+        let protection = protection.and_then(|asg| asg.policies.protection());
+        if let (Some(line), Some(protection)) =
+            (self.builder.plan.lines.get_mut(before), protection)
+        {
+            line.details = vec![format!("deletion protection {protection} is taken off")];
+        }
         if let Some(asg_found) = found.auto_scaling_group.owned()
             && !asg_found.instances.is_empty()
         {
@@ -237,6 +255,10 @@ impl Down<'_> {
                 cleared.push(self.builder.step(detach, asg.iter().copied()));
             }
         }
+        if let (Some(name), Some(_)) = (&group.given_role, &found.given_role) {
+            self.builder
+                .line(Mark::Adopted, "role", name, "kept, never deleted");
+        }
         self.delete(
             "role",
             role,
@@ -265,7 +287,7 @@ impl Down<'_> {
             after,
         );
         if let (Some(line), Some(detail)) = (self.builder.plan.lines.get_mut(before), detail) {
-            line.detail = detail;
+            line.details = vec![detail];
         }
     }
 

@@ -10,14 +10,14 @@ mod conflicts;
 mod describe;
 mod down;
 #[cfg(test)]
-mod model;
+pub(crate) mod model;
 mod step;
 #[cfg(test)]
 mod tests;
 mod up;
 mod wanted;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -27,7 +27,13 @@ pub(crate) use step::{
     Taggable, TemplateUse, Version,
 };
 
-use crate::{desired::Desired, inventory::Inventory};
+pub(crate) use wanted::template_use;
+
+use crate::{
+    desired::Desired,
+    inventory::{Inventory, Template},
+    preflight::Finding,
+};
 
 /// What the environment should become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -50,6 +56,8 @@ pub(crate) struct Plan {
     pub(crate) lines: Vec<Line>,
     /// In an order that satisfies `after`.
     pub(crate) steps: Vec<Planned>,
+    /// What is worth knowing before its first write; absent where nothing would be launched.
+    pub(crate) preflight: Option<Vec<Finding>>,
 }
 
 /// A step and the steps that must be done before it.
@@ -67,8 +75,22 @@ pub(crate) struct Line {
     /// `cluster`, `role`...
     pub(crate) kind: &'static str,
     pub(crate) name: String,
-    /// Empty when there is nothing to add.
-    pub(crate) detail: String,
+    /// What of it changes, field by field, or what else there is to say.
+    pub(crate) details: Vec<String>,
+    /// What the change comes to for nodes that serve.
+    pub(crate) effect: Effect,
+}
+
+/// What a change comes to for nodes that serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Effect {
+    /// They do not notice.
+    None,
+    /// They take it while they serve, one first.
+    Live,
+    /// They stay as they are until `roll` replaces them.
+    Roll { stale: usize, of: usize },
 }
 
 /// How a resource is touched.
@@ -105,6 +127,70 @@ pub(crate) fn plan(
 }
 
 impl Plan {
+    /// Nothing to do.
+    pub(crate) fn empty(goal: Goal) -> Self {
+        Self {
+            goal,
+            lines: Vec::new(),
+            steps: Vec::new(),
+            preflight: None,
+        }
+    }
+
+    /// Whether it says how instances are launched from then on.
+    pub(crate) fn launches(&self) -> bool {
+        let mut steps = self.steps.iter().map(|planned| &planned.step);
+        steps.any(|step| matches!(step, Step::AutoScaling(AutoScalingStep::Create(_))))
+            || !self.templates().is_empty()
+    }
+
+    /// What it writes into launch templates, by their names.
+    pub(crate) fn templates(&self) -> BTreeMap<String, Template> {
+        let steps = self.steps.iter().map(|planned| &planned.step);
+        let written = steps.filter_map(|step| {
+            let Step::Ec2(
+                Ec2Step::CreateLaunchTemplate { name, template, .. }
+                | Ec2Step::CreateLaunchTemplateVersion { name, template },
+            ) = step
+            else {
+                return None;
+            };
+            Some((name.clone(), template.as_ref().clone()))
+        });
+        written.collect()
+    }
+
+    /// What is not yet as it should be, in words.
+    pub(crate) fn differences(&self) -> Vec<String> {
+        let width = self.name_width();
+        let lines = self.lines.iter();
+        lines
+            .filter(|line| !matches!(line.mark, Mark::Keep | Mark::Adopted))
+            .map(|line| line.render(width))
+            .collect()
+    }
+
+    /// Whether it gives an Auto Scaling group another version of its launch template, which none of its
+    /// nodes is made from.
+    pub(crate) fn renews(&self, auto_scaling_group: &str) -> bool {
+        let mut steps = self.steps.iter().map(|planned| &planned.step);
+        steps.any(|step| {
+            matches!(
+                step,
+                Step::AutoScaling(AutoScalingStep::Update { name, change })
+                    if name == auto_scaling_group && change.template.is_some()
+            )
+        })
+    }
+
+    /// Nodes that `roll` would replace afterwards, by Auto Scaling group.
+    pub(crate) fn rolls(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.lines.iter().filter_map(|line| match line.effect {
+            Effect::Roll { stale, .. } => Some((line.name.as_str(), stale)),
+            Effect::None | Effect::Live => None,
+        })
+    }
+
     /// Auto Scaling groups whose first nodes this plan starts.
     pub(crate) fn opened(&self) -> BTreeSet<String> {
         let steps = self.steps.iter().map(|planned| &planned.step);
@@ -124,11 +210,7 @@ type Steps = Vec<usize>;
 impl Builder {
     fn new(goal: Goal) -> Self {
         Self {
-            plan: Plan {
-                goal,
-                lines: Vec::new(),
-                steps: Vec::new(),
-            },
+            plan: Plan::empty(goal),
         }
     }
 
@@ -151,11 +233,25 @@ impl Builder {
         name: impl Into<String>,
         detail: impl Into<String>,
     ) {
+        let detail = detail.into();
+        let details = (!detail.is_empty()).then_some(detail).into_iter().collect();
+        self.change(mark, kind, name, details, Effect::None);
+    }
+
+    fn change(
+        &mut self,
+        mark: Mark,
+        kind: &'static str,
+        name: impl Into<String>,
+        details: Vec<String>,
+        effect: Effect,
+    ) {
         self.plan.lines.push(Line {
             mark,
             kind,
             name: name.into(),
-            detail: detail.into(),
+            details,
+            effect,
         });
     }
 }

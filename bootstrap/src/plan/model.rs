@@ -1,7 +1,7 @@
 //! An AWS small enough to read: an inventory that steps change. It refuses what AWS refuses, so a
 //! plan in a wrong order fails in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_agent_config::{Live, VERSION};
 use serde_json::json;
@@ -13,12 +13,12 @@ use super::{
 use crate::{
     desired::{
         self, AutoScalingGroup as WantedGroup, CapacityProvider as WantedProvider, Desired, Hook,
-        Identity, Image, Network, Transition,
+        Identity, Image, Network, ServiceRole, Transition,
     },
     inventory::{
-        AutoScalingGroup, CapacityProvider, Cluster, Group, Instance, InstanceProfile, Inventory,
-        LaunchTemplate, Parameter, Presence, Role, SecurityGroup, SecurityGroupRef, Subnet, Tags,
-        Template,
+        self, AutoScalingGroup, CapacityProvider, Cluster, Group, Instance, InstanceProfile,
+        Inventory, LaunchTemplate, Parameter, Presence, Role, SecurityGroup, SecurityGroupRef,
+        Subnet, Tags, Template,
     },
     spec,
 };
@@ -27,7 +27,7 @@ use crate::{
 pub(super) const IMAGE: &str = "/aws/image";
 
 /// An environment `dev` of fleet `shop` with these groups, each resource with a name of its own.
-pub(super) fn desired(groups: &[&str]) -> Desired {
+pub(crate) fn desired(groups: &[&str]) -> Desired {
     let tags = |group: Option<&str>| -> Tags {
         let mut tags: Tags = [
             ("fleet:name", "shop"),
@@ -56,6 +56,10 @@ pub(super) fn desired(groups: &[&str]) -> Desired {
         cluster: desired::Cluster {
             name: "shop-dev".into(),
             tags: tags(None),
+            container_insights: None,
+            execute_command_logging: None,
+            more_providers: Vec::new(),
+            default_strategy: None,
         },
         groups: groups
             .iter()
@@ -67,9 +71,12 @@ pub(super) fn desired(groups: &[&str]) -> Desired {
                     role: desired::Role {
                         name: name("role"),
                         trust_policy: json!({"trust": "ec2"}),
+                        permissions_boundary: None,
+                        managed_policies: Vec::new(),
                         policy_name: "fleet".into(),
                         policy_template: json!({"allow": format!("arn:ACCOUNT:{group}")}),
                     },
+                    given_role: None,
                     instance_profile: name("profile"),
                     security_group: desired::SecurityGroup {
                         name: name("sg"),
@@ -78,8 +85,10 @@ pub(super) fn desired(groups: &[&str]) -> Desired {
                     launch_template: desired::LaunchTemplate {
                         name: name("lt"),
                         image: Image::Parameter(IMAGE.into()),
+                        newest_image: false,
                         instance_type: "m6i.large".into(),
                         root_volume: spec::Volume::default(),
+                        docker_volume: None,
                         cpu_credits: None,
                         detailed_monitoring: false,
                         key_pair: None,
@@ -92,6 +101,12 @@ pub(super) fn desired(groups: &[&str]) -> Desired {
                         name: name("asg"),
                         instance_types: vec!["m6i.large".into()],
                         spot: None,
+                        metrics: false,
+                        max_lifetime_days: None,
+                        deletion_protection: spec::DeletionProtection::default(),
+                        zone_distribution: spec::ZoneDistribution::default(),
+                        warm_pool: None,
+                        schedules: BTreeMap::new(),
                         min: 1,
                         max: 4,
                         desired: 2,
@@ -131,16 +146,19 @@ pub(super) fn desired(groups: &[&str]) -> Desired {
 }
 
 /// An account that holds the network and nothing else.
-pub(super) fn empty(desired: &Desired) -> Inventory {
+pub(crate) fn empty(desired: &Desired) -> Inventory {
     let zone = |(index, id): (usize, &String)| {
         let subnet = Subnet {
             vpc_id: "vpc-1".into(),
             availability_zone: format!("eu-central-1{}", ["a", "b", "c"][index % 3]),
+            free_addresses: 250,
+            gives_public_addresses: false,
         };
         (id.clone(), subnet)
     };
     Inventory {
         account: "111122223333".into(),
+        missing_service_roles: vec![ServiceRole::Ecs, ServiceRole::AutoScaling],
         subnets: desired
             .network
             .subnet_ids
@@ -148,7 +166,7 @@ pub(super) fn empty(desired: &Desired) -> Inventory {
             .enumerate()
             .map(zone)
             .collect(),
-        images: [(IMAGE.to_owned(), "ami-1".to_owned())].into(),
+        images: [(Image::Parameter(IMAGE.into()), image("ami-1"))].into(),
         cluster: Presence::Absent,
         groups: desired
             .groups
@@ -156,6 +174,14 @@ pub(super) fn empty(desired: &Desired) -> Inventory {
             .map(|group| (group.name.clone(), Group::default()))
             .collect(),
         removed: Vec::new(),
+    }
+}
+
+/// An AMI that nothing is wrong with.
+pub(super) fn image(id: &str) -> inventory::Image {
+    inventory::Image {
+        id: id.to_owned(),
+        ..inventory::Image::default()
     }
 }
 
@@ -201,20 +227,35 @@ impl World<'_> {
 
     fn iam(&mut self, step: &IamStep) -> Result<(), String> {
         match step {
+            IamStep::CreateServiceLinkedRole { service } => {
+                let missing = &mut self.inventory.missing_service_roles;
+                missing.retain(|role| role.service() != service);
+                Ok(())
+            }
             IamStep::CreateRole {
                 name,
                 trust_policy,
+                permissions_boundary,
                 tags,
             } => {
                 let role = Role {
                     tags: tags.clone(),
                     trust_policy: trust_policy.clone(),
+                    permissions_boundary: permissions_boundary.clone(),
                     ..Role::default()
                 };
                 create(&mut self.group(|g| g.role.name == *name)?.role, role)
             }
             IamStep::UpdateTrustPolicy { role, trust_policy } => {
                 self.role(role)?.trust_policy = trust_policy.clone();
+                Ok(())
+            }
+            IamStep::SetPermissionsBoundary { role, arn } => {
+                self.role(role)?.permissions_boundary.clone_from(arn);
+                Ok(())
+            }
+            IamStep::AttachRolePolicy { role, arn } => {
+                self.role(role)?.attached_policies.push(arn.clone());
                 Ok(())
             }
             IamStep::PutRolePolicy {
@@ -265,7 +306,13 @@ impl World<'_> {
                 )
             }
             IamStep::AddRoleToInstanceProfile { profile, role } => {
-                self.role(role)?;
+                let given = self.desired.groups.iter();
+                if !given
+                    .filter_map(|g| g.given_role.as_ref())
+                    .any(|name| name == role)
+                {
+                    self.role(role)?;
+                }
                 let profile = self.profile(profile)?;
                 if !profile.roles.is_empty() {
                     return Err("LimitExceeded: one role a profile".into());
@@ -374,6 +421,7 @@ impl World<'_> {
                     mix: new.template.mix.clone(),
                     subnets: new.subnets.iter().cloned().collect(),
                     new_instances_protected: true,
+                    policies: new.policies.clone(),
                     tags: new.tags.clone(),
                     hooks: new.hooks.clone(),
                     ..AutoScalingGroup::default()
@@ -386,6 +434,36 @@ impl World<'_> {
                 hooks.retain(|other| other.name != hook.name);
                 hooks.push(hook.clone());
                 Ok(())
+            }
+            AutoScalingStep::CollectMetrics { group, is_on } => {
+                self.asg(group)?.metrics = *is_on;
+                Ok(())
+            }
+            AutoScalingStep::PutWarmPool { group, pool } => {
+                self.asg(group)?.warm_pool = Presence::Owned(pool.clone());
+                Ok(())
+            }
+            AutoScalingStep::DeleteWarmPool { group } => {
+                self.asg(group)?.warm_pool = Presence::Absent;
+                Ok(())
+            }
+            AutoScalingStep::PutSchedule {
+                group,
+                name,
+                schedule,
+            } => {
+                let kept = self.asg(group)?.schedules.entry(name.clone()).or_default();
+                *kept = inventory::Schedule {
+                    min: schedule.min.or(kept.min),
+                    max: schedule.max.or(kept.max),
+                    desired: schedule.desired.or(kept.desired),
+                    ..schedule.clone()
+                };
+                Ok(())
+            }
+            AutoScalingStep::DeleteSchedule { group, name } => {
+                let removed = self.asg(group)?.schedules.remove(name);
+                removed.map(|_| ()).ok_or("no such schedule".into())
             }
             AutoScalingStep::StartFirstNode { group } => {
                 let change = GroupChange {
@@ -403,16 +481,17 @@ impl World<'_> {
             AutoScalingStep::Empty { group, .. } => {
                 let asg = self.asg(group)?;
                 (asg.min, asg.max, asg.desired) = (0, 0, 0);
+                asg.policies.deletion_protection = Some("none".into());
                 asg.instances.clear();
                 Ok(())
             }
             AutoScalingStep::Delete { name } => {
                 let group = self.group(|g| g.auto_scaling_group.name == *name)?;
-                if group
-                    .auto_scaling_group
-                    .owned()
-                    .is_some_and(|asg| !asg.instances.is_empty())
-                {
+                if group.auto_scaling_group.owned().is_some_and(|asg| {
+                    !asg.instances.is_empty()
+                        || asg.warm_pool.is_ours()
+                        || asg.policies.protection().is_some()
+                }) {
                     return Err("ResourceInUse".into());
                 }
                 group.auto_scaling_group = Presence::Absent;
@@ -423,13 +502,29 @@ impl World<'_> {
 
     fn ecs(&mut self, step: &EcsStep) -> Result<(), String> {
         match step {
-            EcsStep::CreateCluster { name, tags } => {
+            EcsStep::CreateCluster {
+                name,
+                settings,
+                tags,
+            } => {
                 let cluster = Cluster {
                     arn: format!("arn:cluster/{name}"),
                     tags: tags.clone(),
+                    settings: settings.clone(),
                     ..Cluster::default()
                 };
                 create(&mut self.inventory.cluster, cluster)
+            }
+            EcsStep::UpdateCluster { settings, .. } => {
+                let change = settings.clone();
+                let settings = &mut existing(&mut self.inventory.cluster)?.settings;
+                if change.container_insights.is_some() {
+                    settings.container_insights = change.container_insights;
+                }
+                if change.execute_command_logging.is_some() {
+                    settings.execute_command_logging = change.execute_command_logging;
+                }
+                Ok(())
             }
             EcsStep::PutClusterCapacityProviders {
                 providers,
@@ -570,6 +665,13 @@ impl World<'_> {
         asg.new_instances_protected = change
             .new_instances_protected
             .unwrap_or(asg.new_instances_protected);
+        let policies = change.policies.clone();
+        let kept = asg.policies.clone();
+        asg.policies = inventory::Policies {
+            max_lifetime_seconds: policies.max_lifetime_seconds.or(kept.max_lifetime_seconds),
+            deletion_protection: policies.deletion_protection.or(kept.deletion_protection),
+            zone_distribution: policies.zone_distribution.or(kept.zone_distribution),
+        };
         for index in asg.instances.len()..asg.desired as usize {
             asg.instances.push(Instance {
                 id: format!("i-{index}"),

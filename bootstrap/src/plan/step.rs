@@ -7,7 +7,10 @@ use serde_json::Value;
 
 use crate::{
     desired::{Drain, Hook},
-    inventory::{GroupTag, Ingress, Mix, ProviderSettings, StrategyItem, Tags, Template},
+    inventory::{
+        ClusterSettings, GroupTag, Ingress, Mix, Policies, ProviderSettings, Schedule,
+        StrategyItem, Tags, Template, WarmPool,
+    },
 };
 
 /// One write, or one wait, against AWS.
@@ -30,14 +33,28 @@ pub(crate) enum Step {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub(crate) enum IamStep {
+    /// One for the account, which stays.
+    CreateServiceLinkedRole {
+        service: String,
+    },
     CreateRole {
         name: String,
         trust_policy: Value,
+        permissions_boundary: Option<String>,
         tags: Tags,
     },
     UpdateTrustPolicy {
         role: String,
         trust_policy: Value,
+    },
+    /// Lifts it if there is no ARN.
+    SetPermissionsBoundary {
+        role: String,
+        arn: Option<String>,
+    },
+    AttachRolePolicy {
+        role: String,
+        arn: String,
     },
     PutRolePolicy {
         role: String,
@@ -118,6 +135,28 @@ pub(crate) enum AutoScalingStep {
         group: String,
         hook: Hook,
     },
+    /// Whether the group's own metrics go to CloudWatch, each minute.
+    CollectMetrics {
+        group: String,
+        is_on: bool,
+    },
+    PutWarmPool {
+        group: String,
+        pool: WarmPool,
+    },
+    /// Deletes what is in it, too, and waits until all of it is gone.
+    DeleteWarmPool {
+        group: String,
+    },
+    PutSchedule {
+        group: String,
+        name: String,
+        schedule: Schedule,
+    },
+    DeleteSchedule {
+        group: String,
+        name: String,
+    },
     /// Sets the desired capacity of a group that has never run to one.
     StartFirstNode {
         group: String,
@@ -139,7 +178,7 @@ pub(crate) enum AutoScalingStep {
         version: i64,
         revision: u64,
     },
-    /// Clears protection, sets every size to zero and waits until the last instance is gone,
+    /// Clears protection, of the group and its instances, sets every size to zero and waits until the last instance is gone,
     /// answering the hooks of those whose tasks are.
     Empty {
         group: String,
@@ -157,7 +196,12 @@ pub(crate) enum AutoScalingStep {
 pub(crate) enum EcsStep {
     CreateCluster {
         name: String,
+        settings: ClusterSettings,
         tags: Tags,
+    },
+    UpdateCluster {
+        name: String,
+        settings: ClusterSettings,
     },
     PutClusterCapacityProviders {
         cluster: String,
@@ -279,6 +323,7 @@ pub(crate) struct NewGroup {
     pub(crate) max: u32,
     pub(crate) template: TemplateUse,
     pub(crate) subnets: Vec<String>,
+    pub(crate) policies: Policies,
     pub(crate) hooks: Vec<Hook>,
     pub(crate) tags: BTreeMap<String, GroupTag>,
 }
@@ -316,6 +361,8 @@ pub(crate) struct GroupChange {
     pub(crate) subnets: Option<BTreeSet<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) new_instances_protected: Option<bool>,
+    #[serde(skip_serializing_if = "Policies::says_nothing")]
+    pub(crate) policies: Policies,
 }
 
 impl Step {
@@ -345,8 +392,15 @@ impl Step {
 impl IamStep {
     pub(crate) fn title(&self) -> String {
         match self {
+            Self::CreateServiceLinkedRole { service } => {
+                format!("create the service-linked role of {service}")
+            }
             Self::CreateRole { name, .. } => format!("create role {name}"),
             Self::UpdateTrustPolicy { role, .. } => format!("set trust policy of role {role}"),
+            Self::SetPermissionsBoundary { role, .. } => {
+                format!("set permissions boundary of role {role}")
+            }
+            Self::AttachRolePolicy { role, arn } => format!("attach {arn} to role {role}"),
             Self::PutRolePolicy { role, .. } => format!("set policy of role {role}"),
             Self::DeleteRolePolicy { role, policy } => {
                 format!("delete policy {policy} of role {role}")
@@ -392,6 +446,12 @@ impl AutoScalingStep {
             Self::PutHook { group, hook } => {
                 format!("set lifecycle hook {} of {group}", hook.name)
             }
+            Self::CollectMetrics { group, is_on: true } => format!("collect metrics of {group}"),
+            Self::CollectMetrics { group, .. } => format!("stop collecting metrics of {group}"),
+            Self::PutWarmPool { group, .. } => format!("set warm pool of {group}"),
+            Self::DeleteWarmPool { group } => format!("remove warm pool of {group}"),
+            Self::PutSchedule { group, name, .. } => format!("set schedule {name} of {group}"),
+            Self::DeleteSchedule { group, name } => format!("remove schedule {name} of {group}"),
             Self::StartFirstNode { group } => format!("start the first node of {group}"),
             Self::AwaitFirstNode { group } => format!("see the first node of {group} ready"),
             Self::TryRevision {
@@ -410,6 +470,7 @@ impl EcsStep {
     pub(crate) fn title(&self) -> String {
         match self {
             Self::CreateCluster { name, .. } => format!("create cluster {name}"),
+            Self::UpdateCluster { name, .. } => format!("update cluster {name}"),
             Self::PutClusterCapacityProviders { cluster, .. } => {
                 format!("set capacity providers of cluster {cluster}")
             }

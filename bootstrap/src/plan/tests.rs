@@ -7,8 +7,12 @@ use serde_json::json;
 
 use super::{check::check, model, *};
 use crate::{
-    inventory::{Ingress, Presence, Source, StrategyItem},
-    spec::{CpuCredits, Spot, SpotAllocation, Volume, VolumeKind},
+    desired::Image,
+    inventory::{Ingress, Presence, Role, Source, StrategyItem},
+    spec::{
+        ContainerInsights, CpuCredits, DeletionProtection, ExecuteCommandLogging, Schedule, Spot,
+        SpotAllocation, Volume, VolumeKind, WarmPool, WarmPoolState, ZoneDistribution,
+    },
 };
 
 fn planned(desired: &Desired, inventory: &Inventory, goal: Goal) -> Plan {
@@ -347,11 +351,302 @@ fn a_share_of_spot_and_what_an_instance_is_made_of_are_said_and_written() {
         kms_key: Some("alias/nodes".into()),
         ..Volume::default()
     };
+    template.docker_volume = Some(Volume::default());
     let plan = planned(&desired, &inventory, Goal::Up);
     insta::assert_snapshot!(golden(&plan));
     apply_all(&desired, &mut inventory, &plan);
     let again = planned(&desired, &inventory, Goal::Up);
     assert_eq!(again.steps, [], "{}", golden(&again));
+}
+
+#[test]
+fn what_a_group_does_of_its_own_accord_is_said_and_written() {
+    let mut desired = model::desired(&["web"]);
+    let mut inventory = up(&desired);
+    let group = &mut desired.groups[0].auto_scaling_group;
+    group.metrics = true;
+    group.max_lifetime_days = Some(30);
+    group.deletion_protection = DeletionProtection::PreventAllDeletion;
+    group.zone_distribution = ZoneDistribution::BalancedOnly;
+    let plan = planned(&desired, &inventory, Goal::Up);
+    insta::assert_snapshot!("own_accord", golden(&plan));
+    apply_all(&desired, &mut inventory, &plan);
+    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
+    let new = planned(&desired, &model::empty(&desired), Goal::Up);
+    assert!(
+        golden(&new).contains(
+            "max lifetime 30 days, deletion protection prevent-all-deletion, zones balanced-only, metrics"
+        ),
+        "{}",
+        golden(&new)
+    );
+    let plan = planned(&desired, &inventory, Goal::Down);
+    assert!(golden(&plan).contains("deletion protection prevent-all-deletion is taken off"));
+    apply_all(&desired, &mut inventory, &plan);
+    assert!(model::is_empty(&inventory));
+}
+
+#[test]
+fn a_warm_pool_comes_after_the_first_node_and_goes_before_the_others() {
+    let mut desired = model::desired(&["web"]);
+    desired.groups[0].auto_scaling_group.warm_pool = Some(WarmPool {
+        min: 2,
+        max_prepared: Some(12),
+        state: WarmPoolState::Running,
+    });
+    let mut inventory = model::empty(&desired);
+    let plan = planned(&desired, &inventory, Goal::Up);
+    insta::assert_snapshot!("warm_pool", golden(&plan));
+    apply_all(&desired, &mut inventory, &plan);
+    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
+
+    let pool = &mut desired.groups[0].auto_scaling_group.warm_pool;
+    *pool = Some(WarmPool::default());
+    let plan = planned(&desired, &inventory, Goal::Up);
+    assert!(golden(&plan).contains("~ warm-pool"), "{}", golden(&plan));
+    apply_all(&desired, &mut inventory, &plan);
+    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
+
+    let down = planned(&desired, &inventory, Goal::Down);
+    assert!(golden(&down).contains("- warm-pool"), "{}", golden(&down));
+    let mut gone = inventory.clone();
+    apply_all(&desired, &mut gone, &down);
+    assert!(model::is_empty(&gone));
+
+    desired.groups[0].auto_scaling_group.warm_pool = None;
+    let plan = planned(&desired, &inventory, Goal::Up);
+    assert!(golden(&plan).contains("- warm-pool"), "{}", golden(&plan));
+    apply_all(&desired, &mut inventory, &plan);
+    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
+}
+
+#[test]
+fn schedules_are_the_files_and_what_they_set_is_no_difference() {
+    let mut desired = model::desired(&["web"]);
+    let schedule = |min, max| Schedule {
+        cron: "0 7 * * 1-5".into(),
+        time_zone: "Europe/Berlin".into(),
+        min,
+        max,
+        desired: None,
+    };
+    let schedules = &mut desired.groups[0].auto_scaling_group.schedules;
+    schedules.insert("day".into(), schedule(Some(3), Some(20)));
+    schedules.insert("night".into(), schedule(Some(0), None));
+    let mut inventory = model::empty(&desired);
+    let plan = planned(&desired, &inventory, Goal::Up);
+    apply_all(&desired, &mut inventory, &plan);
+    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
+
+    // Morning has come.
+    let bounds = |inventory: &mut Inventory, min, max| {
+        let group = inventory.groups.get_mut("web").expect("web");
+        if let Presence::Owned(asg) = &mut group.auto_scaling_group {
+            (asg.min, asg.max) = (min, max);
+        }
+    };
+    bounds(&mut inventory, 3, 20);
+    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
+    bounds(&mut inventory, 2, 21);
+    let plan = planned(&desired, &inventory, Goal::Up);
+    assert!(golden(&plan).contains("min 2 -> 1, max 21 -> 4"));
+    apply_all(&desired, &mut inventory, &plan);
+
+    let schedules = &mut desired.groups[0].auto_scaling_group.schedules;
+    schedules.insert("day".into(), schedule(Some(4), None));
+    schedules.remove("night");
+    schedules.insert("noon".into(), schedule(None, Some(9)));
+    let plan = planned(&desired, &inventory, Goal::Up);
+    insta::assert_snapshot!("schedules", golden(&plan));
+    apply_all(&desired, &mut inventory, &plan);
+    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
+}
+
+#[test]
+fn what_ecs_tells_of_a_cluster_and_where_tasks_go_is_written() {
+    let mut desired = model::desired(&["web", "batch"]);
+    let mut inventory = up(&desired);
+    let cluster = &mut desired.cluster;
+    cluster.container_insights = Some(ContainerInsights::Enhanced);
+    cluster.execute_command_logging = Some(ExecuteCommandLogging {
+        log_group: Some("/shop/exec".into()),
+        s3_bucket: Some("shop-logs".into()),
+        s3_prefix: Some("exec/".into()),
+        ..ExecuteCommandLogging::default()
+    });
+    cluster.more_providers = vec!["FARGATE".into(), "FARGATE_SPOT".into()];
+    let item = |provider: &str, weight, base| StrategyItem {
+        provider: provider.into(),
+        weight,
+        base,
+    };
+    cluster.default_strategy = Some(vec![
+        item("shop-dev-web-cp", 3, 1),
+        item("shop-dev-batch-cp", 1, 0),
+    ]);
+    let plan = planned(&desired, &inventory, Goal::Up);
+    insta::assert_snapshot!("cluster", golden(&plan));
+    apply_all(&desired, &mut inventory, &plan);
+    if let Presence::Owned(cluster) = &mut inventory.cluster {
+        cluster.default_strategy.reverse();
+    }
+    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
+    let plan = planned(&desired, &inventory, Goal::Down);
+    let put = Step::Ecs(EcsStep::PutClusterCapacityProviders {
+        cluster: "shop-dev".into(),
+        providers: vec!["FARGATE".into(), "FARGATE_SPOT".into()],
+        default_strategy: Vec::new(),
+    });
+    assert!(plan.steps.iter().any(|planned| planned.step == put));
+    apply_all(&desired, &mut inventory, &plan);
+    assert!(model::is_empty(&inventory));
+}
+
+#[test]
+fn what_bounds_a_role_and_is_attached_to_it_is_written() {
+    let mut desired = model::desired(&["web"]);
+    let mut inventory = up(&desired);
+    let role = &mut desired.groups[0].role;
+    role.permissions_boundary = Some("arn:boundary".into());
+    role.managed_policies = vec!["arn:logs".into()];
+    let plan = planned(&desired, &inventory, Goal::Up);
+    assert!(
+        golden(&plan).contains("permissions boundary none -> arn:boundary, attaches arn:logs"),
+        "{}",
+        golden(&plan)
+    );
+    apply_all(&desired, &mut inventory, &plan);
+    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
+    let found = |inventory: &Inventory| {
+        let role = inventory.groups["web"].role.owned().expect("made").clone();
+        (role.permissions_boundary, role.attached_policies)
+    };
+    assert_eq!(
+        found(&up(&desired)),
+        found(&inventory),
+        "made so, or brought to it"
+    );
+    desired.groups[0].role.permissions_boundary = None;
+    let plan = planned(&desired, &inventory, Goal::Up);
+    apply_all(&desired, &mut inventory, &plan);
+    assert_eq!(found(&inventory).0, None);
+}
+
+#[test]
+fn a_given_role_is_used_and_never_touched() {
+    let mut desired = model::desired(&["web"]);
+    let mut inventory = up(&desired);
+    desired.groups[0].given_role = Some("nodes".into());
+    let told = |inventory: &Inventory| {
+        let conflicts = plan(&desired, inventory, Goal::Up).expect_err("conflicts");
+        conflicts[0].to_string()
+    };
+    assert_eq!(
+        told(&inventory),
+        "role nodes: does not exist: correct `role` in [groups.web]"
+    );
+    let give = |inventory: &mut Inventory, role| {
+        inventory.groups.get_mut("web").expect("web").given_role = Some(role);
+    };
+    give(&mut inventory, Role::default());
+    assert!(told(&inventory).contains("does not let ec2.amazonaws.com assume it"));
+    let trusts = Role {
+        trust_policy: json!({ "Statement": [{
+            "Effect": "Allow",
+            "Principal": { "Service": "ec2.amazonaws.com" },
+            "Action": "sts:AssumeRole",
+        }] }),
+        ..Role::default()
+    };
+    let of_ours = Role {
+        tags: [("fleet:owner".to_owned(), "f-1".to_owned())].into(),
+        ..trusts.clone()
+    };
+    give(&mut inventory, of_ours);
+    assert!(told(&inventory).contains("is one that fleet made"));
+    give(&mut inventory, trusts.clone());
+    let plan = planned(&desired, &inventory, Goal::Up);
+    insta::assert_snapshot!("given_role", golden(&plan));
+    apply_all(&desired, &mut inventory, &plan);
+    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
+    let plan = planned(&desired, &inventory, Goal::Down);
+    let titles: Vec<String> = plan.steps.iter().map(|step| step.step.title()).collect();
+    assert!(
+        titles.contains(&"delete role shop-dev-web-role".to_owned()),
+        "{titles:?}"
+    );
+    assert!(
+        !titles.contains(&"delete role nodes".to_owned()),
+        "{titles:?}"
+    );
+    apply_all(&desired, &mut inventory, &plan);
+    assert!(model::is_empty(&inventory));
+    let mut inventory = model::empty(&desired);
+    give(&mut inventory, trusts);
+    let plan = planned(&desired, &inventory, Goal::Up);
+    apply_all(&desired, &mut inventory, &plan);
+    assert_eq!(inventory.groups["web"].role, Presence::Absent);
+}
+
+#[test]
+fn the_newest_image_is_taken_once_and_kept() {
+    let mut desired = model::desired(&["web"]);
+    let wanted = Image::Tagged {
+        owner: "self".into(),
+        tags: [("role".to_owned(), "node".to_owned())].into(),
+    };
+    desired.groups[0].launch_template.image = wanted.clone();
+    let mut inventory = model::empty(&desired);
+    let conflicts = plan(&desired, &inventory, Goal::Up).expect_err("there is none");
+    assert_eq!(
+        conflicts[0].to_string(),
+        "image role=node of self: is no available x86_64 image that is not deprecated: correct `ami` in [groups.web]"
+    );
+    inventory
+        .images
+        .insert(wanted.clone(), model::image("ami-2"));
+    let plan = planned(&desired, &inventory, Goal::Up);
+    assert!(golden(&plan).contains("image ami-2"));
+    apply_all(&desired, &mut inventory, &plan);
+    inventory.images.insert(wanted, model::image("ami-3"));
+    let again = planned(&desired, &inventory, Goal::Up);
+    assert_eq!(again.steps, []);
+    assert!(golden(&again).contains("image ami-2 kept, newer is ami-3"));
+}
+
+#[test]
+fn an_image_that_is_not_fit_is_a_conflict_only_while_it_is_new() {
+    let mut desired = model::desired(&["web"]);
+    let mut inventory = up(&desired);
+    let wanted = Image::Pinned("ami-9".into());
+    desired.groups[0].launch_template.image = wanted.clone();
+    let told = |desired: &Desired, inventory: &Inventory| {
+        let found = plan(desired, inventory, Goal::Up).err().unwrap_or_default();
+        let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    };
+    insta::assert_snapshot!(told(&desired, &inventory), @"image ami-9: does not exist in this region, or is not shared with this account: correct `ami` in [groups.web]");
+    let unfit = crate::inventory::Image {
+        architecture: Some("arm64".into()),
+        is_deprecated: true,
+        ..model::image("ami-9")
+    };
+    inventory.images.insert(wanted.clone(), unfit);
+    insta::assert_snapshot!(told(&desired, &inventory), @r"
+    image ami-9: is for arm64, and fleet-agent for x86_64: correct `ami` in [groups.web]
+    image ami-9: is deprecated by its owner: name a newer one with `ami` in [groups.web]
+    ");
+    inventory
+        .images
+        .insert(wanted.clone(), model::image("ami-9"));
+    let plan = planned(&desired, &inventory, Goal::Up);
+    apply_all(&desired, &mut inventory, &plan);
+    let deprecated = crate::inventory::Image {
+        is_deprecated: true,
+        ..model::image("ami-9")
+    };
+    inventory.images.insert(wanted, deprecated);
+    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
 }
 
 #[test]
@@ -440,6 +735,72 @@ fn down_from_nothing_and_beside_what_is_not_ours() {
     assert_eq!(plan.count(Mark::Adopted), 3, "{}", golden(&plan));
 }
 
+/// Some of what a file can say of a group, in any combination.
+fn keys() -> impl Strategy<Value = String> {
+    const KEYS: &[&str] = &[
+        "max = 7",
+        "min = 1",
+        "target_capacity = 70",
+        "detailed_monitoring = true",
+        "metrics = true",
+        "max_lifetime_days = 30",
+        "deletion_protection = \"prevent-force-deletion\"",
+        "zone_distribution = \"balanced-only\"",
+        "spot = { percent = 40 }",
+        "key_pair = \"ops\"",
+        "security_groups = [\"sg-0123456789abcdef0\"]",
+        "policies = [\"arn:aws:iam::aws:policy/CloudWatchAgentServerPolicy\"]",
+        "permissions_boundary = \"arn:aws:iam::aws:policy/AdministratorAccess\"",
+        "docker_volume = { size_gib = 50 }",
+        "schedules = { night = { cron = \"0 20 * * *\", min = 0 } }",
+        "ecs = { ECS_LOGLEVEL = \"debug\" }",
+        "system_memory_mib = 256",
+    ];
+    let some = proptest::sample::subsequence(KEYS, 0..=KEYS.len());
+    some.prop_map(|keys| format!("[environments.dev.groups.web]\n{}\n", keys.join("\n")))
+}
+
+/// What somebody else does to it.
+fn touched(group: &mut crate::inventory::Group, how: usize) {
+    match (how, group) {
+        (1, group) => {
+            if let Presence::Owned(asg) = &mut group.auto_scaling_group {
+                asg.max = 99;
+                asg.desired = 5;
+            }
+        }
+        (2, group) => {
+            if let Presence::Owned(template) = &mut group.launch_template {
+                template.latest_version += 1;
+                template.latest.instance_type = "x9.large".into();
+            }
+        }
+        (3, group) => {
+            if let Presence::Owned(role) = &mut group.role {
+                role.attached_policies
+                    .push("arn:aws:iam::aws:policy/AdministratorAccess".into());
+                role.inline_policies.insert("by-hand".into(), None);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Without what depends on the way.
+fn lasting(mut inventory: Inventory) -> Inventory {
+    for group in inventory.groups.values_mut() {
+        if let Presence::Owned(asg) = &mut group.auto_scaling_group {
+            asg.desired = 0;
+            asg.template_version = None;
+            asg.instances.clear();
+        }
+        if let Presence::Owned(template) = &mut group.launch_template {
+            template.latest_version = 0;
+        }
+    }
+    inventory
+}
+
 proptest! {
     /// Killed after any number of steps, in either direction, the next run ends where one without
     /// interruption would have.
@@ -479,5 +840,30 @@ proptest! {
         if goal == Goal::Down {
             prop_assert!(model::is_empty(&inventory));
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever the file said before: what counts is what it says now. What stays on purpose is left out: tags that
+    /// nobody removes, the size that is ECS's, and numbers of versions and revisions.
+    #[test]
+    fn what_a_file_said_before_leaves_no_trace(
+        before in keys(),
+        now in keys(),
+        meanwhile in 0..4_usize,
+    ) {
+        let (before, now) = (of_file(&before), of_file(&now));
+        let mut inventory = up(&before);
+        if let Some(group) = inventory.groups.get_mut("web") {
+            touched(group, meanwhile);
+        }
+        let plan = planned(&now, &inventory, Goal::Up);
+        for step in &plan.steps {
+            model::apply(&mut inventory, &now, &step.step).map_err(TestCaseError::fail)?;
+        }
+        prop_assert_eq!(planned(&now, &inventory, Goal::Up).steps, []);
+        prop_assert_eq!(lasting(inventory), lasting(up(&now)));
     }
 }

@@ -1,22 +1,27 @@
 //! The way to what the file says: facts of AWS first (role before profile, group before provider),
 //! then one proving node for each new group.
 
+mod beside;
+mod iam;
+
 use std::collections::BTreeMap;
 
 use fleet_agent_config::names::tag;
 
 use super::{
-    AutoScalingStep, Builder, Conflict, Ec2Step, EcsStep, Goal, GroupChange, IamStep, Mark,
+    AutoScalingStep, Builder, Conflict, Ec2Step, EcsStep, Effect, Goal, GroupChange, Mark,
     NewGroup, ParameterStep, Plan, STARTING, Step, Steps, Taggable, Version, conflicts, describe,
     wanted::{
-        group_change, group_tags, is_starting, missing_group_tags, own_tag, provider_settings,
-        revision, spec_tag, template, template_use, value,
+        cluster_settings, group_change, group_tags, in_order_of, is_settled, is_starting,
+        missing_group_tags, own_tag, policies, provider_settings, revision, spec_tag, template,
+        template_use, value,
     },
 };
 use crate::{
     desired::{self, Desired},
     inventory::{
-        AutoScalingGroup, Cluster, Group, GroupTag, Inventory, SecurityGroupRef, StrategyItem, Tags,
+        AutoScalingGroup, Cluster, ClusterSettings, Group, GroupTag, Inventory, SecurityGroupRef,
+        StrategyItem, Tags,
     },
 };
 
@@ -36,12 +41,13 @@ pub(super) fn plan(desired: &Desired, inventory: &Inventory) -> Result<Plan, Vec
         &desired.network.vpc_id,
         "kept, never changed",
     );
-    let cluster = up.cluster();
+    let service_roles = up.service_roles();
+    let cluster = up.cluster(&service_roles);
     let prepared: Vec<Prepared> = desired
         .groups
         .iter()
         .filter_map(|group| Some((group, inventory.groups.get(&group.name)?)))
-        .map(|(group, existing)| up.group(group, existing))
+        .map(|(group, existing)| up.group(group, existing, &service_roles))
         .collect();
     let attached = up.attach(
         cluster
@@ -82,43 +88,64 @@ struct Prepared<'a> {
 }
 
 impl<'a> Up<'a> {
-    fn cluster(&mut self) -> Option<usize> {
+    fn cluster(&mut self, service_roles: &[usize]) -> Steps {
         let wanted = &self.desired.cluster;
+        let settings = cluster_settings(wanted);
         let Some(cluster) = self.inventory.cluster.owned() else {
-            self.builder.line(Mark::Create, "cluster", &wanted.name, "");
+            let detail = describe::cluster_changes(&settings).join(", ");
+            self.builder
+                .line(Mark::Create, "cluster", &wanted.name, detail);
             let create = EcsStep::CreateCluster {
                 name: wanted.name.clone(),
+                settings,
                 tags: wanted.tags.clone(),
             };
-            return Some(self.builder.step(create, []));
+            let after = service_roles.iter().copied();
+            return vec![self.builder.step(create, after)];
         };
-        let steps = self.tags(
+        let mut steps = self.tags(
             Taggable::Ecs(cluster.arn.clone()),
             &wanted.tags,
             &cluster.tags,
             [],
         );
-        self.keep_or_change("cluster", &wanted.name, describe::tagged(&steps));
-        steps.first().copied()
+        let mut details = describe::tagged(&steps);
+        let change = settings.changed_from(&cluster.settings);
+        if change != ClusterSettings::default() {
+            details.extend(describe::cluster_changes(&change));
+            let update = EcsStep::UpdateCluster {
+                name: wanted.name.clone(),
+                settings: change,
+            };
+            steps.push(self.builder.step(update, []));
+        }
+        self.keep_or_change("cluster", &wanted.name, details);
+        steps
     }
 
-    fn group(&mut self, group: &'a desired::Group, existing: &'a Group) -> Prepared<'a> {
-        let role = self.role(group, existing);
-        let profile = self.instance_profile(group, existing, &role);
+    fn group(
+        &mut self,
+        group: &'a desired::Group,
+        existing: &'a Group,
+        service_roles: &[usize],
+    ) -> Prepared<'a> {
+        let role = match &group.given_role {
+            Some(name) => self.given_role(name, group, existing),
+            None => self.role(group, existing),
+        };
+        // What it may do comes into force while the profile is made known.
+        let is_new = group.given_role.is_none() && existing.role.owned().is_none();
+        let created = role.first().copied().filter(|_| is_new);
+        let profile = self.instance_profile(group, existing, created);
         let (security_group, reference) = self.security_group(group, existing);
         let (template, version) = self.launch_template(group, existing, &security_group, reference);
         let (parameter, revision) = self.parameter(group, existing);
-        let before: Steps = template.iter().chain(&profile).copied().collect();
-        let asg = match existing.auto_scaling_group.owned() {
-            None => self.new_auto_scaling_group(group, version, before),
-            Some(found) => {
-                let live = LiveChange {
-                    revision,
-                    written: &parameter,
-                };
-                self.auto_scaling_group(group, found, version, live, before)
-            }
+        let before: Steps = [&template, &profile, service_roles].concat();
+        let live = LiveChange {
+            revision,
+            written: &parameter,
         };
+        let asg = self.auto_scaling_group(group, existing, version, live, before);
         let provider = self.capacity_provider(group, existing, &asg);
         let ready = [role, profile, security_group, template, parameter, asg].concat();
         Prepared {
@@ -128,128 +155,6 @@ impl<'a> Up<'a> {
             ready,
             provider,
         }
-    }
-
-    fn role(&mut self, group: &desired::Group, existing: &Group) -> Steps {
-        let wanted = &group.role;
-        let document = wanted.policy(&self.inventory.account);
-        let put = IamStep::PutRolePolicy {
-            role: wanted.name.clone(),
-            policy: wanted.policy_name.clone(),
-            document: document.clone(),
-        };
-        let Some(role) = existing.role.owned() else {
-            self.builder.line(Mark::Create, "role", &wanted.name, "");
-            let create = IamStep::CreateRole {
-                name: wanted.name.clone(),
-                trust_policy: wanted.trust_policy.clone(),
-                tags: group.tags.clone(),
-            };
-            let create = self.builder.step(create, []);
-            return vec![create, self.builder.step(put, [create])];
-        };
-
-        let mut steps = Steps::new();
-        let mut corrected = Vec::new();
-        if role.trust_policy != wanted.trust_policy {
-            corrected.push("trust policy".to_owned());
-            let trust = IamStep::UpdateTrustPolicy {
-                role: wanted.name.clone(),
-                trust_policy: wanted.trust_policy.clone(),
-            };
-            steps.push(self.builder.step(trust, []));
-        }
-        match role.inline_policies.get(&wanted.policy_name) {
-            Some(Some(found)) if *found == document => {}
-            Some(_) => {
-                corrected.push("policy differs from the file's".to_owned());
-                steps.push(self.builder.step(put, []));
-            }
-            None => {
-                corrected.push("policy is missing".to_owned());
-                steps.push(self.builder.step(put, []));
-            }
-        }
-        for policy in role.inline_policies.keys() {
-            if *policy != wanted.policy_name {
-                corrected.push(format!("removes policy {policy}"));
-                let delete = IamStep::DeleteRolePolicy {
-                    role: wanted.name.clone(),
-                    policy: policy.clone(),
-                };
-                steps.push(self.builder.step(delete, []));
-            }
-        }
-        for arn in &role.attached_policies {
-            corrected.push(format!("detaches {arn}"));
-            let detach = IamStep::DetachRolePolicy {
-                role: wanted.name.clone(),
-                arn: arn.clone(),
-            };
-            steps.push(self.builder.step(detach, []));
-        }
-        let tags = self.tags(
-            Taggable::Role(wanted.name.clone()),
-            &group.tags,
-            &role.tags,
-            [],
-        );
-        if corrected.is_empty() {
-            self.keep_or_change("role", &wanted.name, describe::tagged(&tags));
-        } else {
-            self.builder
-                .line(Mark::Correct, "role", &wanted.name, corrected.join(", "));
-        }
-        steps.extend(tags);
-        steps
-    }
-
-    fn instance_profile(
-        &mut self,
-        group: &desired::Group,
-        existing: &Group,
-        role: &[usize],
-    ) -> Steps {
-        let name = &group.instance_profile;
-        let add = IamStep::AddRoleToInstanceProfile {
-            profile: name.clone(),
-            role: group.role.name.clone(),
-        };
-        let Some(profile) = existing.instance_profile.owned() else {
-            self.builder
-                .line(Mark::Create, "instance-profile", name, "");
-            let create = IamStep::CreateInstanceProfile {
-                name: name.clone(),
-                tags: group.tags.clone(),
-            };
-            let create = self.builder.step(create, []);
-            let after = role.iter().copied().chain([create]);
-            return vec![self.builder.step(add, after)];
-        };
-
-        let mut steps = self.tags(
-            Taggable::InstanceProfile(name.clone()),
-            &group.tags,
-            &profile.tags,
-            [],
-        );
-        let mut details = describe::tagged(&steps);
-        // A profile holds one role at most.
-        for other in profile.roles.iter().filter(|r| **r != group.role.name) {
-            details.push(format!("removes role {other}"));
-            let remove = IamStep::RemoveRoleFromInstanceProfile {
-                profile: name.clone(),
-                role: other.clone(),
-            };
-            steps.push(self.builder.step(remove, []));
-        }
-        if !profile.roles.contains(&group.role.name) {
-            details.push("gets its role".to_owned());
-            let after: Steps = role.iter().chain(&steps).copied().collect();
-            steps.push(self.builder.step(add, after));
-        }
-        self.keep_or_change("instance-profile", name, details);
-        steps
     }
 
     fn security_group(
@@ -357,18 +262,16 @@ impl<'a> Up<'a> {
             }
             return (steps, Version::Number(found.latest_version));
         }
-        let detail = format!(
-            "v{} -> v{}  {}",
+        let mut details = vec![format!(
+            "v{} -> v{}",
             found.latest_version,
-            found.latest_version + 1,
-            describe::template_changes(&found.latest, &wanted)
-                .into_iter()
-                .chain(kept.iter().flatten().map(describe::needs_a_roll))
-                .collect::<Vec<_>>()
-                .join(", ")
-        );
+            found.latest_version + 1
+        )];
+        details.extend(describe::template_changes(&found.latest, &wanted));
+        details.extend(kept.iter().flatten().map(describe::needs_a_roll));
+        let mark = changed(is_settled(group, existing));
         self.builder
-            .line(Mark::Change, "launch-template", name, detail);
+            .change(mark, "launch-template", name, details, Effect::None);
         let create = Ec2Step::CreateLaunchTemplateVersion {
             name: name.clone(),
             template: Box::new(wanted),
@@ -403,7 +306,13 @@ impl<'a> Up<'a> {
             details.push(format!("live settings, revision {revision}"));
             steps.push(self.builder.step(write(None), []));
         }
-        self.keep_or_change("parameter", &wanted.name, details);
+        let effect = match is_written {
+            true => Effect::None,
+            false => Effect::Live,
+        };
+        let mark = keep_or(&details, Mark::Change);
+        self.builder
+            .change(mark, "parameter", &wanted.name, details, effect);
         (steps, revision)
     }
 
@@ -415,15 +324,13 @@ impl<'a> Up<'a> {
     ) -> Steps {
         let wanted = &group.auto_scaling_group;
         let template = template_use(group, version);
-        let detail = format!(
-            "min {}, max {}, desired {}{}",
-            wanted.min,
-            wanted.max,
-            wanted.desired,
-            template.mix.as_ref().map_or_else(String::new, |mix| {
-                format!(", {}", describe::mix(Some(mix)))
-            })
-        );
+        let mut details = vec![format!(
+            "min {}, max {}, desired {}",
+            wanted.min, wanted.max, wanted.desired
+        )];
+        details.extend(template.mix.as_ref().map(|mix| describe::mix(Some(mix))));
+        details.extend(describe::own_accord(wanted));
+        let detail = details.join(", ");
         self.builder
             .line(Mark::Create, "auto-scaling-group", &wanted.name, detail);
         let mut tags = group_tags(group);
@@ -433,20 +340,27 @@ impl<'a> Up<'a> {
             max: wanted.max,
             template,
             subnets: self.desired.network.subnet_ids.clone(),
+            policies: policies(wanted),
             hooks: wanted.hooks.clone(),
             tags,
         }));
-        vec![self.builder.step(create, after)]
+        let create = self.builder.step(create, after);
+        let mut steps = vec![create];
+        steps.extend(self.metrics_of_new(wanted, create));
+        steps
     }
 
     fn auto_scaling_group(
         &mut self,
         group: &desired::Group,
-        found: &AutoScalingGroup,
+        existing: &Group,
         version: Version,
         live: LiveChange<'_>,
         after: Steps,
     ) -> Steps {
+        let Some(found) = existing.auto_scaling_group.owned() else {
+            return self.new_auto_scaling_group(group, version, after);
+        };
         let wanted = &group.auto_scaling_group;
         let template = template_use(group, version);
         let change = group_change(self.desired, wanted, found, template);
@@ -471,6 +385,7 @@ impl<'a> Up<'a> {
             };
             steps.push(self.builder.step(put, []));
         }
+        steps.extend(self.metrics(wanted, found, &mut details));
         let mut missing = missing_group_tags(group, found, live.revision);
         if !missing.is_empty() {
             details.push(format!("tags {}", describe::keys(&missing)));
@@ -508,15 +423,17 @@ impl<'a> Up<'a> {
                 steps.push(self.builder.step(tag(missing), after));
             }
         }
+        let mark = keep_or(&details, changed(is_settled(group, existing)));
         if details.is_empty() {
-            self.builder.line(
-                Mark::Keep,
-                "auto-scaling-group",
-                &wanted.name,
-                describe::controller_owned(found),
-            );
-        } else {
-            self.keep_or_change("auto-scaling-group", &wanted.name, details);
+            details.push(describe::controller_owned(found));
+        }
+        let stale = describe::stale(found, version);
+        self.builder
+            .change(mark, "auto-scaling-group", &wanted.name, details, stale);
+        if !is_starting(found) {
+            // With the bounds and the template of today.
+            let after = steps.clone();
+            steps.extend(self.launching(wanted, Some(found), &after));
         }
         steps
     }
@@ -555,7 +472,14 @@ impl<'a> Up<'a> {
             };
             steps.push(self.builder.step(update, asg.iter().copied()));
         }
-        self.keep_or_change("capacity-provider", &wanted.name, details);
+        let mark = keep_or(&details, changed(is_settled(group, existing)));
+        self.builder.change(
+            mark,
+            "capacity-provider",
+            &wanted.name,
+            details,
+            Effect::None,
+        );
         steps
     }
 
@@ -563,17 +487,17 @@ impl<'a> Up<'a> {
     fn attach(&mut self, after: impl IntoIterator<Item = usize>) -> Steps {
         let nothing = Cluster::default();
         let cluster = self.inventory.cluster.owned().unwrap_or(&nothing);
-        let ours = self
-            .desired
-            .groups
-            .iter()
-            .map(|g| &g.capacity_provider.name);
+        let groups = self.desired.groups.iter();
+        let ours = groups.map(|group| &group.capacity_provider.name);
         let missing: Vec<String> = ours
             .clone()
+            .chain(&self.desired.cluster.more_providers)
             .filter(|name| !cluster.providers.contains(name))
             .cloned()
             .collect();
-        let default_strategy = if cluster.default_strategy.is_empty() {
+        let default_strategy = if let Some(wanted) = &self.desired.cluster.default_strategy {
+            in_order_of(&cluster.default_strategy, wanted)
+        } else if cluster.default_strategy.is_empty() {
             ours.map(|name| StrategyItem {
                 provider: name.clone(),
                 weight: 1,
@@ -659,7 +583,9 @@ impl<'a> Up<'a> {
             resource: Taggable::AutoScalingGroup(wanted.name.clone()),
             tags: [(tag::SPEC.to_owned(), own_tag(&spec_tag(group, revision)))].into(),
         };
-        self.builder.step(tag, [open]);
+        let mut done = vec![open];
+        done.extend(self.launching(wanted, existing, &[open]));
+        self.builder.step(tag, done);
     }
 
     fn tags(
@@ -685,11 +611,22 @@ impl<'a> Up<'a> {
     }
 
     fn keep_or_change(&mut self, kind: &'static str, name: &str, details: Vec<String>) {
-        let mark = if details.is_empty() {
-            Mark::Keep
-        } else {
-            Mark::Change
-        };
-        self.builder.line(mark, kind, name, details.join(", "));
+        let mark = keep_or(&details, Mark::Change);
+        self.builder.change(mark, kind, name, details, Effect::None);
+    }
+}
+
+fn keep_or(details: &[String], changed: Mark) -> Mark {
+    match details {
+        [] => Mark::Keep,
+        [..] => changed,
+    }
+}
+
+/// Whose doing a difference is: where the file has not changed since, not ours.
+fn changed(is_settled: bool) -> Mark {
+    match is_settled {
+        true => Mark::Correct,
+        false => Mark::Change,
     }
 }

@@ -7,18 +7,20 @@ use serde_json::json;
 
 use super::{GroupChange, STARTING, TemplateUse, Version};
 use crate::{
-    desired::{self, Desired, Image},
+    desired::{self, DOCKER_DEVICE, Desired},
     inventory::{
-        AutoScalingGroup, Group, GroupTag, Inventory, LaunchTemplate, MetadataOptions, Mix,
-        ProviderSettings, RootVolume, SecurityGroupRef, Template, sha256,
+        AutoScalingGroup, ClusterSettings, Group, GroupTag, Inventory, LaunchTemplate,
+        MetadataOptions, Mix, Policies, ProviderSettings, Schedule, SecurityGroupRef, StrategyItem,
+        Template, Volume, WarmPool, sha256,
     },
-    spec::{CpuCredits, Volume},
+    spec::{self, CpuCredits},
 };
 
 /// ECS makes its scaling actions conditional on this tag, whatever its value.
 const ECS_MANAGED: &str = "AmazonECSManaged";
 /// Root device of Amazon's ECS-optimized AL2023 images.
-const ROOT_DEVICE: &str = "/dev/xvda";
+pub(super) const ROOT_DEVICE: &str = "/dev/xvda";
+pub(super) const DAY_SECONDS: u32 = 24 * 60 * 60;
 /// What a launch template can tag of what we launch.
 const TAGGED_AT_LAUNCH: [&str; 3] = ["instance", "volume", "network-interface"];
 
@@ -43,6 +45,28 @@ pub(super) fn revision(group: &desired::Group, existing: &Group) -> (u64, bool) 
     }
 }
 
+pub(super) fn cluster_settings(wanted: &desired::Cluster) -> ClusterSettings {
+    let insights = wanted.container_insights;
+    ClusterSettings {
+        container_insights: insights.map(|insights| insights.as_str().to_owned()),
+        execute_command_logging: wanted.execute_command_logging.clone(),
+    }
+}
+
+/// A strategy is a set: one that only stands in another order is the same.
+pub(super) fn in_order_of(found: &[StrategyItem], wanted: &[StrategyItem]) -> Vec<StrategyItem> {
+    let sorted = |items: &[StrategyItem]| {
+        let mut items = items.to_vec();
+        items.sort();
+        items
+    };
+    if sorted(found) == sorted(wanted) {
+        found.to_vec()
+    } else {
+        wanted.to_vec()
+    }
+}
+
 /// What the newest version of a group's launch template should hold.
 pub(super) fn template(
     group: &desired::Group,
@@ -51,10 +75,15 @@ pub(super) fn template(
     security_group: SecurityGroupRef,
 ) -> Template {
     let wanted = &group.launch_template;
-    let image_id = match (&wanted.image, found) {
-        (Image::Pinned(id), _) => id.clone(),
-        (Image::Parameter(_), Some(found)) => found.latest.image_id.clone(),
-        (Image::Parameter(name), None) => inventory.images.get(name).cloned().unwrap_or_default(),
+    let image_id = match found {
+        Some(found) if wanted.image.is_kept() && !wanted.newest_image => {
+            found.latest.image_id.clone()
+        }
+        _ => {
+            // Without one there is a conflict, and no plan.
+            let image = inventory.images.get(&wanted.image);
+            image.map_or_else(String::new, |image| image.id.clone())
+        }
     };
     Template {
         image_id,
@@ -70,7 +99,7 @@ pub(super) fn template(
                     .map(SecurityGroupRef::Id),
             )
             .collect(),
-        root_volume: Some(root_volume(&wanted.root_volume)),
+        volumes: volumes(wanted),
         cpu_credits: wanted
             .cpu_credits
             .map(|credits| credits.as_str().to_owned()),
@@ -90,9 +119,15 @@ pub(super) fn template(
     }
 }
 
-fn root_volume(wanted: &Volume) -> RootVolume {
-    RootVolume {
-        device: ROOT_DEVICE.to_owned(),
+fn volumes(wanted: &desired::LaunchTemplate) -> BTreeMap<String, Volume> {
+    let root = (ROOT_DEVICE.to_owned(), volume(&wanted.root_volume));
+    let docker = wanted.docker_volume.as_ref().map(volume);
+    let docker = docker.map(|volume| (DOCKER_DEVICE.to_owned(), volume));
+    [root].into_iter().chain(docker).collect()
+}
+
+fn volume(wanted: &spec::Volume) -> Volume {
+    Volume {
         gib: wanted.gib,
         kind: wanted.kind.as_str().to_owned(),
         iops: wanted.iops,
@@ -108,7 +143,7 @@ pub(super) fn value(live: &Live, revision: u64) -> String {
     live.numbered(revision).text().unwrap_or_default()
 }
 
-pub(super) fn template_use(group: &desired::Group, version: Version) -> TemplateUse {
+pub(crate) fn template_use(group: &desired::Group, version: Version) -> TemplateUse {
     TemplateUse {
         name: group.launch_template.name.clone(),
         version,
@@ -143,12 +178,57 @@ pub(super) fn group_change(
         && matches!(template.version, Version::Number(n) if found.template_version == Some(n));
     GroupChange {
         // A group that is starting gets its lower bound once it has a node.
-        min: (found.min != wanted.min && !is_starting(found)).then_some(wanted.min),
-        max: (found.max != wanted.max).then_some(wanted.max),
+        min: (!is_min_of(wanted, found.min) && !is_starting(found)).then_some(wanted.min),
+        max: (!is_max_of(wanted, found.max)).then_some(wanted.max),
         desired: None,
         template: (!same_template).then_some(template),
         subnets: (found.subnets != subnets).then_some(subnets),
         new_instances_protected: (!found.new_instances_protected).then_some(true),
+        policies: policies(wanted).changed_from(&found.policies),
+    }
+}
+
+/// A bound that a schedule sets is the clock's: any that the file has for it is as wanted.
+fn is_min_of(wanted: &desired::AutoScalingGroup, found: u32) -> bool {
+    let mut schedules = wanted.schedules.values();
+    found == wanted.min || schedules.any(|schedule| schedule.min == Some(found))
+}
+
+fn is_max_of(wanted: &desired::AutoScalingGroup, found: u32) -> bool {
+    let mut schedules = wanted.schedules.values();
+    found == wanted.max || schedules.any(|schedule| schedule.max == Some(found))
+}
+
+pub(super) fn schedules(wanted: &desired::AutoScalingGroup) -> BTreeMap<String, Schedule> {
+    let schedules = wanted.schedules.iter();
+    schedules
+        .map(|(name, wanted)| {
+            let schedule = Schedule {
+                cron: wanted.cron.clone(),
+                time_zone: wanted.time_zone.clone(),
+                min: wanted.min,
+                max: wanted.max,
+                desired: wanted.desired,
+            };
+            (name.clone(), schedule)
+        })
+        .collect()
+}
+
+pub(super) fn warm_pool(wanted: &desired::AutoScalingGroup) -> Option<WarmPool> {
+    wanted.warm_pool.map(|pool| WarmPool {
+        min: pool.min,
+        max_prepared: pool.max_prepared,
+        state: pool.state.as_str().to_owned(),
+    })
+}
+
+pub(super) fn policies(wanted: &desired::AutoScalingGroup) -> Policies {
+    let days = wanted.max_lifetime_days.unwrap_or(0);
+    Policies {
+        max_lifetime_seconds: Some(days * DAY_SECONDS),
+        deletion_protection: Some(wanted.deletion_protection.as_str().to_owned()),
+        zone_distribution: Some(wanted.zone_distribution.as_str().to_owned()),
     }
 }
 
@@ -232,11 +312,9 @@ fn spec_hash(group: &desired::Group) -> String {
     let template = &group.launch_template;
     let asg = &group.auto_scaling_group;
     let spec = json!({
-        "image": match &template.image {
-            Image::Pinned(id) | Image::Parameter(id) => id,
-        },
+        "image": template.image.to_string(),
         "instance_types": asg.instance_types,
-        "root_volume": root_volume(&template.root_volume),
+        "volumes": volumes(template),
         "cpu_credits": template.cpu_credits.map(CpuCredits::as_str),
         "detailed_monitoring": template.detailed_monitoring,
         "key_pair": template.key_pair,
@@ -245,8 +323,22 @@ fn spec_hash(group: &desired::Group) -> String {
         "user_data": sha256(&template.user_data),
         "min": asg.min,
         "max": asg.max,
+        "hooks": asg.hooks,
+        "target_capacity": group.capacity_provider.target_capacity,
+        "instance_warmup_seconds": group.capacity_provider.instance_warmup_seconds,
+        "policies": policies(asg),
+        "metrics": asg.metrics,
+        "warm_pool": warm_pool(asg),
+        "schedules": schedules(asg),
     });
     sha256(spec.to_string().as_bytes())
+}
+
+/// Whether a group was last brought to what the file says now: what differs is somebody else's doing.
+pub(super) fn is_settled(group: &desired::Group, existing: &Group) -> bool {
+    let found = existing.auto_scaling_group.owned();
+    let tag = found.and_then(|found| found.tags.get(tag::SPEC));
+    tag.is_some_and(|tag| tag.value.split('.').next() == Some(spec_hash(group).as_str()))
 }
 
 /// Whether a group has yet to prove its first node. Groups are made with the tag: where it is

@@ -4,26 +4,47 @@
 //! error; a spec exists only when there was none. Names and documents made from a spec are the
 //! business of [`desired`](crate::desired), which alone knows how long they become.
 
+mod ami;
+mod cloud_config;
+mod cluster;
 mod drain;
+mod full;
 mod rules;
+mod scaling;
+mod schedule;
+mod schema;
 mod shapes;
+mod spot;
 mod tags;
+mod user_data;
 mod volume;
 mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
-    path::Path,
+    fs,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
 };
 
 use fleet_agent_config::{
     DiskConfig, Document, DrainConfig, HealthConfig, NodeConfig, Problem, Problems, SidecarConfig,
 };
-use serde::{Deserialize, de::IgnoredAny};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+pub use ami::Ami;
+pub(crate) use cluster::FARGATE;
+pub use cluster::{Cluster, ContainerInsights, ExecuteCommandLogging, Provider, StrategyItem};
+pub use full::Full;
+pub use scaling::{DeletionProtection, WarmPool, WarmPoolState, ZoneDistribution};
+pub use schedule::Schedule;
+pub use schema::schema;
 pub(crate) use shapes::ec2_id;
+pub use spot::{Spot, SpotAllocation};
 pub(crate) use tags::{VALUE_MAX as TAG_VALUE_MAX, value_problem as tag_value_problem};
+pub use user_data::{UserData, UserDataKind};
+pub use volume::{Volume, VolumeKind};
 
 /// One environment of a `fleet.toml`, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +63,9 @@ pub struct Spec {
     pub account: Option<String>,
     /// Adopted network.
     pub network: Network,
-    /// Tags of the cluster, those on everything included.
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Its tags, those on everything included.
     pub cluster_tags: BTreeMap<String, String>,
     /// The agent.
     pub agent: Agent,
@@ -61,15 +84,15 @@ pub struct Network {
     pub subnet_ids: Vec<String>,
 }
 
-/// `[agent]`. What is absent has the agent's own default.
+/// `[agent]`, with defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agent {
     /// Where nodes download the agent; absent when the image carries it.
     pub source: Option<Source>,
     /// Heartbeat time-out of the launching hook, seconds.
-    pub launch_timeout_seconds: Option<u32>,
+    pub launch_timeout_seconds: u32,
     /// Heartbeat time-out of the terminating hook, seconds.
-    pub drain_timeout_seconds: Option<u32>,
+    pub drain_timeout_seconds: u32,
 }
 
 /// A pinned download of the agent's binary.
@@ -96,10 +119,12 @@ pub struct Group {
     pub max: u32,
     /// Number of nodes at creation, within min and max.
     pub desired: u32,
-    /// AMI id; the current ECS-optimized image when absent.
-    pub ami: Option<String>,
+    /// Which image.
+    pub ami: Ami,
     /// Root volume.
     pub root_volume: Volume,
+    /// Docker's own volume; on the root volume when absent.
+    pub docker_volume: Option<Volume>,
     /// Whether burstable types may exceed their earned credits; EC2's default when absent.
     pub cpu_credits: Option<CpuCredits>,
     /// CloudWatch's metrics of the instance each minute, at a price, and not each five.
@@ -108,19 +133,37 @@ pub struct Group {
     pub key_pair: Option<String>,
     /// Ids of security groups beside the fleet's own; used, never changed.
     pub security_groups: Vec<String>,
+    /// Name of a role of the account's own that its nodes have, adopted; one is made when absent.
+    pub role: Option<String>,
+    /// ARN of the policy that bounds the role that is made.
+    pub permissions_boundary: Option<String>,
+    /// ARNs of managed policies that the role that is made has beside the fleet's own.
+    pub policies: Vec<String>,
     /// How much of it is Spot; nothing when absent.
     pub spot: Option<Spot>,
+    /// Whether the group's own metrics are in CloudWatch.
+    pub metrics: bool,
+    /// A node is replaced after so many days.
+    pub max_lifetime_days: Option<u32>,
+    /// What keeps its Auto Scaling group from being deleted.
+    pub deletion_protection: DeletionProtection,
+    /// Nodes prepared beside it.
+    pub warm_pool: Option<WarmPool>,
+    /// How its bounds change by the clock.
+    pub schedules: BTreeMap<String, Schedule>,
+    /// How its nodes are spread over zones.
+    pub zone_distribution: ZoneDistribution,
     /// Target capacity of the capacity provider, per cent.
     pub target_capacity: u32,
     /// When a disk of its nodes counts as low or full: its own settings over those of all groups.
     pub disk: DiskConfig,
     /// What becomes of its nodes that stay impaired: its own settings over those of all groups.
     pub health: HealthConfig,
-    /// What its nodes keep for themselves, and from their tasks. What is absent has the agent's own
-    /// default.
+    /// What its nodes keep for themselves, and from their tasks.
     pub node: NodeConfig,
-    /// How its nodes leave: its own settings over those of all groups. What is absent has the
-    /// agent's own default.
+    /// What its nodes run after fleet's own user data.
+    pub user_data: Option<UserData>,
+    /// How its nodes leave: its own settings over those of all groups.
     pub drain: DrainConfig,
     /// `ECS_*` settings.
     pub ecs: BTreeMap<String, String>,
@@ -130,66 +173,8 @@ pub struct Group {
     pub tags: BTreeMap<String, String>,
 }
 
-/// A volume that each node has of its own, deleted with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Volume {
-    /// GiB.
-    pub gib: u32,
-    /// Its type.
-    pub kind: VolumeKind,
-    /// I/O operations a second; the type's own when absent.
-    pub iops: Option<u32>,
-    /// MiB a second, of gp3 alone; 125 when absent.
-    pub throughput_mib: Option<u32>,
-    /// Whether EBS encrypts it.
-    pub encrypted: bool,
-    /// With this KMS key: id, ARN or alias. The account's own for EBS when absent.
-    pub kms_key: Option<String>,
-}
-
-/// What a file has that says nothing of it.
-impl Default for Volume {
-    fn default() -> Self {
-        Self {
-            gib: volume::ROOT_MIN,
-            kind: VolumeKind::default(),
-            iops: None,
-            throughput_mib: None,
-            encrypted: true,
-            kms_key: None,
-        }
-    }
-}
-
-/// EBS's types that a node can boot from (EBS guide, "Amazon EBS volume types").
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum VolumeKind {
-    /// General purpose, performance beside size.
-    #[default]
-    Gp3,
-    /// General purpose, performance by size.
-    Gp2,
-    /// Provisioned IOPS.
-    Io1,
-    /// Provisioned IOPS, more durable.
-    Io2,
-}
-
-impl VolumeKind {
-    /// As EC2 writes it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Gp3 => "gp3",
-            Self::Gp2 => "gp2",
-            Self::Io1 => "io1",
-            Self::Io2 => "io2",
-        }
-    }
-}
-
 /// What a burstable type does that has used up its credits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CpuCredits {
     /// It slows down.
@@ -204,45 +189,6 @@ impl CpuCredits {
         match self {
             Self::Standard => "standard",
             Self::Unlimited => "unlimited",
-        }
-    }
-}
-
-/// `[groups.NAME.spot]`; none of it by default.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Spot {
-    /// Of the nodes beyond the base, 0 to 100; Auto Scaling rounds in favour of on demand.
-    pub percent: u32,
-    /// So many nodes are on demand before any is Spot.
-    pub on_demand_base: u32,
-    /// How the pool of a node is chosen.
-    pub allocation: SpotAllocation,
-}
-
-/// From which of the pools that a group's types and zones make a Spot node is taken (Auto Scaling
-/// guide, "Allocation strategies for multiple instance types").
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SpotAllocation {
-    /// The least likely to be interrupted, and of these the cheapest: what AWS recommends.
-    #[default]
-    PriceCapacityOptimized,
-    /// The one with the most to spare.
-    CapacityOptimized,
-    /// The same, with the order of types where it makes little difference.
-    CapacityOptimizedPrioritized,
-    /// The cheapest, and the first to be interrupted.
-    LowestPrice,
-}
-
-impl SpotAllocation {
-    /// As Auto Scaling writes it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::PriceCapacityOptimized => "price-capacity-optimized",
-            Self::CapacityOptimized => "capacity-optimized",
-            Self::CapacityOptimizedPrioritized => "capacity-optimized-prioritized",
-            Self::LowestPrice => "lowest-price",
         }
     }
 }
@@ -299,6 +245,8 @@ pub fn load(file: &Path, environment: &str) -> Result<Spec, LoadError> {
 pub struct FleetFile {
     name: String,
     text: String,
+    /// Where the files are looked for that it names.
+    directory: PathBuf,
 }
 
 impl FleetFile {
@@ -309,15 +257,21 @@ impl FleetFile {
     pub fn open(path: &Path) -> Result<Self, LoadError> {
         let name = path.display().to_string();
         match fs::read_to_string(path) {
-            Ok(text) => Ok(Self { name, text }),
+            Ok(text) => Ok(Self {
+                name,
+                text,
+                directory: directory(path),
+            }),
             Err(why) => Err(LoadError::Unreadable { file: name, why }),
         }
     }
 
     /// A file that is not on disk yet.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        let name = name.into();
         Self {
-            name: name.into(),
+            directory: directory(Path::new(&name)),
+            name,
             text: text.into(),
         }
     }
@@ -337,6 +291,20 @@ impl FleetFile {
     /// # Errors
     /// Everything that is wrong.
     pub fn spec(&self, environment: &str) -> Result<Spec, LoadError> {
+        let (_, spec) = self.checked(environment)?;
+        Ok(spec)
+    }
+
+    /// One environment as a file of its own, every default filled in.
+    ///
+    /// # Errors
+    /// Everything that is wrong, as a [`LoadError`].
+    pub fn full(&self, environment: &str) -> anyhow::Result<Full> {
+        let (file, spec) = self.checked(environment)?;
+        Full::new(file, &spec)
+    }
+
+    fn checked(&self, environment: &str) -> Result<(wire::File, Spec), LoadError> {
         let document = Document::parse(&self.name, &self.text)?;
         let known = environments(&document);
         if !known.is_empty() && !known.iter().any(|name| name == environment) {
@@ -346,10 +314,11 @@ impl FleetFile {
                 known,
             });
         }
-        let mut problems = environment_problems(&document, &known);
-        let document = document.overlaid(&["environments", environment]);
+        let (mut environments, mut problems) = environments_of(&document, &known);
+        let own = environments.remove(environment).unwrap_or_default();
+        let document = own.laid_over(environment, &document);
         let (file, unreadable) = document.read::<wire::File>();
-        let checked = rules::check(file, environment);
+        let checked = rules::check(file.clone(), environment, &|name| self.beside(name));
         problems.extend(
             checked
                 .problems
@@ -370,8 +339,30 @@ impl FleetFile {
         for group in &mut spec.groups {
             group.line = line_of(&document, &format!("groups.{}", group.name));
         }
-        Ok(spec)
+        Ok((file, spec))
     }
+
+    /// What another file holds that this one names, or why that cannot be told.
+    fn beside(&self, name: &str) -> Result<String, String> {
+        let read = |path: &Path| {
+            let mut bytes = Vec::new();
+            let file = fs::File::open(path)?;
+            file.take(user_data::FILE_MAX + 1).read_to_end(&mut bytes)?;
+            Ok::<_, io::Error>(bytes)
+        };
+        let path = self.directory.join(name);
+        let bytes = read(&path)
+            .map_err(|why| format!("is looked for beside this file and cannot be read: {why}"))?;
+        if bytes.len() as u64 > user_data::FILE_MAX {
+            return Err(format!("is larger than {} bytes", user_data::FILE_MAX));
+        }
+        String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())
+    }
+}
+
+/// A file that is only named stands in the working directory.
+fn directory(path: &Path) -> PathBuf {
+    path.parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
 /// A value that could not be read is reported once, not a second time as missing.
@@ -387,11 +378,49 @@ fn is_below(key: &str, table: &str) -> bool {
         .is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// `[environments]`, for its shape alone.
+/// `[environments]`, but for what they lay over the rest.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Environments {
-    environments: BTreeMap<String, BTreeMap<String, IgnoredAny>>,
+    environments: BTreeMap<String, Environment>,
+}
+
+/// `[environments.NAME]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, expecting = "a table")]
+struct Environment {
+    /// Dotted keys that it takes out of what all share: what is not there has its default again.
+    unset: Vec<String>,
+}
+
+impl Environment {
+    /// The file as this environment has it.
+    fn laid_over<'s>(&self, name: &str, document: &Document<'s>) -> Document<'s> {
+        let own = format!("environments.{name}.unset");
+        let out = self.unset.iter().chain([&own]);
+        let shared = out.fold(document.clone(), |rest, key| {
+            rest.without(key).unwrap_or(rest)
+        });
+        shared.overlaid(&["environments", name])
+    }
+
+    fn has_unset(&self, key: &str) -> bool {
+        self.unset.iter().any(|unset| unset == key)
+    }
+
+    fn problems(&self, name: &str, document: &Document<'_>) -> Vec<Problem> {
+        let is_missing =
+            |key: &&String| key.starts_with("environments.") || document.without(key).is_none();
+        let missing = self.unset.iter().filter(is_missing);
+        missing
+            .map(|key| {
+                Problem::new(
+                    format!("environments.{name}.unset"),
+                    format!("`{key}` is not set in what all environments share: take it out of this list"),
+                )
+            })
+            .collect()
+    }
 }
 
 fn environments(document: &Document<'_>) -> Vec<String> {
@@ -399,9 +428,12 @@ fn environments(document: &Document<'_>) -> Vec<String> {
     names.into_iter().collect()
 }
 
-/// What is wrong with the environments as such, whichever of them is asked for.
-fn environment_problems(document: &Document<'_>, known: &[String]) -> Vec<Problem> {
-    let (_, mut problems) = document.read::<Environments>();
+/// The environments, and what is wrong with them as such, whichever of them is asked for.
+fn environments_of(
+    document: &Document<'_>,
+    known: &[String],
+) -> (BTreeMap<String, Environment>, Vec<Problem>) {
+    let (Environments { environments }, mut problems) = document.read::<Environments>();
     if known.is_empty() && problems.is_empty() {
         problems.push(Problem::new(
             "environments",
@@ -412,20 +444,28 @@ fn environment_problems(document: &Document<'_>, known: &[String]) -> Vec<Proble
         let wrong = shapes::name(name);
         problems.extend(wrong.map(|why| Problem::new(format!("environments.{name}"), why)));
     }
-    problems.extend(name_clashes(document, known));
+    for (name, environment) in &environments {
+        problems.extend(environment.problems(name, document));
+    }
+    problems.extend(name_clashes(document, &environments));
     // Lines belong to this document: the one with an environment laid over it has no environments.
-    located(document, problems)
+    let problems = located(document, problems);
+    (environments, problems)
 }
 
 /// `dev` with group `x-y` and `dev-x` with group `y` would share every name, and so would names
 /// that differ only in case, which IAM does not tell apart.
-fn name_clashes(document: &Document<'_>, known: &[String]) -> Vec<Problem> {
+fn name_clashes(
+    document: &Document<'_>,
+    environments: &BTreeMap<String, Environment>,
+) -> Vec<Problem> {
     let mut taken: BTreeMap<String, (&str, String)> = BTreeMap::new();
     let mut problems = Vec::new();
-    for environment in known {
+    for (environment, own) in environments {
         let groups: BTreeSet<String> = document
             .keys(&["groups"])
             .into_iter()
+            .filter(|group| !own.has_unset(&format!("groups.{group}")))
             .chain(document.keys(&["environments", environment, "groups"]))
             .collect();
         for group in groups {

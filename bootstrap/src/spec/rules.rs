@@ -4,22 +4,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_agent_config::{
-    AutoScalingConfig, Config, DiskConfig, DrainConfig, HealthConfig, NodeConfig, Problem,
-    SidecarConfig, VERSION, ecs,
+    AutoScalingConfig, Config, DRAIN_TIMEOUT_DEFAULT, DiskConfig, DrainConfig, HealthConfig,
+    LAUNCH_TIMEOUT_DEFAULT, NodeConfig, Problem, SidecarConfig, VERSION, ecs,
 };
 
-use super::{Agent, Group, Network, Source, Spec, Spot, drain, shapes, tags, volume, wire};
+use super::{
+    Agent, Group, Network, Source, Spec, Spot, WarmPool, ami, cluster, drain, scaling, schedule,
+    shapes, spot, tags, user_data, volume, wire,
+};
 
 /// Security groups of one network interface beside the fleet's own: what the quota can be raised to, and
 /// what it is otherwise (VPC quotas).
 const SECURITY_GROUPS_MAX: usize = 15;
 const SECURITY_GROUPS_USUAL: usize = 4;
 /// Container instances in one ECS cluster (ECS service quotas).
-const NODES_MAX: u32 = 5_000;
+pub(super) const NODES_MAX: u32 = 5_000;
 /// Capacity providers of one ECS cluster, of which each group is one (ECS service quotas).
 const GROUPS_MAX: usize = 20;
 /// Overrides in one mixed-instances policy (Auto Scaling quotas).
 const INSTANCE_TYPES_MAX: usize = 40;
+/// Managed policies on one role, at most (IAM quotas); ten unless the account's quota was raised.
+const POLICIES_MAX: usize = 20;
 const TARGET_CAPACITY_DEFAULT: u32 = 100;
 
 /// What the rules make of a file.
@@ -30,8 +35,8 @@ pub(super) struct Checked {
     pub(super) warnings: Vec<Problem>,
 }
 
-/// Applies every rule.
-pub(super) fn check(file: wire::File, environment: &str) -> Checked {
+/// Applies every rule. `read` gives what other files hold that this one names.
+pub(super) fn check(mut file: wire::File, environment: &str, read: user_data::Read<'_>) -> Checked {
     let mut rules = Rules::default();
     let fleet = file.fleet;
     rules.check("fleet.name", shapes::fleet_name(&fleet.name));
@@ -42,6 +47,12 @@ pub(super) fn check(file: wire::File, environment: &str) -> Checked {
         fleet.account.as_deref().and_then(shapes::account),
     );
     let network = rules.network(file.network);
+    if !file.environments.is_empty() {
+        rules.check(
+            "environments",
+            Some("stands at the top of the file: an environment has none of its own".to_owned()),
+        );
+    }
     let agent = rules.agent(file.agent);
     rules.tags("tags", &file.tags, true);
     rules.tags("cluster.tags", &file.cluster.tags, false);
@@ -65,19 +76,23 @@ pub(super) fn check(file: wire::File, environment: &str) -> Checked {
     }
     let shared = Shared {
         agent: &agent,
+        iam_scope: file.iam.scope.unwrap_or_default(),
         drain: &file.drain,
         disk: &file.disk,
         health: &file.health,
         tags: &file.tags,
         sidecars: &file.sidecars,
+        read,
     };
+    let names: Vec<String> = file.groups.keys().cloned().collect();
     let groups = file
         .groups
         .into_iter()
         .map(|(name, group)| rules.group(name, group, &shared))
         .collect();
-    let cluster_tags = merged(&file.tags, file.cluster.tags);
+    let cluster_tags = merged(&file.tags, std::mem::take(&mut file.cluster.tags));
     tags::check_count("cluster.tags", cluster_tags.len(), &mut rules.problems);
+    let cluster = cluster::read(file.cluster, names.iter(), &mut rules.problems);
     Checked {
         spec: Spec {
             file: String::new(),
@@ -87,6 +102,7 @@ pub(super) fn check(file: wire::File, environment: &str) -> Checked {
             owner: fleet.id,
             account: fleet.account,
             network,
+            cluster,
             cluster_tags,
             agent,
             groups,
@@ -100,11 +116,13 @@ pub(super) fn check(file: wire::File, environment: &str) -> Checked {
 /// What all groups have in common.
 struct Shared<'a> {
     agent: &'a Agent,
+    iam_scope: wire::IamScope,
     drain: &'a DrainConfig,
     disk: &'a DiskConfig,
     health: &'a HealthConfig,
     tags: &'a BTreeMap<String, String>,
     sidecars: &'a BTreeMap<String, SidecarConfig>,
+    read: user_data::Read<'a>,
 }
 
 #[derive(Default)]
@@ -148,8 +166,10 @@ impl Rules {
                 url: source.url,
                 sha256: source.sha256.to_ascii_lowercase(),
             }),
-            launch_timeout_seconds: agent.launch_timeout_seconds,
-            drain_timeout_seconds: agent.drain_timeout_seconds,
+            launch_timeout_seconds: agent
+                .launch_timeout_seconds
+                .unwrap_or(LAUNCH_TIMEOUT_DEFAULT),
+            drain_timeout_seconds: agent.drain_timeout_seconds.unwrap_or(DRAIN_TIMEOUT_DEFAULT),
         }
     }
 
@@ -163,21 +183,30 @@ impl Rules {
         self.check(table.as_str(), shapes::name(&name));
         self.instance_types(&key("instance_types"), &group.instance_types);
         let (min, max, desired) = self.size(&table, &group);
-        self.check(
-            key("ami"),
-            group
-                .ami
-                .as_deref()
-                .and_then(|ami| shapes::ec2_id("ami", ami)),
-        );
+        let ami = ami::read(&key("ami"), group.ami.take(), &mut self.problems);
         let root_volume = std::mem::take(&mut group.root_volume);
         let root_volume = volume::root(&key("root_volume"), root_volume, &mut self.problems);
+        let docker_volume = group.docker_volume.take();
+        let docker_volume = docker_volume
+            .map(|volume| volume::docker(&key("docker_volume"), volume, &mut self.problems));
         self.cpu_credits(&key("cpu_credits"), &group);
         let wrong = group.key_pair.as_deref().and_then(shapes::key_pair);
         self.check(key("key_pair"), wrong);
         self.security_groups(&key("security_groups"), &group.security_groups);
-        let spot = group.spot.take();
-        let spot = spot.map(|spot| self.spot(&key("spot"), &spot, &group.instance_types));
+        self.role(&table, &group);
+        self.problems
+            .extend(scaling::warm_pool(&key("warm_pool"), &group));
+        let schedules = std::mem::take(&mut group.schedules);
+        self.problems
+            .extend(schedule::problems(&key("schedules"), schedules.iter()));
+        let spot = group.spot.take().map(|wanted| {
+            self.problems.extend(spot::problems(&key("spot"), &wanted));
+            self.warnings
+                .extend(spot::warning(&key("spot"), &group.instance_types));
+            Spot::from(wanted)
+        });
+        let wrong = group.max_lifetime_days.and_then(scaling::lifetime);
+        self.check(key("max_lifetime_days"), wrong);
         let target_capacity = group.target_capacity.unwrap_or(TARGET_CAPACITY_DEFAULT);
         self.check(
             key("target_capacity"),
@@ -188,7 +217,7 @@ impl Rules {
                 "it is the percentage of nodes that ECS keeps busy",
             ),
         );
-        if shared.agent.source.is_none() && group.ami.is_none() {
+        if shared.agent.source.is_none() && ami.is_amazons() {
             self.warnings.push(Problem::new(
                 table.as_str(),
                 "gets no fleet-agent: set `ami` to an image that carries it, or [agent] source to download it; without either no node becomes ready",
@@ -204,12 +233,13 @@ impl Rules {
         let node = NodeConfig {
             system_memory_mib: group.system_memory_mib,
             block_metadata_service: group.block_metadata_service,
+            instance_tag: (shared.iam_scope == wire::IamScope::Instance).then_some(true),
         };
         let config = Config {
             version: VERSION,
             auto_scaling: AutoScalingConfig {
-                launch_timeout_seconds: shared.agent.launch_timeout_seconds,
-                drain_timeout_seconds: shared.agent.drain_timeout_seconds,
+                launch_timeout_seconds: Some(shared.agent.launch_timeout_seconds),
+                drain_timeout_seconds: Some(shared.agent.drain_timeout_seconds),
                 ..AutoScalingConfig::default()
             },
             drain: drain.clone(),
@@ -221,6 +251,13 @@ impl Rules {
             ..Config::default()
         };
         self.agent_rules(&table, &sidecars_key, &group, config, shared.drain);
+        let user_data = group.user_data.take();
+        let user_data = user_data.and_then(|file| {
+            let (own, found) = user_data::own(&key("user_data"), file, shared.read);
+            self.problems.extend(found.problems);
+            self.warnings.extend(found.warnings);
+            own
+        });
         self.tags(&key("tags"), &group.tags, true);
         let tags = merged(shared.tags, group.tags);
         tags::check_count(&key("tags"), tags.len(), &mut self.problems);
@@ -231,20 +268,37 @@ impl Rules {
             min,
             max,
             desired,
-            ami: group.ami,
+            ami,
             root_volume,
+            docker_volume,
             cpu_credits: group.cpu_credits,
             detailed_monitoring: group.detailed_monitoring,
             key_pair: group.key_pair,
             security_groups: group.security_groups,
+            role: group.role,
+            permissions_boundary: group.permissions_boundary,
+            policies: group.policies,
             spot,
+            metrics: group.metrics,
+            max_lifetime_days: group.max_lifetime_days,
+            deletion_protection: group.deletion_protection,
+            zone_distribution: group.zone_distribution,
+            warm_pool: group.warm_pool.as_ref().map(WarmPool::from),
+            schedules: schedules
+                .into_iter()
+                .map(|(name, schedule)| (name, schedule.into()))
+                .collect(),
             target_capacity,
-            disk: group.disk.or(*shared.disk),
-            health: group.health.or(*shared.health),
-            node,
-            drain,
+            disk: group.disk.or(*shared.disk).completed(),
+            health: group.health.or(*shared.health).completed(),
+            node: node.completed(),
+            user_data,
+            drain: drain.completed(),
             ecs: group.ecs,
-            sidecars,
+            sidecars: sidecars
+                .into_iter()
+                .map(|(name, sidecar)| (name, sidecar.completed()))
+                .collect(),
             tags,
         }
     }
@@ -310,41 +364,31 @@ impl Rules {
         }
     }
 
-    fn spot(&mut self, table: &str, spot: &wire::Spot, types: &[String]) -> Spot {
-        let key = format!("{table}.percent");
-        match spot.percent {
-            None => self.check(
-                key,
-                Some(
-                    "is missing: how many of a hundred nodes beyond `on_demand_base` are Spot"
-                        .to_owned(),
-                ),
-            ),
-            Some(percent) => self.check(
-                key,
-                outside(
-                    percent,
-                    0,
-                    100,
-                    "it is the share of Spot among the nodes beyond `on_demand_base`",
-                ),
-            ),
-        }
+    fn role(&mut self, table: &str, group: &wire::Group) {
+        let key = |field: &str| format!("{table}.{field}");
+        let of_ours = |is_set: bool| {
+            let why = "is for a role that fleet makes, and `role` names one that it never changes";
+            (is_set && group.role.is_some()).then(|| why.to_owned())
+        };
         self.check(
-            format!("{table}.on_demand_base"),
-            outside(spot.on_demand_base, 0, NODES_MAX, "it is a number of nodes"),
+            key("role"),
+            group.role.as_deref().and_then(shapes::role_name),
         );
-        if types.len() == 1 {
-            self.warnings.push(Problem::new(
-                table,
-                "has one instance type to choose from: its nodes may all be interrupted at once; name several in `instance_types`",
-            ));
+        let boundary = group.permissions_boundary.as_deref();
+        let wrong = of_ours(boundary.is_some());
+        self.check(
+            key("permissions_boundary"),
+            wrong.or_else(|| boundary.and_then(shapes::policy_arn)),
+        );
+        self.check(key("policies"), of_ours(!group.policies.is_empty()));
+        for arn in &group.policies {
+            self.check(key("policies"), shapes::policy_arn(arn));
         }
-        Spot {
-            percent: spot.percent.unwrap_or_default(),
-            on_demand_base: spot.on_demand_base,
-            allocation: spot.allocation,
-        }
+        self.check(key("policies"), repeated(&group.policies));
+        let held = group.policies.len();
+        let wrong = (held > POLICIES_MAX)
+            .then(|| format!("holds {held}: IAM attaches at most {POLICIES_MAX} to a role"));
+        self.check(key("policies"), wrong);
     }
 
     /// Lower bound, upper bound and size at creation.
@@ -476,7 +520,7 @@ fn merged(
     merged
 }
 
-fn outside(value: u32, least: u32, most: u32, why: &str) -> Option<String> {
+pub(super) fn outside(value: u32, least: u32, most: u32, why: &str) -> Option<String> {
     (!(least..=most).contains(&value))
         .then(|| format!("{value} is outside {least} to {most}: {why}"))
 }

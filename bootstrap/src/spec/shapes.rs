@@ -97,6 +97,11 @@ fn is_region(value: &str) -> bool {
 
 /// An AWS account id.
 pub(super) fn account(value: &str) -> Option<String> {
+    if value.is_empty() {
+        return Some(
+            "is missing: fill in the 12 digits of its id, or leave the key out".to_owned(),
+        );
+    }
     (value.len() != 12 || !value.bytes().all(|b| b.is_ascii_digit()))
         .then(|| format!("`{value}` is not an account id of 12 digits"))
 }
@@ -172,6 +177,34 @@ pub(super) fn kms_key(value: &str) -> Option<String> {
     (!is_id(value) && !is_alias(value) && !is_arn()).then(|| {
         format!("`{value}` is not a KMS key: its id, its ARN, or an alias such as alias/nodes")
     })
+}
+
+/// A managed policy's ARN, AWS's own or an account's.
+pub(super) fn policy_arn(value: &str) -> Option<String> {
+    let parts: Vec<&str> = value.splitn(6, ':').collect();
+    let is_policy = match parts.as_slice() {
+        ["arn", partition, "iam", "", owner, policy] => {
+            let name = policy.strip_prefix("policy/").unwrap_or_default();
+            partition.starts_with("aws")
+                && (*owner == "aws" || account(owner).is_none())
+                && is_iam_name(name, "+=,.@_/-")
+        }
+        _ => false,
+    };
+    (!is_policy).then(|| {
+        format!("`{value}` is not a managed policy's ARN such as arn:aws:iam::aws:policy/CloudWatchAgentServerPolicy")
+    })
+}
+
+/// An IAM role's name (CreateRole: up to 64 characters).
+pub(super) fn role_name(value: &str) -> Option<String> {
+    let is_name = value.len() <= 64 && is_iam_name(value, "+=,.@_-");
+    (!is_name).then(|| format!("`{value}` is not a role's name: not its ARN, and without its path"))
+}
+
+fn is_iam_name(value: &str, others: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
+    !value.is_empty() && value.chars().all(is_part)
 }
 
 /// An EC2 key pair's name (CreateKeyPair: up to 255 ASCII characters).
@@ -414,6 +447,32 @@ mod tests {
                 ("", "key pair's name"),
                 (" ops", "key pair's name"),
                 ("öps", "key pair's name"),
+            ],
+        );
+        takes(
+            policy_arn,
+            &[
+                "arn:aws:iam::aws:policy/service-role/AmazonEC2RoleforSSM",
+                "arn:aws-cn:iam::123456789012:policy/boundary",
+            ],
+        );
+        refuses(
+            policy_arn,
+            &[
+                ("", "managed policy's ARN"),
+                ("AdministratorAccess", "managed policy's ARN"),
+                ("arn:aws:iam::aws:role/x", "managed policy's ARN"),
+                ("arn:aws:iam::me:policy/x", "managed policy's ARN"),
+                ("arn:aws:iam::aws:policy/", "managed policy's ARN"),
+            ],
+        );
+        takes(role_name, &["nodes", "team.nodes@x"]);
+        refuses(
+            role_name,
+            &[
+                ("", "not a role's name"),
+                ("arn:aws:iam::123456789012:role/nodes", "not its ARN"),
+                ("path/nodes", "without its path"),
             ],
         );
         assert!(is_burstable("t3a.small") && !is_burstable("m7i.large"));

@@ -25,7 +25,7 @@ fn the_example_is_valid_in_each_environment() {
     let prod = file.spec("prod").expect("valid");
     assert_eq!(dev.warnings, []);
     assert_eq!(dev.groups[0].name, "batch");
-    assert_eq!(dev.groups[0].line, 45);
+    assert_eq!(dev.groups[0].line, 49);
     assert_eq!(dev.groups[0].sidecars.len(), 1);
     assert_eq!(dev.groups[0].tags["cost-centre"], "43");
     assert_eq!((dev.groups[1].min, dev.groups[1].desired), (1, 2));
@@ -53,6 +53,12 @@ fn each_mistake_has_its_message() {
             "\"subnet-0123456789abcdef1\"",
             "\"subnet-0123456789abcdef0\"",
         ),
+        ("\"enhanced\"", "true"),
+        ("s3_prefix = \"exec/\"", "s3_prefx = \"exec/\""),
+        ("s3_bucket = \"shop-logs\"", "s3_encrypted = true"),
+        ("base = 1", "base = -1"),
+        ("{ group = \"batch\" }", "{ group = \"bach\" }"),
+        ("{ group = \"batch\" }", "{ provider = \"FARGATE\" }"),
         ("purpose =", "\"aws:purpose\" ="),
         ("cost-centre = \"42\"", "\"cost centre\" = \"42\""),
         ("cost-centre = \"42\"", "db-password = \"hunter2\""),
@@ -117,7 +123,16 @@ fn each_mistake_has_its_message() {
             "HTTP_PROXY = \"http://me:pw@proxy:3128\"",
         ),
         ("ami = \"ami-0123456789abcdef0\"", "ami = \"al2023\""),
+        (
+            "ami = \"ami-0123456789abcdef0\"",
+            "ami = { family = \"al2023\", tag = \"x\" }",
+        ),
+        ("ami = \"ami-0123456789abcdef0\"", "ami = 2023"),
         ("size_gib = 100", "size_gib = 8"),
+        (
+            "docker_volume = { size_gib = 200",
+            "docker_volume = { size_gib = 4",
+        ),
         ("type = \"io2\"", "type = \"st1\""),
         ("iops = 5000", "iops = \"many\""),
         ("key_pair = \"ops\"", "key_pair = \"\""),
@@ -129,6 +144,27 @@ fn each_mistake_has_its_message() {
         ("percent = 70", "percent = 101"),
         ("percent = 70, ", ""),
         ("\"capacity-optimized\"", "\"cheapest\""),
+        (
+            "arn:aws:iam::aws:policy/CloudWatchAgentServerPolicy",
+            "CloudWatchAgentServerPolicy",
+        ),
+        (
+            "arn:aws:iam::123456789012:policy/boundary",
+            "arn:aws:iam::123456789012:role/boundary",
+        ),
+        ("metrics = true", "role = \"nodes\""),
+        ("detailed_monitoring = true", "role = \"/nodes\""),
+        ("max_lifetime_days = 30", "max_lifetime_days = 366"),
+        ("\"prevent-force-deletion\"", "true"),
+        ("state = \"running\"", "state = \"hibernated\""),
+        ("max_prepared = 12", "max_prepare = 12"),
+        ("metrics = true", "spot = { percent = 50 }"),
+        ("cron = \"0 7 * * 1-5\"", "cron = \"7:00\""),
+        (
+            "time_zone = \"Europe/Berlin\", min = 4",
+            "time_zone = \"Europe/Berlin\"",
+        ),
+        ("\"balanced-only\"", "\"balanced\""),
         ("target_capacity = 80", "target_capacity = 101"),
         ("[\"node-logs\"]", "[\"nodelogs\"]"),
         (
@@ -137,7 +173,23 @@ fn each_mistake_has_its_message() {
         ),
         ("network = \"host\"", "network = \"none\""),
         ("network = \"host\"", "env = { API_KEY = \"x\" }"),
+        ("rebalance = \"drain\"", "rebalance = \"drian\""),
+        ("type = \"io2\"", "type = \"io3\""),
+        ("policy = \"stop\"", "polcy = \"stop\""),
+        ("percent = 70", "precent = 70"),
+        ("size_gib = 100", "size_gb = 100"),
+        ("min = 1", "min = 1\nuser_data = \"none.sh\""),
+        (
+            "[environments.dev]",
+            "[environments.dev]\nunset = [\"groups.web.spott\"]",
+        ),
+        (
+            "[environments.dev]",
+            "[environments.dev]\nunset = \"groups.web.spot\"",
+        ),
         ("[environments.dev]", "[environments.dev.group.web]"),
+        ("[environments.dev]", "[environments.dev.environments.more]"),
+        ("[environments.prod.", "[environment.prod."),
         ("[environments.dev]", "[environments]\ndev = true"),
         (
             "[environments.dev]",
@@ -189,6 +241,27 @@ fn an_environment_overrides_how_nodes_leave() {
 }
 
 #[test]
+fn an_environment_takes_out_what_all_others_have() {
+    let text = format!(
+        "{FILE}\n[environments.spare]\n\
+         unset = [\"groups.batch\", \"cluster.default_strategy\", \"groups.web.spot\", \"groups.web.ecs.ECS_LOGLEVEL\", \"fleet.account\"]\n\
+         [environments.spare.groups.web.spot]\npercent = 10\n"
+    );
+    let file = FleetFile::new("fleet.toml", text);
+    let spare = file.spec("spare").expect("valid");
+    assert_eq!(spare.groups.len(), 1);
+    assert_eq!(spare.account, None);
+    assert_eq!(spare.groups[0].ecs.len(), 0);
+    let spot = spare.groups[0].spot.expect("its own");
+    assert_eq!(
+        (spot.percent, spot.on_demand_base),
+        (10, 0),
+        "nothing is left of the shared table"
+    );
+    assert_eq!(file.spec("dev").expect("valid").groups.len(), 2);
+}
+
+#[test]
 fn all_mistakes_are_reported_at_once_by_line() {
     let text = FILE
         .replace("name = \"shop\"", "name = \"\"")
@@ -219,8 +292,78 @@ fn a_mistake_in_an_environment_is_found_where_it_stands() {
     assert_eq!(problems_in(&text, "dev"), "ok");
     assert_eq!(
         problems_in(&text, "prod"),
-        "fleet.toml:72: groups.web.min: 9 is above max, 6"
+        "fleet.toml:85: groups.web.min: 9 is above max, 6"
     );
+}
+
+/// Without what says where in a file it stood.
+fn said(mut spec: Spec) -> Spec {
+    spec.file.clear();
+    spec.warnings.clear();
+    for group in &mut spec.groups {
+        group.line = 0;
+    }
+    spec
+}
+
+#[test]
+fn the_full_file_says_the_same_and_is_its_own_full_file() {
+    let least = "fleet = { name = \"s\", region = \"eu-central-1\", id = \"f-0123456789abcdef\" }\n\
+                 network = { vpc = \"vpc-01234567\", subnets = [\"subnet-01234567\"] }\n\
+                 sidecars.a = { image = \"a:1\", ports = [\"90:90/tcp\"], flush_signal = \"SIGHUP\" }\n\
+                 drain.standalone.\"*\".policy = \"stop\"\n\
+                 groups.g = { instance_types = [\"t3.small\"], min = 1, max = 2 }\n\
+                 environments.dev = {}\n";
+    let sparse = least.replace(
+        "max = 2 }",
+        "max = 2, ami.tags = { a = \"b\" }, docker_volume = {}, warm_pool = {}, schedules.s = { cron = \"0 7 * * *\", min = 1 } }\n\
+         cluster = { fargate = true, default_strategy = [{ provider = \"FARGATE\" }] }\n\
+         iam.scope = \"instance\"",
+    );
+    let without = format!(
+        "{FILE}\n[environments.spare]\nunset = [\"groups.batch\", \"cluster.default_strategy\", \"groups.web.spot\"]\n"
+    );
+    for (text, environment) in [
+        (FILE, "dev"),
+        (FILE, "prod"),
+        (least, "dev"),
+        (&sparse, "dev"),
+        (&without, "spare"),
+    ] {
+        let file = FleetFile::new("fleet.toml", text);
+        let full = file.full(environment).expect("valid");
+        let again = FleetFile::new("full.toml", full.text.as_str());
+        assert_eq!(again.environments().expect("TOML"), [environment]);
+        let (before, after) = (file.spec(environment), again.spec(environment));
+        let (before, after) = (before.expect("valid"), after.expect("valid"));
+        let desired = |spec: &Spec| crate::desired::build(spec).expect("builds");
+        assert_eq!(desired(&before), desired(&after));
+        assert_eq!(said(before), said(after));
+        assert_eq!(again.full(environment).expect("valid").text, full.text);
+    }
+    let spare = FleetFile::new("fleet.toml", without).full("spare");
+    let spare = spare.expect("valid").text;
+    for taken_out in ["batch", "default_strategy", "spot", "unset"] {
+        assert!(!spare.contains(taken_out), "{taken_out}: {spare}");
+    }
+    let full = FleetFile::new("fleet.toml", FILE).full("prod");
+    insta::assert_snapshot!("full", full.expect("valid").text);
+}
+
+/// A default that is written down is the default still: no node hears of it.
+#[test]
+fn what_is_left_out_and_what_says_the_same_come_to_the_same() {
+    let spelt = format!(
+        "{FILE}\n[disk]\nsoft_percent = 80\n\
+         [environments.dev.sidecars.metrics]\nbefore_tasks = false\nstop_timeout_seconds = 10\n"
+    );
+    let of = |text: &str| {
+        FleetFile::new("fleet.toml", text)
+            .spec("dev")
+            .expect("valid")
+    };
+    let desired = |text: &str| crate::desired::build(&of(text)).expect("builds");
+    assert_eq!(desired(&spelt), desired(FILE));
 }
 
 #[test]
@@ -267,7 +410,7 @@ fn what_works_but_perhaps_not_as_meant_is_a_warning() {
         .collect();
     assert_eq!(
         warnings,
-        [(31, "groups.web"), (36, "groups.web.ecs.ECS_BRAND_NEW")]
+        [(35, "groups.web"), (40, "groups.web.ecs.ECS_BRAND_NEW")]
     );
 }
 
@@ -291,4 +434,13 @@ fn a_cluster_takes_twenty_groups() {
         "{}",
         with(19)
     );
+}
+
+/// `key: message; ...`, for the tests of single rules.
+pub(super) fn told(problems: &[Problem]) -> String {
+    let told = problems.iter();
+    let told: Vec<String> = told
+        .map(|problem| format!("{}: {}", problem.key, problem.message))
+        .collect();
+    told.join("; ")
 }

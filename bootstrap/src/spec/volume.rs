@@ -1,11 +1,73 @@
 //! What EBS takes of a volume (EBS guide, "Amazon EBS volume types"; the newer, larger bounds of gp3).
 
 use fleet_agent_config::Problem;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::{Volume, VolumeKind, shapes, wire};
+use super::{shapes, wire};
 
 /// The root volume of the ECS-optimized AMI, GiB: a smaller one does not launch.
-pub(super) const ROOT_MIN: u32 = 30;
+const ROOT_MIN: u32 = 30;
+/// Room for a few images, GiB.
+const DOCKER_MIN: u32 = 8;
+
+/// A volume that each node has of its own, deleted with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// GiB.
+    pub gib: u32,
+    /// Its type.
+    pub kind: VolumeKind,
+    /// I/O operations a second; the type's own when absent.
+    pub iops: Option<u32>,
+    /// MiB a second, of gp3 alone; 125 when absent.
+    pub throughput_mib: Option<u32>,
+    /// Whether EBS encrypts it.
+    pub encrypted: bool,
+    /// With this KMS key: id, ARN or alias. The account's own for EBS when absent.
+    pub kms_key: Option<String>,
+}
+
+/// What a file has that says nothing of it.
+impl Default for Volume {
+    fn default() -> Self {
+        Self {
+            gib: ROOT_MIN,
+            kind: VolumeKind::default(),
+            iops: None,
+            throughput_mib: None,
+            encrypted: true,
+            kms_key: None,
+        }
+    }
+}
+
+/// EBS's types that a node can boot from (EBS guide, "Amazon EBS volume types").
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VolumeKind {
+    /// General purpose, performance beside size.
+    #[default]
+    Gp3,
+    /// General purpose, performance by size.
+    Gp2,
+    /// Provisioned IOPS.
+    Io1,
+    /// Provisioned IOPS, more durable.
+    Io2,
+}
+
+impl VolumeKind {
+    /// As EC2 writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gp3 => "gp3",
+            Self::Gp2 => "gp2",
+            Self::Io1 => "io1",
+            Self::Io2 => "io2",
+        }
+    }
+}
 
 /// What a type takes.
 struct Bounds {
@@ -49,8 +111,29 @@ const IOPS_PER_THROUGHPUT: u32 = 4;
 /// gp3's own, where none are set.
 const IOPS_DEFAULT: u32 = 3_000;
 
-/// The volume at `table`, and what is wrong with it.
+/// The root volume at `table`, and what is wrong with it.
 pub(super) fn root(table: &str, volume: wire::Volume, problems: &mut Vec<Problem>) -> Volume {
+    read(table, volume, ROOT_MIN, "the image needs", problems)
+}
+
+/// The same of one that Docker has to itself.
+pub(super) fn docker(table: &str, volume: wire::Volume, problems: &mut Vec<Problem>) -> Volume {
+    read(
+        table,
+        volume,
+        DOCKER_MIN,
+        "images and containers need",
+        problems,
+    )
+}
+
+fn read(
+    table: &str,
+    volume: wire::Volume,
+    least: u32,
+    why: &str,
+    problems: &mut Vec<Problem>,
+) -> Volume {
     let mut wrong = |key: &str, why: String| {
         problems.push(Problem::new(format!("{table}.{key}"), why));
     };
@@ -59,12 +142,11 @@ pub(super) fn root(table: &str, volume: wire::Volume, problems: &mut Vec<Problem
     let name = kind.as_str();
     let gib = volume.size_gib.unwrap_or(ROOT_MIN);
     let most = bounds.most_gib;
-    let is_sized = (ROOT_MIN..=most).contains(&gib);
+    let is_sized = (least..=most).contains(&gib);
     if !is_sized {
-        let why = "the image needs that much";
         wrong(
             "size_gib",
-            format!("{gib} is outside {ROOT_MIN} to {most}: {why}, and {name} has no more"),
+            format!("{gib} is outside {least} to {most}: {why} that much, and {name} has no more"),
         );
     }
     match (volume.iops, bounds.iops) {
@@ -133,16 +215,13 @@ pub(super) fn root(table: &str, volume: wire::Volume, problems: &mut Vec<Problem
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::tests::told;
 
-    fn told(text: &str) -> String {
+    fn of(text: &str) -> String {
         let volume = toml::from_str(text).expect("a volume");
         let mut problems = Vec::new();
         let _ = root("v", volume, &mut problems);
-        let told = problems.iter();
-        let told: Vec<String> = told
-            .map(|problem| format!("{}: {}", problem.key, problem.message))
-            .collect();
-        told.join("; ")
+        told(&problems)
     }
 
     #[test]
@@ -157,7 +236,20 @@ mod tests {
             "kms_key = \"alias/nodes\"",
             "encrypted = false",
         ] {
-            assert_eq!(told(text), "", "{text}");
+            assert_eq!(of(text), "", "{text}");
+        }
+    }
+
+    #[test]
+    fn dockers_own_may_be_smaller_than_the_images() {
+        let mut problems = Vec::new();
+        for (gib, expected) in [(8, 0), (7, 1)] {
+            let volume = wire::Volume {
+                size_gib: Some(gib),
+                ..wire::Volume::default()
+            };
+            let _ = docker("v", volume, &mut problems);
+            assert_eq!(problems.len(), expected, "{gib}");
         }
     }
 
@@ -195,7 +287,7 @@ mod tests {
             ),
             ("kms_key = \"nodes\"", "is not a KMS key"),
         ] {
-            assert!(told(text).contains(part), "{text}: {}", told(text));
+            assert!(of(text).contains(part), "{text}: {}", of(text));
         }
     }
 }

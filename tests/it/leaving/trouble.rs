@@ -111,6 +111,11 @@ fn expired(stage: &Stage<'_>, node: &str) -> Result<()> {
     drain_hook(sandbox, SHORTEST_HOOK)?;
     stage.terminate(node)?;
     await_event(&journal, "draining", 30)?;
+    // An agent that never saw the hook open takes a closed one for one that has yet to open.
+    eventually("the agent to have seen the hook open", 20, || {
+        let state = sandbox.on(node, "cat /var/lib/fleet-agent/state.json")?;
+        Ok((state.json()?["drain"]["seen_open"] == true).then_some(()))
+    })?;
     let _ = sandbox.on(node, "systemctl stop fleet-agent")?.exits(0);
     drain_hook(sandbox, DRAIN_HOOK)?;
     // What is waited for is time itself: the hook's.

@@ -68,7 +68,7 @@ fn blocked(stage: &Stage<'_>, node: &str) -> Result<()> {
 
 fn switched_off(stage: &Stage<'_>, node: &str) -> Result<()> {
     let sandbox = stage.sandbox;
-    let set = "printf '\\n[node]\\nblock_metadata_service = false\\n' >>/etc/fleet/agent.toml \
+    let set = "sed -i 's/^block_metadata_service = true/block_metadata_service = false/' /etc/fleet/agent.toml \
                && systemctl restart fleet-agent";
     let _ = sandbox.on(node, set)?.exits(0);
     eventually("the block to be gone", 30, || {

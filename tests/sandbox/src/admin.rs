@@ -18,6 +18,7 @@ use crate::{
     autoscaling::requests::{SetDesiredCapacity, TerminateInstance},
     ecs::{InstanceStatus, RegisterTaskDefinition, RunTask, ServiceStatus, TaskStatus},
     faults::FaultRule,
+    policy::Policy,
     world::{State, World},
 };
 
@@ -164,6 +165,16 @@ pub struct Image {
     pub image_id: String,
 }
 
+/// POST allow: what the caller with an access key may do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Allow {
+    /// Any key but an instance's, which has a role.
+    pub access_key_id: String,
+    /// An IAM policy document; everything if absent.
+    pub policy: Option<Value>,
+}
+
 /// GET network: what there is to adopt.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Network {
@@ -257,6 +268,26 @@ async fn serve(world: &World, method: &Method, path: &str, body: &[u8]) -> Resul
             let RegisterImage { name } = read(body)?;
             let image_id = world.moto().register_image(&name).await?;
             Ok(json!(Image { image_id }))
+        }
+        ("POST", "allow") => {
+            let asked: Allow = read(body)?;
+            let policy = asked.policy.as_ref().map(Policy::read).transpose();
+            let policy = policy.map_err(|e| Refusal(StatusCode::BAD_REQUEST, e.to_string()))?;
+            world.count(|state| {
+                let key = asked.access_key_id;
+                if let Some(machine) = state.machines.of_access_key(&key) {
+                    let message = format!(
+                        "{key} is of instance {}: its role says what it may do",
+                        machine.instance_id
+                    );
+                    return Err(Refusal(StatusCode::BAD_REQUEST, message));
+                }
+                match policy {
+                    Some(policy) => state.grants.limit(key, policy),
+                    None => state.grants.lift(&key),
+                }
+                Ok(json!({}))
+            })
         }
         _ => Err(Refusal(
             StatusCode::NOT_FOUND,

@@ -8,7 +8,7 @@
 use std::{
     fmt::Write as _,
     io::{self, IsTerminal as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
@@ -158,6 +158,13 @@ enum Subcommands {
     Faults {
         /// JSON, `[]` for none, such as `[{"service": "ecs", "code": "ThrottlingException"}]`.
         rules: Option<String>,
+    },
+    /// Limit a caller to what an IAM policy allows. Instances are limited by their roles anyway.
+    Allow {
+        /// Access key of the caller.
+        access_key: String,
+        /// JSON file with the policy; without it, the caller may do everything again.
+        policy: Option<PathBuf>,
     },
     /// Make an AMI with the agent inside, as Packer would; prints its id.
     Bake {
@@ -375,6 +382,10 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             client(name)?.set_imds(&instance, fault.into()).await?;
         }
         Subcommands::Faults { rules } => faults(name, rules.as_deref()).await?,
+        Subcommands::Allow { access_key, policy } => {
+            let policy = policy.as_deref().map(read_policy).transpose()?;
+            client(name)?.allow(&access_key, policy).await?;
+        }
         Subcommands::Bake { agent } => {
             let image_id = client(name)?.register_image("fleet-agent").await?;
             image::bake(name, agent.as_deref(), &image_id)?;
@@ -417,6 +428,11 @@ fn options(name: &str, args: UpArgs) -> anyhow::Result<Options> {
     })
 }
 
+fn read_policy(file: &Path) -> anyhow::Result<serde_json::Value> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("read the policy in {}", file.display()))
+}
+
 /// How long before the act EC2 gives a spot notice, seconds.
 fn warning(action: SpotAction) -> u32 {
     match action {
@@ -449,7 +465,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 /// target/venv/bin for target/debug/fleet-sandbox.
 fn beside_this_program() -> anyhow::Result<PathBuf> {
     let program = room::this_program()?;
-    let target = program.parent().and_then(std::path::Path::parent);
+    let target = program.parent().and_then(Path::parent);
     let target = target.ok_or_else(|| anyhow!("{} lies nowhere", program.display()))?;
     Ok(target.join("venv/bin"))
 }

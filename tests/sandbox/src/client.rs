@@ -8,9 +8,9 @@ use serde_json::Value;
 
 pub use crate::{
     admin::{
-        Begun, CancelMaintenance, ClusterState, GroupState, Image, Maintain, Network, NodeState,
-        Power, PowerAction, Rebalance, RegisterImage, RunTasks, Scale, SetImds, SetLifeCycle,
-        SetTags, Spot, Status, Terminate,
+        Allow, Begun, CancelMaintenance, ClusterState, GroupState, Image, Maintain, Network,
+        NodeState, Power, PowerAction, Rebalance, RegisterImage, RunTasks, Scale, SetImds,
+        SetLifeCycle, SetTags, Spot, Status, Terminate,
     },
     calls::CallCount,
     faults::FaultRule,
@@ -140,6 +140,16 @@ impl Client {
     /// Replaces the fault rules.
     pub async fn set_faults(&self, rules: &[FaultRule]) -> anyhow::Result<()> {
         self.tell("faults", &rules).await
+    }
+
+    /// Limits a caller to what an IAM policy allows, or lifts the limit.
+    pub async fn allow(&self, access_key_id: &str, policy: Option<Value>) -> anyhow::Result<()> {
+        let access_key_id = access_key_id.to_owned();
+        let asked = Allow {
+            access_key_id,
+            policy,
+        };
+        self.tell("allow", &asked).await
     }
 
     /// The network to adopt.

@@ -136,6 +136,7 @@ async fn serve_with(options: &Options, paths: &Paths, docker: Docker) -> anyhow:
         imds_lead_ms: IMDS_LEAD_MS,
     })?;
 
+    world.open_network().await?;
     let room = Room::open(docker, &options.name, room::this_program()?).await?;
     let node_url = room.node_url();
     let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, GATEWAY_PORT));

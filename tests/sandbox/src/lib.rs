@@ -1,6 +1,7 @@
 //! An AWS on one machine: enough of it for the real `fleet-bootstrap`, real user data, real
 //! cloud-init, systemd and Docker, and the real `fleet-agent` to run unchanged.
 
+pub mod access;
 mod admin;
 pub mod api_error;
 pub mod autoscaling;
@@ -9,6 +10,7 @@ pub mod client;
 pub mod ecs;
 mod faults;
 mod gateway;
+mod grants;
 mod ids;
 mod inventory;
 pub mod machines;
@@ -16,4 +18,5 @@ pub mod moto;
 pub mod node_protocol;
 pub mod notices;
 mod paging;
+pub mod policy;
 pub mod world;

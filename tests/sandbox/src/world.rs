@@ -28,11 +28,13 @@ use tokio::{
 };
 
 use crate::{
+    api_error::ApiError,
     autoscaling::{self, requests as group_requests},
     calls::Calls,
     ecs,
     faults::Faults,
     gateway,
+    grants::Grants,
     ids::Ids,
     inventory::Inventory,
     machines::{MachineCommand, MachineEvent, Metadata},
@@ -88,6 +90,7 @@ pub(crate) struct State {
     pub(crate) faults: Faults,
     pub(crate) calls: Calls,
     pub(crate) ecs_limits: ecs::Limits,
+    pub(crate) grants: Grants,
     /// Request ids.
     pub(crate) ids: Ids,
 }
@@ -148,6 +151,7 @@ impl World {
             faults: Faults::default(),
             calls: Calls::default(),
             ecs_limits: ecs::Limits::default(),
+            grants: Grants::default(),
             ids: Ids::new(seed.wrapping_add(2)),
         };
         let world = Self(Arc::new(Shared {
@@ -160,6 +164,14 @@ impl World {
         }));
         tokio::spawn(world.clone().keep_time());
         Ok((world, receiver))
+    }
+
+    /// Makes the account's default VPC what it is on AWS. Once, before anybody asks.
+    ///
+    /// # Errors
+    /// What moto refuses.
+    pub async fn open_network(&self) -> Result<(), ApiError> {
+        self.moto().open_default_vpc().await
     }
 
     /// Serves the gateway on a listener until [`World::stop`]. May be called for several.

@@ -23,6 +23,8 @@ use tokio::{net::TcpListener, sync::watch};
 
 const REGION: &str = "eu-west-1";
 const GROUP: &str = "web";
+/// Access key of one who may do everything.
+const OPERATOR: &str = "AKIATEST";
 
 /// A sandbox whose machines start at once and never fail.
 struct Sandbox {
@@ -80,7 +82,7 @@ impl Sandbox {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(world.serve(listener));
-        let config = sdk_config(&url);
+        let config = sdk_config(&url, OPERATOR);
         Self {
             autoscaling: aws_sdk_autoscaling::Client::new(&config),
             ecs: aws_sdk_ecs::Client::new(&config),
@@ -193,7 +195,7 @@ impl Sandbox {
     }
 }
 
-fn sdk_config(url: &str) -> aws_config::SdkConfig {
+fn sdk_config(url: &str, access_key: &str) -> aws_config::SdkConfig {
     use aws_smithy_http_client::{Builder, tls};
     let provider = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
     aws_config::SdkConfig::builder()
@@ -202,7 +204,7 @@ fn sdk_config(url: &str) -> aws_config::SdkConfig {
         .endpoint_url(url)
         .http_client(Builder::new().tls_provider(provider).build_https())
         .credentials_provider(aws_sdk_ecs::config::SharedCredentialsProvider::new(
-            aws_sdk_ecs::config::Credentials::new("AKIATEST", "secret", None, None, "test"),
+            aws_sdk_ecs::config::Credentials::new(access_key, "secret", None, None, "test"),
         ))
         .retry_config(aws_config::retry::RetryConfig::standard().with_max_attempts(3))
         .timeout_config(
@@ -224,7 +226,20 @@ impl AsyncSleep for TokioSleep {
     }
 }
 
-/// The five answers that a group's life needs of moto; a number is drawn from each launch.
+/// What the machines' role allows.
+const NODE_POLICY: &str = r#"{
+    "Version": "2012-10-17",
+    "Statement": [
+        { "Effect": "Allow", "Action": "ecs:*", "Resource": "*" },
+        {
+            "Effect": "Allow",
+            "Action": "autoscaling:CompleteLifecycleAction",
+            "Resource": "arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/web"
+        }
+    ]
+}"#;
+
+/// The answers that a group's life needs of moto; a number is drawn from each launch.
 async fn moto_stand_in(body: String) -> Response<Body> {
     use std::sync::atomic::{AtomicU32, Ordering};
     static LAUNCHES: AtomicU32 = AtomicU32::new(1);
@@ -235,11 +250,26 @@ async fn moto_stand_in(body: String) -> Response<Body> {
         "DescribeLaunchTemplateVersions" => {
             "<R><launchTemplateVersionSet><item><launchTemplateId>lt-1</launchTemplateId>\
              <launchTemplateName>web</launchTemplateName><versionNumber>1</versionNumber>\
-             <launchTemplateData><userData>I2Nsb3VkLWNvbmZpZwo=</userData><metadataOptions>\
+             <launchTemplateData><userData>I2Nsb3VkLWNvbmZpZwo=</userData>\
+             <iamInstanceProfile><name>web</name></iamInstanceProfile><metadataOptions>\
              <instanceMetadataTags>enabled</instanceMetadataTags></metadataOptions>\
              </launchTemplateData></item></launchTemplateVersionSet></R>"
                 .to_owned()
         }
+        "GetInstanceProfile" => {
+            "<R><GetInstanceProfileResult><InstanceProfile><Roles><member><RoleName>web-role\
+             </RoleName></member></Roles></InstanceProfile></GetInstanceProfileResult></R>"
+                .to_owned()
+        }
+        "ListRolePolicies" => {
+            "<R><ListRolePoliciesResult><PolicyNames><member>node</member></PolicyNames>\
+             </ListRolePoliciesResult></R>"
+                .to_owned()
+        }
+        "GetRolePolicy" => format!(
+            "<R><GetRolePolicyResult><PolicyDocument>{}</PolicyDocument></GetRolePolicyResult></R>",
+            NODE_POLICY.replace(' ', "%20").replace('"', "%22")
+        ),
         "DescribeSubnets" => {
             "<R><subnetSet><item><subnetId>subnet-a</subnetId><vpcId>vpc-1</vpcId>\
              <availabilityZone>eu-west-1a</availabilityZone></item><item><subnetId>subnet-b\
@@ -369,6 +399,94 @@ async fn a_node_comes_works_and_goes() {
 }
 
 #[tokio::test]
+async fn a_node_may_do_what_its_role_allows_and_nothing_else() {
+    let mut sandbox = Sandbox::start().await;
+    sandbox.create_group(1).await;
+    sandbox.machine_room_did(1).await;
+    let status = sandbox.admin.status().await.unwrap();
+    let node = &status.groups[0].instances[0];
+    let config = sdk_config(&sandbox.url, node.access_key_id.as_ref().unwrap());
+    let autoscaling = aws_sdk_autoscaling::Client::new(&config);
+    let key = node.access_key_id.as_ref().unwrap();
+    let unlimited = sandbox.admin.allow(key, None).await.unwrap_err();
+    assert!(
+        unlimited.to_string().contains("its role says"),
+        "{unlimited}"
+    );
+
+    let describe = autoscaling.describe_auto_scaling_groups().send().await;
+    let refused = describe.unwrap_err();
+    assert_eq!(refused.code(), Some("AccessDenied"));
+    let action = "autoscaling:DescribeAutoScalingGroups";
+    assert_eq!(
+        refused.message().unwrap(),
+        format!(
+            "User: arn:aws:sts::123456789012:assumed-role/web-role/{} is not authorized to perform: \
+             {action} on resource: * because no identity-based policy allows the {action} action",
+            node.instance_id
+        )
+    );
+    // Not its group: refused before anybody looks whether there is such a hook.
+    let complete = |group: &str| {
+        let call = autoscaling.complete_lifecycle_action();
+        let call = call
+            .auto_scaling_group_name(group)
+            .instance_id(&node.instance_id);
+        call.lifecycle_hook_name("fleet-launch")
+            .lifecycle_action_result("CONTINUE")
+            .send()
+    };
+    let refused = complete("batch").await.unwrap_err();
+    assert_eq!(refused.code(), Some("AccessDenied"));
+    complete(GROUP).await.unwrap();
+
+    // Allowed by `ecs:*`, but nobody here knows by what.
+    let run = aws_sdk_ecs::Client::new(&config).run_task();
+    let refused = run.task_definition("x").send().await.unwrap_err();
+    assert_eq!(refused.code(), Some("AccessDeniedException"));
+    assert!(
+        refused.message().unwrap().contains("ecs:RunTask"),
+        "{refused:?}"
+    );
+    sandbox.world.stop();
+}
+
+#[tokio::test]
+async fn credentials_of_no_instance_are_refused_and_a_key_can_be_limited() {
+    let sandbox = Sandbox::start().await;
+    let describe = async |key: &str| {
+        let client = aws_sdk_autoscaling::Client::new(&sdk_config(&sandbox.url, key));
+        let described = client.describe_auto_scaling_groups().send().await;
+        described
+            .map(drop)
+            .map_err(|e| e.code().unwrap_or_default().to_owned())
+    };
+    assert_eq!(
+        describe("ASIAGONE").await.unwrap_err(),
+        "InvalidClientTokenId"
+    );
+
+    let nothing = serde_json::json!({ "Version": "2012-10-17", "Statement": [] });
+    sandbox
+        .admin
+        .allow("AKIALIMITED", Some(nothing))
+        .await
+        .unwrap();
+    assert_eq!(describe("AKIALIMITED").await.unwrap_err(), "AccessDenied");
+    assert_eq!(describe(OPERATOR).await, Ok(()));
+    sandbox.admin.allow("AKIALIMITED", None).await.unwrap();
+    assert_eq!(describe("AKIALIMITED").await, Ok(()));
+
+    let wrong = serde_json::json!({ "Version": "2012-10-17", "Statement": [{ "NotAction": "*" }] });
+    let refused = sandbox
+        .admin
+        .allow("AKIALIMITED", Some(wrong))
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("NotAction"), "{refused}");
+}
+
+#[tokio::test]
 async fn what_is_not_served_is_refused_by_name_at_once() {
     let sandbox = Sandbox::start().await;
     let refresh = sandbox.autoscaling.start_instance_refresh();
@@ -449,7 +567,7 @@ async fn faults_apply_as_often_as_asked_and_are_counted_as_attempts() {
     sandbox.ecs.list_clusters().send().await.unwrap();
     sandbox.autoscaling.describe_tags().send().await.unwrap();
     let mut calls = sandbox.admin.calls().await.unwrap();
-    calls.retain(|count| count.caller == "AKIATEST");
+    calls.retain(|count| count.caller == OPERATOR);
     let counts: Vec<_> = calls.iter().map(|c| (c.calls, c.attempts)).collect();
     assert_eq!(counts, [(1, 2), (1, 2)], "{calls:?}");
     sandbox.admin.reset_calls().await.unwrap();

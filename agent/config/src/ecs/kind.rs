@@ -99,7 +99,7 @@ const DRIVERS: &[&str] = &[
 /// ECS takes ten custom attributes of an instance (PutAttributes); fleet's own are seven of them.
 const ATTRIBUTES: usize = 3;
 /// Tags of an ECS resource.
-const TAGS: usize = 50;
+pub(super) const TAGS: usize = 50;
 
 /// Why the ECS agent would not take `value`, and what it would do instead.
 pub(super) fn reason(kind: Kind, value: &str) -> Option<String> {

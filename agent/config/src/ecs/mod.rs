@@ -10,7 +10,11 @@ mod variables;
 pub use kind::{Beyond, Kind};
 pub use variables::VARIABLES;
 
-use crate::Problem;
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::{Problem, names::tag};
 
 /// Names the agent sets itself; a file that sets them too is refused.
 pub const RESERVED: &[&str] = &["ECS_CLUSTER"];
@@ -29,6 +33,29 @@ pub const AT_REGISTRATION: &[&str] = &[
 /// Told at registration too, but the agent can put them right later (PutAttributes).
 pub const INSTANCE_ATTRIBUTES: &str = "ECS_INSTANCE_ATTRIBUTES";
 
+/// Tags that the ECS agent gives its container instance, a JSON object.
+pub const INSTANCE_TAGS: &str = "ECS_CONTAINER_INSTANCE_TAGS";
+
+/// What of [`INSTANCE_TAGS`] is in the way of a node's own tag, [`tag::INSTANCE`].
+pub(crate) fn tag_conflict(ecs: &BTreeMap<String, String>) -> Option<Problem> {
+    let given: BTreeMap<String, Value> = serde_json::from_str(ecs.get(INSTANCE_TAGS)?).ok()?;
+    let why = if given.contains_key(tag::INSTANCE) {
+        format!(
+            "must not hold `{}`, which the node gives itself",
+            tag::INSTANCE
+        )
+    } else if given.len() >= kind::TAGS {
+        format!(
+            "leaves no room for `{}` among {} tags",
+            tag::INSTANCE,
+            kind::TAGS
+        )
+    } else {
+        return None;
+    };
+    Some(Problem::new(format!("ecs.{INSTANCE_TAGS}"), why))
+}
+
 /// Checks one `NAME = "value"` of an `[ecs]` table; problems carry the key `ecs.NAME`.
 pub fn check(name: &str, value: &str) -> Option<Problem> {
     let problem = |message: String| Some(Problem::new(format!("ecs.{name}"), message));
@@ -38,11 +65,11 @@ pub fn check(name: &str, value: &str) -> Option<Problem> {
     if let Some((kind, _)) = variable(name) {
         return kind::reason(kind, value).and_then(problem);
     }
+    if let Some(why) = misspelt(&name.to_ascii_uppercase()) {
+        return problem(why);
+    }
     if !name.starts_with("ECS_") || !name.bytes().all(is_name_byte) {
         return problem("is not a variable of the ECS agent".to_owned());
-    }
-    if let Some(why) = misspelt(name) {
-        return problem(why);
     }
     kind::reason(Kind::Text, value).and_then(problem)
 }
@@ -50,7 +77,7 @@ pub fn check(name: &str, value: &str) -> Option<Problem> {
 /// What is wrong with an unknown variable that is one edit away from a known one.
 pub fn misspelt(name: &str) -> Option<String> {
     let mut known = VARIABLES.iter().map(|(known, ..)| *known);
-    let near = known.find(|known| strsim::osa_distance(known, name) == 1)?;
+    let near = known.find(|known| strsim::osa_distance(known, name) <= 1)?;
     Some(format!("unknown variable, did you mean `{near}`?"))
 }
 
@@ -189,6 +216,8 @@ mod tests {
             ("ECS_LOGFILE", "a ", "space"),
             ("ECS_LOGLEVL", "info", "did you mean `ECS_LOGLEVEL`"),
             ("ECS_CLUSTER", "x", "set by fleet"),
+            ("ecs_loglevel", "info", "did you mean `ECS_LOGLEVEL`"),
+            ("HTTP_PROXI", "http://h", "did you mean `HTTP_PROXY`"),
             ("PATH", "/", "not a variable"),
             ("ECS_lower", "x", "not a variable"),
         ] {

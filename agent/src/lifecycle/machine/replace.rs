@@ -82,13 +82,9 @@ impl Machine {
 
     /// Only a node that has been in service, if before a reboot, and that nothing else wants gone.
     fn may_be_replaced(&self) -> bool {
-        let is_going = matches!(
-            self.phase,
-            Phase::Flushing | Phase::Completing | Phase::Done
-        );
         self.policy.health.replacement != Replacement::Never
             && self.health.verdict == Verdict::Impaired
-            && !is_going
+            && self.phase < Phase::Flushing
             && self.launch.answered
             && !self.launch.abandoned
             && self.world.target == Some(Target::InService)

@@ -50,6 +50,15 @@ impl Imds for Remotes {
         .await
     }
 
+    async fn arn(&self) -> Result<String> {
+        let index = self.node;
+        self.call(Part::Imds, "imds arn", |world| {
+            let instance = &world.nodes[index].instance;
+            format!("arn:aws:ec2:eu-central-1:123456789012:instance/{instance}")
+        })
+        .await
+    }
+
     async fn target(&self) -> Result<Target> {
         let index = self.node;
         self.call(Part::Imds, "imds target", |world| {

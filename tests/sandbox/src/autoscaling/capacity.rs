@@ -168,13 +168,10 @@ impl Group {
     /// The base is on demand, and of what is beyond it a share, rounded up (Auto Scaling guide, "Mixed
     /// instances groups").
     fn next_is_spot(&self) -> bool {
-        let Template::Mixed(policy) = &self.template else {
+        if !self.template.may_use_spot() {
             return false;
-        };
-        let distribution = policy.instances_distribution.clone().unwrap_or_default();
-        let percent = distribution.on_demand_percentage_above_base_capacity;
-        let percent = percent.unwrap_or(100) as usize;
-        let base = distribution.on_demand_base_capacity.unwrap_or(0) as usize;
+        }
+        let (base, percent) = self.template.on_demand();
         let all = self.instances.capacity() + 1;
         let beyond = all.saturating_sub(base);
         let on_demand = base.min(all) + (beyond * percent).div_ceil(100);

@@ -10,6 +10,7 @@ use super::{
     requests::{
         DescribeActivities, DescribeGroups, DescribeHooks, DescribeInstances, DescribePolicies,
         DescribeTags, Filter, InstanceMaintenancePolicy, MixedInstancesPolicy, TemplateSpec,
+        ZoneDistribution,
     },
     warm_pool::DescribedPool,
 };
@@ -85,6 +86,16 @@ struct DescribedGroup {
     #[serde(skip_serializing_if = "Option::is_none")]
     warm_pool_size: Option<usize>,
     deletion_protection: String,
+    availability_zone_distribution: ZoneDistribution,
+    #[serde(serialize_with = "members")]
+    enabled_metrics: Vec<EnabledMetric>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct EnabledMetric {
+    metric: String,
+    granularity: &'static str,
 }
 
 /// DescribeAutoScalingInstances.
@@ -137,6 +148,17 @@ pub struct MovementReply {
     /// The moves.
     #[serde(serialize_with = "members")]
     pub activities: Vec<Activity>,
+}
+
+/// Auto Scaling groups of a region (Auto Scaling quotas).
+const GROUPS_MAX: usize = 500;
+
+/// DescribeAccountLimits.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct AccountLimits {
+    max_number_of_auto_scaling_groups: usize,
+    number_of_auto_scaling_groups: usize,
 }
 
 /// DescribeLifecycleHooks.
@@ -276,6 +298,14 @@ impl Model {
 
     /// DescribeLifecycleHooks. Unknown hook names are left out.
     ///
+    /// DescribeAccountLimits, as they are in a new account.
+    pub fn account_limits(&self) -> AccountLimits {
+        AccountLimits {
+            max_number_of_auto_scaling_groups: GROUPS_MAX,
+            number_of_auto_scaling_groups: self.groups.len(),
+        }
+    }
+
     /// # Errors
     /// `ValidationError` for an unknown group.
     pub fn describe_hooks(&self, request: &DescribeHooks) -> Result<DescribedHooks, ApiError> {
@@ -414,6 +444,15 @@ impl Group {
                 pooled.count()
             }),
             deletion_protection: stored.deletion_protection,
+            availability_zone_distribution: stored.zone_distribution,
+            enabled_metrics: stored
+                .metrics
+                .into_iter()
+                .map(|metric| EnabledMetric {
+                    metric,
+                    granularity: "1Minute",
+                })
+                .collect(),
         }
     }
 

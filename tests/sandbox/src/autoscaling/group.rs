@@ -1,6 +1,6 @@
 //! Groups: creation, change, deletion, tags.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 
@@ -11,13 +11,26 @@ use super::{
     hooks::Hook,
     invalid,
     requests::{
-        DeleteGroup, GroupRequest, InstanceMaintenancePolicy, MixedInstancesPolicy,
-        SetDesiredCapacity, TagSpec, Tags, TemplateSpec,
+        DeleteGroup, GroupRequest, InstanceMaintenancePolicy, MetricsCollection,
+        MixedInstancesPolicy, SetDesiredCapacity, TagSpec, Tags, TemplateSpec, ZoneDistribution,
     },
     roster::Roster,
+    schedules::Schedule,
     warm_pool::WarmPool,
 };
 use crate::api_error::ApiError;
+
+/// Those of a group without a warm pool (API reference, EnableMetricsCollection).
+const METRICS: &[&str] = &[
+    "GroupMinSize",
+    "GroupMaxSize",
+    "GroupDesiredCapacity",
+    "GroupInServiceInstances",
+    "GroupPendingInstances",
+    "GroupStandbyInstances",
+    "GroupTerminatingInstances",
+    "GroupTotalInstances",
+];
 
 /// A group. Fields are for reading; the model changes them.
 #[derive(Debug, Clone)]
@@ -42,6 +55,8 @@ pub struct Group {
     pub instances: Roster,
     /// Its warm pool, if it has one.
     pub warm_pool: Option<WarmPool>,
+    /// Scheduled actions by name.
+    pub schedules: BTreeMap<String, Schedule>,
     /// Newest first.
     pub activities: VecDeque<Activity>,
     pub(super) template: Template,
@@ -89,6 +104,21 @@ impl Template {
             Self::Mixed(policy) => &policy.launch_template.launch_template_specification,
         }
     }
+
+    /// How many are on demand before any is Spot, and how many in a hundred of those beyond.
+    pub(super) fn on_demand(&self) -> (usize, usize) {
+        let distribution = match self {
+            Self::One(_) => None,
+            Self::Mixed(policy) => policy.instances_distribution.as_ref(),
+        };
+        let base = distribution.and_then(|found| found.on_demand_base_capacity);
+        let percent = distribution.and_then(|f| f.on_demand_percentage_above_base_capacity);
+        (base.unwrap_or(0) as usize, percent.unwrap_or(100) as usize)
+    }
+
+    pub(super) fn may_use_spot(&self) -> bool {
+        self.on_demand().1 < 100
+    }
 }
 
 /// What is kept and given back, and little or nothing else.
@@ -103,6 +133,9 @@ pub(super) struct Stored {
     pub(super) default_instance_warmup: Option<u32>,
     pub(super) instance_maintenance_policy: Option<InstanceMaintenancePolicy>,
     pub(super) deletion_protection: String,
+    pub(super) zone_distribution: ZoneDistribution,
+    /// Names of the metrics that are collected.
+    pub(super) metrics: BTreeSet<String>,
     pub(super) service_linked_role_arn: String,
 }
 
@@ -165,6 +198,10 @@ impl Model {
             default_instance_warmup: None,
             instance_maintenance_policy: None,
             deletion_protection: "none".to_owned(),
+            zone_distribution: ZoneDistribution {
+                capacity_distribution_strategy: "balanced-best-effort".to_owned(),
+            },
+            metrics: BTreeSet::new(),
             service_linked_role_arn: format!(
                 "arn:aws:iam::{account}:role/aws-service-role/autoscaling.amazonaws.com/\
                  AWSServiceRoleForAutoScaling"
@@ -181,6 +218,7 @@ impl Model {
             hooks,
             instances: Roster::default(),
             warm_pool: None,
+            schedules: BTreeMap::new(),
             activities: VecDeque::new(),
             template,
             subnets,
@@ -333,6 +371,33 @@ impl Model {
         Ok(())
     }
 
+    /// EnableMetricsCollection.
+    ///
+    /// # Errors
+    /// `ValidationError` for an unknown group, metric or granularity.
+    pub fn enable_metrics(&mut self, request: &MetricsCollection) -> Result<(), ApiError> {
+        if request.granularity.as_deref() != Some("1Minute") {
+            return Err(invalid("Valid metrics granularity type is: [1Minute]."));
+        }
+        let metrics = metrics(request)?;
+        let group = self.group_mut(&request.auto_scaling_group_name)?;
+        group.stored.metrics.extend(metrics);
+        Ok(())
+    }
+
+    /// DisableMetricsCollection.
+    ///
+    /// # Errors
+    /// `ValidationError` for an unknown group or metric.
+    pub fn disable_metrics(&mut self, request: &MetricsCollection) -> Result<(), ApiError> {
+        let metrics = metrics(request)?;
+        let group = self.group_mut(&request.auto_scaling_group_name)?;
+        for metric in metrics {
+            group.stored.metrics.remove(&metric);
+        }
+        Ok(())
+    }
+
     /// CreateOrUpdateTags.
     ///
     /// # Errors
@@ -417,6 +482,10 @@ impl Group {
         }
         set(&mut stored.deletion_protection, request.deletion_protection);
         set(
+            &mut stored.zone_distribution,
+            request.availability_zone_distribution,
+        );
+        set(
             &mut stored.service_linked_role_arn,
             request.service_linked_role_arn,
         );
@@ -442,6 +511,18 @@ fn template(request: &GroupRequest) -> Result<Option<Template>, ApiError> {
         (None, Some(policy)) => Ok(Some(Template::Mixed(policy.clone()))),
         (None, None) => Ok(None),
     }
+}
+
+/// Those that a request names, or all.
+fn metrics(request: &MetricsCollection) -> Result<Vec<String>, ApiError> {
+    let is_unknown = |name: &&String| !METRICS.contains(&name.as_str());
+    if let Some(unknown) = request.metrics.iter().find(is_unknown) {
+        return Err(invalid(format!("'{unknown}' is no metric of a group")));
+    }
+    Ok(match request.metrics.as_slice() {
+        [] => METRICS.iter().map(|&name| name.to_owned()).collect(),
+        named => named.to_vec(),
+    })
 }
 
 /// 1 to 255 of printable ASCII without colons (the API's own pattern).

@@ -13,7 +13,8 @@
 //!   shows `Terminating:Wait`, as on AWS, and never later.
 //!
 //! # Not served
-//! Instance refresh, attaching, scaling policies, suspension, load balancers.
+//! Instance refresh, attaching, scaling policies, suspension, load balancers. Scheduled actions are kept
+//! and never carried out; nor does a lifetime end.
 
 mod activity;
 mod capacity;
@@ -24,6 +25,7 @@ mod instances;
 mod lifecycle;
 pub mod requests;
 mod roster;
+mod schedules;
 mod standby;
 mod warm_pool;
 
@@ -43,6 +45,7 @@ pub use hooks::{Hook, Transition};
 pub use instances::{Instance, LifecycleState, PoolState};
 pub use requests::TemplateSpec;
 pub use roster::Roster;
+pub use schedules::{DescribedSchedules, Schedule};
 pub use warm_pool::{WarmPool, WarmPoolReply};
 
 /// What differs between the accounts and regions a model stands for, and what AWS leaves open.

@@ -47,12 +47,34 @@ pub struct GroupRequest {
     /// `none`, `prevent-force-deletion` or `prevent-all-deletion`.
     pub deletion_protection: Option<String>,
     /// Stored.
+    pub availability_zone_distribution: Option<ZoneDistribution>,
+    /// Stored.
     #[serde(rename = "ServiceLinkedRoleARN")]
     pub service_linked_role_arn: Option<String>,
     /// Creation only.
     pub tags: Vec<TagSpec>,
     /// Creation only: hooks that are there before the first instance.
     pub lifecycle_hook_specification_list: Vec<HookRequest>,
+}
+
+/// `AvailabilityZoneDistribution`; stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct ZoneDistribution {
+    /// `balanced-best-effort` or `balanced-only`.
+    pub capacity_distribution_strategy: String,
+}
+
+/// EnableMetricsCollection and DisableMetricsCollection (which has no granularity).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct MetricsCollection {
+    /// Name.
+    pub auto_scaling_group_name: String,
+    /// All if empty.
+    pub metrics: Vec<String>,
+    /// `1Minute`.
+    pub granularity: Option<String>,
 }
 
 /// A launch template; id or name, version a number, `$Latest` or `$Default`.
@@ -428,4 +450,48 @@ pub struct DetachInstances {
     pub instance_ids: Vec<String>,
     /// Whether they are not to be replaced.
     pub should_decrement_desired_capacity: bool,
+}
+
+/// PutScheduledUpdateGroupAction.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct PutSchedule {
+    /// Group name.
+    pub auto_scaling_group_name: String,
+    /// Its own.
+    pub scheduled_action_name: String,
+    /// Five fields.
+    pub recurrence: Option<String>,
+    /// UTC if absent.
+    pub time_zone: Option<String>,
+    /// New lower bound.
+    pub min_size: Option<u32>,
+    /// New upper bound.
+    pub max_size: Option<u32>,
+    /// New desired capacity.
+    pub desired_capacity: Option<u32>,
+}
+
+/// DeleteScheduledAction.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct DeleteSchedule {
+    /// Group name.
+    pub auto_scaling_group_name: String,
+    /// Its own.
+    pub scheduled_action_name: String,
+}
+
+/// DescribeScheduledActions.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct DescribeSchedules {
+    /// All groups if absent.
+    pub auto_scaling_group_name: Option<String>,
+    /// All if empty.
+    pub scheduled_action_names: Vec<String>,
+    /// Page.
+    pub next_token: Option<String>,
+    /// Page size.
+    pub max_records: Option<usize>,
 }

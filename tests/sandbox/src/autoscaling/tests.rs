@@ -559,3 +559,87 @@ fn a_fifth_of_a_group_of_five_thousand_is_replaced() {
     assert_eq!(bench.group().instances.len(), 5_000);
     assert_eq!(bench.group().capacity(), 5_000);
 }
+
+#[test]
+fn what_a_group_does_of_its_own_accord_reads_back() {
+    let mut bench = Bench::new(|r| {
+        r.availability_zone_distribution = Some(ZoneDistribution {
+            capacity_distribution_strategy: "balanced-only".into(),
+        });
+    });
+    let metrics = |bench: &Bench| bench.group().stored.metrics.len();
+    let mut request = MetricsCollection {
+        auto_scaling_group_name: GROUP.into(),
+        ..MetricsCollection::default()
+    };
+    assert!(bench.model.enable_metrics(&request).is_err(), "granularity");
+    request.granularity = Some("1Minute".into());
+    bench.model.enable_metrics(&request).unwrap();
+    assert_eq!(metrics(&bench), 8);
+    request.metrics = vec!["GroupMinSize".into()];
+    bench.model.disable_metrics(&request).unwrap();
+    assert_eq!(metrics(&bench), 7);
+    request.metrics = vec!["GroupMood".into()];
+    assert!(bench.model.enable_metrics(&request).is_err());
+
+    let found = bench.model.describe_groups(&DescribeGroups::default());
+    let found = serde_json::to_value(found.unwrap()).unwrap();
+    let found = &found["AutoScalingGroups"]["member"][0];
+    let zones = &found["AvailabilityZoneDistribution"];
+    assert_eq!(zones["CapacityDistributionStrategy"], "balanced-only");
+    let metrics = found["EnabledMetrics"]["member"].as_array().unwrap();
+    assert_eq!(metrics[0]["Granularity"], "1Minute");
+}
+
+#[test]
+fn a_schedule_keeps_what_a_change_does_not_say() {
+    let mut bench = Bench::new(|_| ());
+    let put = |change: fn(&mut PutSchedule)| {
+        let mut request = PutSchedule {
+            auto_scaling_group_name: GROUP.into(),
+            scheduled_action_name: "day".into(),
+            ..PutSchedule::default()
+        };
+        change(&mut request);
+        request
+    };
+    let refused = [
+        put(|r| r.min_size = Some(1)),
+        put(|r| r.recurrence = Some("0 7 * * *".into())),
+        put(|r| {
+            r.recurrence = Some("0 7 * *".into());
+            r.min_size = Some(1);
+        }),
+        put(|r| {
+            r.recurrence = Some("0 7 * * *".into());
+            (r.min_size, r.max_size) = (Some(2), Some(1));
+        }),
+    ];
+    for request in refused {
+        assert!(bench.model.put_schedule(request).is_err());
+    }
+    let whole = put(|r| {
+        r.recurrence = Some("0 7 * * *".into());
+        r.time_zone = Some("Europe/Berlin".into());
+        r.min_size = Some(1);
+    });
+    bench.model.put_schedule(whole).unwrap();
+    let more = put(|r| r.max_size = Some(3));
+    bench.model.put_schedule(more).unwrap();
+    let found = bench
+        .model
+        .describe_schedules(&DescribeSchedules::default());
+    let found = serde_json::to_value(found.unwrap()).unwrap();
+    let found = &found["ScheduledUpdateGroupActions"]["member"];
+    assert_eq!(
+        (&found[0]["MinSize"], &found[0]["MaxSize"]),
+        (&1.into(), &3.into())
+    );
+    assert_eq!(found[0]["TimeZone"], "Europe/Berlin");
+    let delete = DeleteSchedule {
+        auto_scaling_group_name: GROUP.into(),
+        scheduled_action_name: "day".into(),
+    };
+    bench.model.delete_schedule(&delete).unwrap();
+    assert!(bench.model.delete_schedule(&delete).is_err());
+}

@@ -10,7 +10,6 @@ use serde::Serialize;
 use super::{
     Effect, Group, Instance, Model, at,
     describe::{DescribedInstance, members, paged},
-    group::Template,
     hooks::Transition,
     instances::{LifecycleState, PoolState},
     invalid,
@@ -301,18 +300,5 @@ impl Group {
                 reuse_on_scale_in: false,
             },
         })
-    }
-}
-
-impl Template {
-    fn may_use_spot(&self) -> bool {
-        match self {
-            Self::One(_) => false,
-            Self::Mixed(policy) => policy
-                .instances_distribution
-                .as_ref()
-                .and_then(|d| d.on_demand_percentage_above_base_capacity)
-                .is_some_and(|percent| percent < 100),
-        }
     }
 }

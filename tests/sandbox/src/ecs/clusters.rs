@@ -27,6 +27,15 @@ pub struct CreateCluster {
     default_capacity_provider_strategy: Vec<Value>,
 }
 
+/// UpdateCluster.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct UpdateCluster {
+    cluster: Option<String>,
+    settings: Vec<Value>,
+    configuration: Option<Value>,
+}
+
 /// DescribeClusters.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -96,6 +105,25 @@ impl Model {
         }
         let include = ["TAGS", "SETTINGS", "CONFIGURATIONS"].map(str::to_owned);
         Ok(json!({ "cluster": self.describe_cluster(&self.clusters[&name], &include) }))
+    }
+
+    /// UpdateCluster: settings by their names, the configuration as a whole.
+    ///
+    /// # Errors
+    /// `ClusterNotFoundException`.
+    pub fn update_cluster(&mut self, request: UpdateCluster) -> Result<Value, ApiError> {
+        let cluster = self.cluster_mut(request.cluster.as_deref())?;
+        for setting in request.settings {
+            let kept = &mut cluster.settings;
+            kept.retain(|other| other["name"] != setting["name"]);
+            kept.push(setting);
+        }
+        if request.configuration.is_some() {
+            cluster.configuration = request.configuration;
+        }
+        let include = ["SETTINGS", "CONFIGURATIONS"].map(str::to_owned);
+        let cluster = self.cluster(request.cluster.as_deref())?;
+        Ok(json!({ "cluster": self.describe_cluster(cluster, &include) }))
     }
 
     /// DescribeClusters. Deleted ones are `INACTIVE`, unknown ones are failures.

@@ -41,7 +41,7 @@ use crate::{
 };
 
 pub use attributes::{Attribute, DeleteAttributes, ListAttributes, PutAttributes};
-pub use clusters::{ClusterRequest, CreateCluster, DescribeClusters, ListClusters};
+pub use clusters::{ClusterRequest, CreateCluster, DescribeClusters, ListClusters, UpdateCluster};
 pub use definitions::{DescribeTaskDefinition, ListTaskDefinitions, RegisterTaskDefinition};
 pub use instances::{
     DeregisterContainerInstance, DescribeContainerInstances, ListContainerInstances,

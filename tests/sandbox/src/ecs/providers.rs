@@ -329,6 +329,17 @@ impl Model {
                 )));
             }
         }
+        let on_fargate = strategy
+            .iter()
+            .filter(|item| item["capacityProvider"].as_str().is_some_and(is_fargate))
+            .count();
+        if on_fargate > 0 && on_fargate < strategy.len() {
+            return Err(invalid(
+                "A capacity provider strategy cannot contain a mix of capacity providers using \
+                 Auto Scaling groups and Fargate providers. Specify one or the other and try \
+                 again.",
+            ));
+        }
         let done = now + self.options.attachment_delay;
         let Some(cluster) = self.clusters.get_mut(cluster) else {
             return Ok(());

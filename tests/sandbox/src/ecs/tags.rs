@@ -74,6 +74,11 @@ impl Model {
         Ok(json!({ "tags": tag_list(self.tags.get(&request.resource_arn)) }))
     }
 
+    /// Tags of a resource; none of one that is not there.
+    pub fn tags_of(&self, arn: &str) -> BTreeMap<String, String> {
+        self.tags.get(arn).cloned().unwrap_or_default()
+    }
+
     /// Adds tags, or none if one of them is wrong.
     pub(super) fn set_tags(&mut self, arn: &str, tags: &[Tag]) -> Result<(), ApiError> {
         for tag in tags {

@@ -663,3 +663,48 @@ fn a_cluster_says_what_it_still_holds() {
 
 mod properties;
 mod scale;
+
+#[test]
+fn settings_of_a_cluster_change_by_name_and_its_configuration_as_a_whole() {
+    let mut bench = Bench::new();
+    let mut update = |change: Value| {
+        let mut request = json!({ "cluster": "dev" });
+        for (key, value) in change.as_object().unwrap() {
+            request[key] = value.clone();
+        }
+        let reply = bench.model.update_cluster(read(request)).unwrap();
+        reply["cluster"].clone()
+    };
+    let insights = |value: &str| json!([{ "name": "containerInsights", "value": value }]);
+    let _ = update(json!({ "settings": insights("enabled") }));
+    let configuration = json!({ "executeCommandConfiguration": { "logging": "DEFAULT" } });
+    let _ = update(json!({ "configuration": configuration.clone() }));
+    let found = update(json!({ "settings": insights("enhanced") }));
+    assert_eq!(found["settings"], insights("enhanced"));
+    assert_eq!(found["configuration"], configuration);
+}
+
+#[test]
+fn a_strategy_is_of_groups_or_of_fargate() {
+    let mut bench = Bench::new();
+    let mut put = |strategy: &[&str]| {
+        let items: Vec<Value> = strategy
+            .iter()
+            .map(|name| json!({ "capacityProvider": name, "weight": 1 }))
+            .collect();
+        let request = read(json!({
+            "cluster": "dev",
+            "capacityProviders": ["FARGATE", "FARGATE_SPOT"],
+            "defaultCapacityProviderStrategy": items,
+        }));
+        let now = bench.now;
+        let put = bench.model.put_cluster_capacity_providers(request, now);
+        put.map(drop).map_err(|error| error.message)
+    };
+    assert!(
+        put(&["FARGATE", "web"])
+            .unwrap_err()
+            .contains("not associated")
+    );
+    assert_eq!(put(&["FARGATE", "FARGATE_SPOT"]), Ok(()));
+}

@@ -68,6 +68,9 @@ fn serve_at_once(
         "DescribeLifecycleHooks" => {
             return Reply::query(operation, request_id, &model.describe_hooks(&read(call)?)?);
         }
+        "DescribeAccountLimits" => {
+            return Reply::query(operation, request_id, &model.account_limits());
+        }
         "DescribeTags" => {
             return Reply::query(operation, request_id, &model.describe_tags(&read(call)?)?);
         }
@@ -83,6 +86,13 @@ fn serve_at_once(
                 operation,
                 request_id,
                 &model.describe_warm_pool(&read(call)?)?,
+            );
+        }
+        "DescribeScheduledActions" => {
+            return Reply::query(
+                operation,
+                request_id,
+                &model.describe_schedules(&read(call)?)?,
             );
         }
         "EnterStandby" => {
@@ -103,6 +113,8 @@ fn serve_at_once(
         }
         "DeleteAutoScalingGroup" => model.delete_group(read(call)?, now),
         "SetDesiredCapacity" => model.set_desired_capacity(read(call)?, now),
+        "EnableMetricsCollection" => model.enable_metrics(&read(call)?),
+        "DisableMetricsCollection" => model.disable_metrics(&read(call)?),
         "CreateOrUpdateTags" => model.create_or_update_tags(&read(call)?),
         "DeleteTags" => model.delete_tags(&read(call)?),
         "PutLifecycleHook" => model.put_hook(&read(call)?),
@@ -112,6 +124,8 @@ fn serve_at_once(
         "SetInstanceHealth" => model.set_instance_health(&read(call)?, now),
         "PutWarmPool" => model.put_warm_pool(&read(call)?, now),
         "DeleteWarmPool" => model.delete_warm_pool(&read(call)?, now),
+        "PutScheduledUpdateGroupAction" => model.put_schedule(read(call)?),
+        "DeleteScheduledAction" => model.delete_schedule(&read(call)?),
         "SetInstanceProtection" => model.set_instance_protection(&read(call)?, now),
         _ => Err(unserved(call)),
     };

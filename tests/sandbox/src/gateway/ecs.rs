@@ -36,6 +36,7 @@ pub(super) fn serve(state: &mut State, call: &ApiCall, now: Timestamp) -> Result
     };
     match call.operation.as_str() {
         "CreateCluster" => ecs.create_cluster(read(call)?, now),
+        "UpdateCluster" => ecs.update_cluster(read(call)?),
         "DescribeClusters" => Ok(ecs.describe_clusters(&read(call)?)),
         "ListClusters" => ecs.list_clusters(&read(call)?),
         "DeleteCluster" => ecs.delete_cluster(&read(call)?),

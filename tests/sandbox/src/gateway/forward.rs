@@ -7,12 +7,13 @@ use super::{
     request::{ApiCall, Protocol},
     unserved,
 };
-use crate::{api_error::ApiError, world::World};
+use crate::{api_error::ApiError, policy::Policy, world::World};
 
 /// `service:Operation`.
 const FORWARDED: &[&str] = &[
     "ec2:AuthorizeSecurityGroupEgress",
     "ec2:AuthorizeSecurityGroupIngress",
+    "ec2:CreateKeyPair",
     "ec2:CreateLaunchTemplate",
     "ec2:CreateLaunchTemplateVersion",
     "ec2:CreateSecurityGroup",
@@ -26,6 +27,7 @@ const FORWARDED: &[&str] = &[
     "ec2:DescribeInstanceTypeOfferings",
     "ec2:DescribeInstanceTypes",
     "ec2:DescribeInstances",
+    "ec2:DescribeKeyPairs",
     "ec2:DescribeLaunchTemplateVersions",
     "ec2:DescribeLaunchTemplates",
     "ec2:DescribeNetworkInterfaces",
@@ -34,10 +36,12 @@ const FORWARDED: &[&str] = &[
     "ec2:DescribeSecurityGroups",
     "ec2:DescribeSubnets",
     "ec2:DescribeTags",
+    "ec2:DescribeVpcEndpoints",
     "ec2:DescribeVpcs",
     "ec2:ModifyLaunchTemplate",
     "ec2:RevokeSecurityGroupEgress",
     "ec2:RevokeSecurityGroupIngress",
+    "ec2:RunInstances",
     "ecr:GetAuthorizationToken",
     "iam:AddRoleToInstanceProfile",
     "iam:AttachRolePolicy",
@@ -46,8 +50,10 @@ const FORWARDED: &[&str] = &[
     "iam:CreateServiceLinkedRole",
     "iam:DeleteInstanceProfile",
     "iam:DeleteRole",
+    "iam:DeleteRolePermissionsBoundary",
     "iam:DeleteRolePolicy",
     "iam:DetachRolePolicy",
+    "iam:GetAccountSummary",
     "iam:GetInstanceProfile",
     "iam:GetRole",
     "iam:GetRolePolicy",
@@ -56,6 +62,7 @@ const FORWARDED: &[&str] = &[
     "iam:ListInstanceProfilesForRole",
     "iam:ListRolePolicies",
     "iam:ListRoleTags",
+    "iam:PutRolePermissionsBoundary",
     "iam:PutRolePolicy",
     "iam:RemoveRoleFromInstanceProfile",
     "iam:TagInstanceProfile",
@@ -86,8 +93,12 @@ pub(super) async fn serve(world: &World, call: &ApiCall) -> Result<Reply, ApiErr
     if !FORWARDED.contains(&name.as_str()) {
         return Err(unserved(call));
     }
-    if name == "ec2:DeleteSecurityGroup" {
-        refuse_group_in_use(world, call).await?;
+    match name.as_str() {
+        "ec2:DeleteSecurityGroup" => refuse_group_in_use(world, call).await?,
+        "ec2:RunInstances" => return only_dry(call),
+        "iam:CreateServiceLinkedRole" => return service_linked_role(world, call).await,
+        "iam:PutRolePolicy" => refuse_unreadable_policy(call)?,
+        _ => {}
     }
     let answer = world.moto().forward(&call.headers, &call.body).await?;
     if answer.status == 500 && answer.content_type.contains("html") {
@@ -97,8 +108,12 @@ pub(super) async fn serve(world: &World, call: &ApiCall) -> Result<Reply, ApiErr
         let message = "User is not authorized to perform this operation";
         return Err(ApiError::new("AccessDeniedException", message));
     }
-    if answer.status == 200 && call.service == "ec2" {
-        note_tags(world, call);
+    if answer.status == 200 {
+        match call.service.as_str() {
+            "ec2" => note_tags(world, call),
+            "iam" => world.count(|state| state.grants.iam_changed()),
+            _ => {}
+        }
     }
     Ok(Reply {
         status: answer.status,
@@ -121,6 +136,54 @@ async fn refuse_group_in_use(world: &World, call: &ApiCall) -> Result<(), ApiErr
         return Err(ApiError::new("DependencyViolation", message));
     }
     Ok(())
+}
+
+/// Machines are launched by Auto Scaling alone; whether one would be can be asked (EC2 API, "Error codes").
+fn only_dry(call: &ApiCall) -> Result<Reply, ApiError> {
+    if form::parameter(&call.body, "DryRun").as_deref() != Some("true") {
+        return Err(unserved(call));
+    }
+    let message = "Request would have succeeded, but DryRun flag is set.";
+    Err(ApiError::new("DryRunOperation", message).with_status(412))
+}
+
+/// moto derives the role's name from the service's, which on AWS do not resemble each other.
+async fn service_linked_role(world: &World, call: &ApiCall) -> Result<Reply, ApiError> {
+    let service = form::parameter(&call.body, "AWSServiceName").unwrap_or_default();
+    let role = match service.as_str() {
+        "autoscaling.amazonaws.com" => "AWSServiceRoleForAutoScaling",
+        "ecs.amazonaws.com" => "AWSServiceRoleForECS",
+        "spot.amazonaws.com" => "AWSServiceRoleForEC2Spot",
+        _ => return Err(unserved(call)),
+    };
+    let created = world.moto().create_service_role(role, &service).await;
+    created.map_err(|error| match error.code.as_str() {
+        "EntityAlreadyExists" => {
+            let message = format!(
+                "Service role name {role} has been taken in this account, please try a different suffix."
+            );
+            ApiError::new("InvalidInput", message)
+        }
+        _ => error,
+    })?;
+    Ok(Reply {
+        status: 200,
+        content_type: "text/xml".to_owned(),
+        body: "<CreateServiceLinkedRoleResponse><CreateServiceLinkedRoleResult/></CreateServiceLinkedRoleResponse>".into(),
+    })
+}
+
+/// moto takes every document; AWS does not, and the sandbox none that it could not evaluate.
+fn refuse_unreadable_policy(call: &ApiCall) -> Result<(), ApiError> {
+    let document = form::parameter(&call.body, "PolicyDocument").unwrap_or_default();
+    let refused = |why: String| {
+        let message = format!("fleet-sandbox cannot evaluate this policy: {why}");
+        ApiError::new("MalformedPolicyDocument", message)
+    };
+    let document = serde_json::from_str(&document).map_err(|e| refused(e.to_string()))?;
+    Policy::read(&document)
+        .map(drop)
+        .map_err(|e| refused(e.to_string()))
 }
 
 /// Machines see their tags live through the metadata service.

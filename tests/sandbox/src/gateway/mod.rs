@@ -1,7 +1,9 @@
 //! The gateway: one port that every AWS SDK can use through `AWS_ENDPOINT_URL`. Auto Scaling and
 //! ECS are served from the models, part of EC2, IAM, SSM and STS by moto behind it, and everything
-//! else is refused by name at once. `/_sandbox/` is the admin API, `/_node/` belongs to nodes.
+//! else is refused by name at once. Whoever calls with an instance's credentials may do what its role's
+//! policies allow. `/_sandbox/` is the admin API, `/_node/` belongs to nodes.
 
+mod authorize;
 mod autoscaling;
 mod console;
 mod ecs;
@@ -103,18 +105,25 @@ async fn serve_call(world: &World, call: &ApiCall) -> Response<Body> {
     {
         return response;
     }
-    let reply = match (call.service.as_str(), call.operation.as_str()) {
-        ("autoscaling", _) => autoscaling::serve(world, call, &request_id).await,
-        ("ecs", _) => world
-            .change(|state, now| ecs::serve(state, call, now))
-            .map(Reply::json),
-        ("ec2", "GetConsoleOutput") => console::serve(world, call, &request_id).await,
-        ("ssm", "PutInventory" | "ListInventoryEntries") => inventory::serve(world, call),
-        _ => forward::serve(world, call).await,
+    let reply = match authorize::call(world, call).await {
+        Ok(()) => serve_allowed(world, call, &request_id).await,
+        Err(refusal) => Err(refusal),
     };
     reply
         .unwrap_or_else(|error| Reply::error(call.protocol, &error, &request_id))
         .into_response(&request_id)
+}
+
+async fn serve_allowed(world: &World, call: &ApiCall, request_id: &str) -> Result<Reply, ApiError> {
+    match (call.service.as_str(), call.operation.as_str()) {
+        ("autoscaling", _) => autoscaling::serve(world, call, request_id).await,
+        ("ecs", _) => world
+            .change(|state, now| ecs::serve(state, call, now))
+            .map(Reply::json),
+        ("ec2", "GetConsoleOutput") => console::serve(world, call, request_id).await,
+        ("ssm", "PutInventory" | "ListInventoryEntries") => inventory::serve(world, call),
+        _ => forward::serve(world, call).await,
+    }
 }
 
 /// Waits, and answers instead of the service if the rule says so.

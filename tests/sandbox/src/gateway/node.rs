@@ -8,7 +8,7 @@ use axum::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::plain;
+use super::{authorize, plain};
 use crate::{
     node_protocol::{HOLD_SECONDS, Sync},
     world::World,
@@ -21,6 +21,9 @@ pub(super) async fn sync(world: &World, body: &[u8]) -> Response<Body> {
         Ok(sync) => sync,
         Err(e) => return plain(StatusCode::BAD_REQUEST, &format!("not a sync: {e}")),
     };
+    if let Err(refusal) = authorize::sync(world, &sync).await {
+        return plain(StatusCode::FORBIDDEN, &refusal.to_string());
+    }
     if let Err(e) = world.change(|state, now| state.ecs.sync(&sync, now)) {
         return plain(StatusCode::CONFLICT, &e.to_string());
     }

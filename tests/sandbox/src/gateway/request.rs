@@ -7,6 +7,9 @@ use axum::{
 
 use super::form;
 
+/// The caller of a call that is not signed.
+pub(super) const ANONYMOUS: &str = "anonymous";
+
 /// How a service speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
@@ -23,7 +26,7 @@ pub(super) enum Protocol {
 pub(super) struct ApiCall {
     pub(super) service: String,
     pub(super) operation: String,
-    /// Access key; `anonymous` on unsigned calls.
+    /// Access key, or [`ANONYMOUS`].
     pub(super) caller: String,
     pub(super) protocol: Protocol,
     pub(super) headers: HeaderMap,
@@ -48,7 +51,7 @@ impl ApiCall {
         };
         let (caller, service) = match scope {
             Some((caller, signed)) => (caller, signed),
-            None => ("anonymous".to_owned(), service?.to_owned()),
+            None => (ANONYMOUS.to_owned(), service?.to_owned()),
         };
         let protocol = match (target, service.as_str()) {
             (Some(_), _) => Protocol::Json,

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use axum::http::{HeaderMap, header};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{api_error::ApiError, autoscaling::TemplateSpec};
@@ -152,6 +153,19 @@ struct Items<T> {
     item: Vec<T>,
 }
 
+/// IAM's lists.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+struct Members<T> {
+    member: Vec<T>,
+}
+
+impl<T> Default for Members<T> {
+    fn default() -> Self {
+        Self { member: Vec::new() }
+    }
+}
+
 impl<T> Default for Items<T> {
     fn default() -> Self {
         Self { item: Vec::new() }
@@ -233,6 +247,70 @@ impl MotoApi {
         }
         let subnets: Subnets = self.ec2("DescribeSubnets", &[]).await?;
         Ok(subnets.subnet_set.item)
+    }
+
+    /// Gives the default VPC the way out that it has on AWS (VPC guide, "Default VPCs").
+    pub(crate) async fn open_default_vpc(&self) -> Result<(), ApiError> {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Created {
+            internet_gateway: Gateway,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Gateway {
+            internet_gateway_id: String,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Tables {
+            route_table_set: Items<Table>,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Table {
+            route_table_id: String,
+        }
+        let vpc = self.default_vpc().await?;
+        let created: Created = self.ec2("CreateInternetGateway", &[]).await?;
+        let gateway = created.internet_gateway.internet_gateway_id;
+        let attach = [("VpcId", vpc.as_str()), ("InternetGatewayId", &gateway)];
+        self.call(EC2, "AttachInternetGateway", &attach).await?;
+        let of_vpc = [("Filter.1.Name", "vpc-id"), ("Filter.1.Value.1", &vpc)];
+        let tables: Tables = self.ec2("DescribeRouteTables", &of_vpc).await?;
+        for table in tables.route_table_set.item {
+            let route = [
+                ("RouteTableId", table.route_table_id.as_str()),
+                ("DestinationCidrBlock", "0.0.0.0/0"),
+                ("GatewayId", &gateway),
+            ];
+            self.call(EC2, "CreateRoute", &route).await?;
+        }
+        Ok(())
+    }
+
+    /// A role that a service has of its own.
+    pub(crate) async fn create_service_role(
+        &self,
+        role: &str,
+        service: &str,
+    ) -> Result<(), ApiError> {
+        let path = format!("/aws-service-role/{service}/");
+        let trust = serde_json::json!({
+            "Version": "2012-10-17",
+            "Statement": [{
+                "Effect": "Allow",
+                "Principal": { "Service": service },
+                "Action": "sts:AssumeRole",
+            }],
+        });
+        let trust = trust.to_string();
+        let parameters = [
+            ("RoleName", role),
+            ("Path", path.as_str()),
+            ("AssumeRolePolicyDocument", trust.as_str()),
+        ];
+        self.call(IAM, "CreateRole", &parameters).await.map(drop)
     }
 
     /// Id of the default VPC.
@@ -384,12 +462,7 @@ impl MotoApi {
         #[derive(Debug, Default, Deserialize)]
         #[serde(rename_all = "PascalCase", default)]
         struct Profile {
-            roles: Members,
-        }
-        #[derive(Debug, Default, Deserialize)]
-        #[serde(default)]
-        struct Members {
-            member: Vec<Role>,
+            roles: Members<Role>,
         }
         #[derive(Debug, Default, Deserialize)]
         #[serde(rename_all = "PascalCase", default)]
@@ -401,6 +474,191 @@ impl MotoApi {
         let response: Response = parse("GetInstanceProfile", &text)?;
         let roles = response.get_instance_profile_result.instance_profile.roles;
         Ok(roles.member.into_iter().next().map(|role| role.role_name))
+    }
+
+    /// A role's inline policies by name, as JSON text; none of a role that is not there.
+    pub(crate) async fn inline_policies(
+        &self,
+        role: &str,
+    ) -> Result<BTreeMap<String, String>, ApiError> {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Listed {
+            list_role_policies_result: Names,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Names {
+            policy_names: Members<String>,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Got {
+            get_role_policy_result: Document,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Document {
+            policy_document: String,
+        }
+        let listed: Listed = self
+            .of_role("ListRolePolicies", &[("RoleName", role)])
+            .await?;
+        let mut policies = BTreeMap::new();
+        for name in listed.list_role_policies_result.policy_names.member {
+            let parameters = [("RoleName", role), ("PolicyName", name.as_str())];
+            let got: Got = self.of_role("GetRolePolicy", &parameters).await?;
+            let encoded = got.get_role_policy_result.policy_document;
+            let text = percent_decode_str(&encoded)
+                .decode_utf8_lossy()
+                .into_owned();
+            policies.insert(name, text);
+        }
+        Ok(policies)
+    }
+
+    /// A managed policy, as JSON text.
+    pub(crate) async fn managed_policy(&self, arn: &str) -> Result<String, ApiError> {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Got {
+            get_policy_result: Found,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Found {
+            policy: Policy,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Policy {
+            default_version_id: String,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct GotVersion {
+            get_policy_version_result: FoundVersion,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct FoundVersion {
+            policy_version: Version,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Version {
+            document: String,
+        }
+        let text = self.call(IAM, "GetPolicy", &[("PolicyArn", arn)]).await?;
+        let got: Got = parse("GetPolicy", &text)?;
+        let version = got.get_policy_result.policy.default_version_id;
+        let parameters = [("PolicyArn", arn), ("VersionId", version.as_str())];
+        let text = self.call(IAM, "GetPolicyVersion", &parameters).await?;
+        let got: GotVersion = parse("GetPolicyVersion", &text)?;
+        let encoded = got.get_policy_version_result.policy_version.document;
+        Ok(percent_decode_str(&encoded)
+            .decode_utf8_lossy()
+            .into_owned())
+    }
+
+    /// ARN of the policy that bounds a role.
+    pub(crate) async fn permissions_boundary(
+        &self,
+        role: &str,
+    ) -> Result<Option<String>, ApiError> {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Got {
+            get_role_result: Found,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Found {
+            role: Role,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Role {
+            permissions_boundary: Boundary,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Boundary {
+            permissions_boundary_arn: Option<String>,
+        }
+        let got: Got = self.of_role("GetRole", &[("RoleName", role)]).await?;
+        Ok(got
+            .get_role_result
+            .role
+            .permissions_boundary
+            .permissions_boundary_arn)
+    }
+
+    /// ARNs of the managed policies attached to a role.
+    pub(crate) async fn attached_policies(&self, role: &str) -> Result<Vec<String>, ApiError> {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Listed {
+            list_attached_role_policies_result: Attached,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Attached {
+            attached_policies: Members<Policy>,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Policy {
+            policy_arn: String,
+        }
+        let listed: Listed = self
+            .of_role("ListAttachedRolePolicies", &[("RoleName", role)])
+            .await?;
+        let policies = listed.list_attached_role_policies_result.attached_policies;
+        Ok(policies.member.into_iter().map(|p| p.policy_arn).collect())
+    }
+
+    /// Tags of EC2's resources, by id.
+    pub(crate) async fn tags(
+        &self,
+        ids: &[&str],
+    ) -> Result<BTreeMap<String, BTreeMap<String, String>>, ApiError> {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Described {
+            tag_set: Items<ResourceTag>,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct ResourceTag {
+            resource_id: String,
+            key: String,
+            value: String,
+        }
+        let mut parameters = vec![("Filter.1.Name".to_owned(), "resource-id")];
+        for (index, id) in ids.iter().enumerate() {
+            parameters.push((format!("Filter.1.Value.{}", index + 1), id));
+        }
+        let parameters: Vec<_> = parameters.iter().map(|(k, v)| (k.as_str(), *v)).collect();
+        let described: Described = self.ec2("DescribeTags", &parameters).await?;
+        let mut tags: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+        for tag in described.tag_set.item {
+            let of_resource = tags.entry(tag.resource_id).or_default();
+            of_resource.insert(tag.key, tag.value);
+        }
+        Ok(tags)
+    }
+
+    /// Asks IAM about a role; nothing is known of one that is not there.
+    async fn of_role<T: DeserializeOwned + Default>(
+        &self,
+        operation: &str,
+        parameters: &[(&str, &str)],
+    ) -> Result<T, ApiError> {
+        match self.call(IAM, operation, parameters).await {
+            Err(error) if error.code == "NoSuchEntity" => Ok(T::default()),
+            other => parse(operation, &other?),
+        }
     }
 
     async fn ec2<T: DeserializeOwned>(

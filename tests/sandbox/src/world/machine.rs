@@ -67,6 +67,12 @@ impl Machines {
         self.0.values().find(|m| m.address == Some(address))
     }
 
+    /// Whose credentials an access key is of.
+    pub(crate) fn of_access_key(&self, access_key_id: &str) -> Option<&Machine> {
+        let mut machines = self.0.values();
+        machines.find(|machine| machine.access_key_id() == access_key_id)
+    }
+
     pub(crate) fn uses_security_group(&self, group_id: &str) -> bool {
         let mut groups = self.0.values().flat_map(|m| &m.security_groups);
         groups.any(|group| group == group_id)

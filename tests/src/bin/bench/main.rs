@@ -11,6 +11,7 @@
 )]
 
 mod drains;
+mod provision;
 mod scenes;
 mod services;
 mod simulated;
@@ -59,7 +60,8 @@ fn is_met(value: f64, goal: &str) -> Option<bool> {
 }
 
 /// What can be measured for itself, in this order.
-const PARTS: [(&str, Measure); 4] = [
+const PARTS: [(&str, Measure); 5] = [
+    ("provision", provision::measure),
     ("fleet", fleet_and_drains),
     ("scenes", scenes::measure),
     ("services", services::measure),
@@ -74,7 +76,9 @@ fn main() -> Result<()> {
         .iter()
         .find(|name| !PARTS.iter().any(|(part, _)| part == name));
     if let Some(name) = unknown {
-        bail!("no part `{name}`: fleet, scenes, services, simulated, or none for all of them");
+        bail!(
+            "no part `{name}`: provision, fleet, scenes, services, simulated, or none for all of them"
+        );
     }
     let mut figures = Vec::new();
     for (part, measure) in PARTS {

@@ -64,6 +64,36 @@ async fn a_launch_that_is_not_proven_in_time_is_abandoned_once_with_its_reason()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_told_apart_registers_with_its_arn_and_says_what_may_be_why_it_cannot() {
+    let node = Node::launching();
+    node.change(|world| world.registers = false);
+    LocalSet::new()
+        .run_until(async {
+            let mut agent = Agent::start_with(&node, |settings| settings.node.instance_tag = true);
+            agent
+                .until(600, |world, _| {
+                    world.launch == Held::Answered(Verdict::Abandon)
+                })
+                .await;
+        })
+        .await;
+    let world = node.world();
+    let written = world.ecs_config.as_ref().expect("ecs.config");
+    let tags = &written.managed["ECS_CONTAINER_INSTANCE_TAGS"];
+    assert!(
+        tags.starts_with(r#"{"fleet:instance":"arn:aws:ec2:"#),
+        "{tags}"
+    );
+    let said = world.console.last().expect("a last word");
+    assert!(
+        said.ends_with(
+            "register; [iam] scope = \"instance\" may be why, \"cluster\" is the way back"
+        ),
+        "{said}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_is_not_ready_asks_ecs_later_and_later() {
     let node = Node::launching();
     node.change(|world| {

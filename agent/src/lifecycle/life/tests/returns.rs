@@ -81,6 +81,34 @@ async fn ecs_that_was_stopped_for_leftovers_runs_again_on_a_node_that_stays() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn ecs_that_was_stopped_for_nothing_stays_stopped_on_a_node_that_goes() {
+    for left in [false, true] {
+        let node = Node::launching();
+        with(&node, async |agent| {
+            agent.until(10, in_service).await;
+            place(&node, "deaf");
+            node.change(|world| {
+                world.drain = Held::Open;
+                terminate(world);
+            });
+            agent.until(10, |world, _| is(world, "DRAINING")).await;
+            node.fault("docker", Fault::Fails);
+            agent
+                .until(4_000, |_, phase| phase == Phase::Stopping)
+                .await;
+            if !left {
+                node.change(|world| world.tasks.clear());
+            }
+            node.heal("docker");
+            agent.until(120, done).await;
+            assert!(node.count("stop-ecs") >= 1);
+            assert_eq!(node.world().ecs_runs, left, "reports only what was stopped");
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drain_goes_on_after_a_restart_while_imds_is_silent() {
     let node = Node::launching();
     with(&node, async |agent| {

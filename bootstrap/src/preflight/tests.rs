@@ -1,0 +1,119 @@
+//! Everything that can be found, at once.
+
+use super::*;
+use crate::plan::model;
+
+/// An account in which everything is as it should be.
+fn well(desired: &Desired) -> (Inventory, Surroundings) {
+    let inventory = model::empty(desired);
+    let zones = inventory
+        .subnets
+        .values()
+        .map(|subnet| subnet.availability_zone.clone());
+    let types = desired
+        .groups
+        .iter()
+        .flat_map(|group| group.auto_scaling_group.instance_types.clone());
+    let types: BTreeSet<String> = types.collect();
+    let surroundings = Surroundings {
+        offered: Ok(zones.map(|zone| (zone, types.clone())).collect()),
+        route_tables: Ok(vec![RouteTable {
+            is_main: true,
+            subnets: BTreeSet::new(),
+            way_out: Some(Route {
+                target: Target::Other("nat-1".into()),
+                is_blackhole: false,
+            }),
+        }]),
+        endpoints: Ok(Vec::new()),
+        key_pairs: Ok(BTreeSet::new()),
+        security_groups: Ok(BTreeMap::new()),
+        quotas: vec![Ok(Quota {
+            what: "Auto Scaling groups",
+            used: 499,
+            limit: 500,
+            wanted: 1,
+        })],
+        dry_runs: [("web".to_owned(), Ok(DryRun::WouldLaunch))].into(),
+    };
+    (inventory, surroundings)
+}
+
+fn told(desired: &Desired, inventory: &Inventory, surroundings: &Surroundings) -> String {
+    let findings = findings(desired, inventory, surroundings);
+    let lines = findings.iter().map(|finding| {
+        let mark = if finding.is_problem {
+            "problem"
+        } else {
+            "warning"
+        };
+        format!("{mark}: {finding}\n")
+    });
+    lines.collect()
+}
+
+#[test]
+fn where_all_is_well_nothing_is_said() {
+    let desired = model::desired(&["web"]);
+    let (inventory, surroundings) = well(&desired);
+    assert_eq!(told(&desired, &inventory, &surroundings), "");
+}
+
+#[test]
+fn everything_at_once() {
+    let mut desired = model::desired(&["web"]);
+    let group = &mut desired.groups[0];
+    group
+        .auto_scaling_group
+        .instance_types
+        .push("x9.large".into());
+    group.launch_template.key_pair = Some("ops".into());
+    group.launch_template.security_groups = vec!["sg-1".into(), "sg-2".into()];
+    let (mut inventory, mut surroundings) = well(&desired);
+    if let Ok(offered) = &mut surroundings.offered {
+        for types in offered.values_mut() {
+            types.remove("x9.large");
+        }
+        if let Some(types) = offered.values_mut().next() {
+            types.clear();
+        }
+    }
+    for subnet in inventory.subnets.values_mut() {
+        subnet.free_addresses = 0;
+    }
+    surroundings.route_tables = Ok(Vec::new());
+    surroundings.endpoints = Ok(vec![
+        Endpoint {
+            service: "ecs".into(),
+            is_available: true,
+            has_usual_name: true,
+        },
+        Endpoint {
+            service: "ssm".into(),
+            is_available: true,
+            has_usual_name: false,
+        },
+    ]);
+    surroundings.security_groups = Ok([("sg-2".to_owned(), "vpc-2".to_owned())].into());
+    surroundings.quotas.push(Ok(Quota {
+        what: "IAM roles",
+        used: 1_000,
+        limit: 1_000,
+        wanted: 1,
+    }));
+    let denied = DryRun::Denied("no identity-based policy allows it".into());
+    surroundings.dry_runs = [("web".to_owned(), Ok(denied))].into();
+    insta::assert_snapshot!(told(&desired, &inventory, &surroundings));
+}
+
+#[test]
+fn a_question_without_an_answer_is_a_warning() {
+    let desired = model::desired(&["web"]);
+    let (inventory, mut surroundings) = well(&desired);
+    let refused = CallError::malformed("ec2:DescribeRouteTables", "vpc-1", "tables");
+    surroundings.route_tables = Err(refused);
+    assert_eq!(
+        told(&desired, &inventory, &surroundings),
+        "warning: ec2:DescribeRouteTables: could not be asked: the answer holds no tables\n"
+    );
+}

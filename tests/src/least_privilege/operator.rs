@@ -1,0 +1,607 @@
+//! Whoever runs fleet-bootstrap.
+
+use super::*;
+
+const FILE: &str = r#"
+[fleet]
+name = "shop"
+region = "eu-central-1"
+id = "f-0123456789abcdef"
+
+[network]
+vpc = "vpc-0123456789abcdef0"
+subnets = ["subnet-0123456789abcdef0"]
+
+[groups.web]
+instance_types = ["m7i.large"]
+min = 0
+max = 3
+spot = { percent = 50 }
+policies = ["arn:aws:iam::aws:policy/CloudWatchAgentServerPolicy"]
+
+[groups.batch]
+instance_types = ["m7i.large"]
+min = 0
+max = 3
+role = "ecs-nodes"
+
+[environments.dev]
+[environments.prod]
+"#;
+
+/// An account whose every resource carries these tags.
+struct Account {
+    owner: &'static str,
+    environment: &'static str,
+}
+
+const OURS: Account = Account {
+    owner: "f-0123456789abcdef",
+    environment: "dev",
+};
+
+impl Facts for Account {
+    fn region(&self) -> &str {
+        REGION
+    }
+
+    fn account_id(&self) -> &str {
+        ACCOUNT
+    }
+
+    fn tags(&self, _arn: &str) -> Tags {
+        let tags = [
+            ("fleet:owner", self.owner),
+            ("fleet:environment", self.environment),
+        ];
+        tags.map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into()
+    }
+
+    fn group_arn(&self, _name: &str) -> Option<String> {
+        None
+    }
+
+    fn group_of(&self, _instance_id: &str) -> Option<String> {
+        None
+    }
+
+    fn launch_template(&self, _name_or_id: &str) -> Option<TemplateFacts> {
+        Some(TemplateFacts {
+            id: "lt-0123456789abcdef0".to_owned(),
+            role: Some("shop-dev-web-eu-central-1".to_owned()),
+        })
+    }
+}
+
+fn policy() -> Value {
+    desired(FILE).operator_policy(ACCOUNT)
+}
+
+/// The tags that fleet-bootstrap gives what it creates, in the spelling of each service.
+fn tags(key: &str, value: &str) -> Value {
+    let tags = OURS.tags("").into_iter();
+    tags.map(|(name, text)| json!({ key: name, value: text }))
+        .collect()
+}
+
+/// The parts of a call that one statement allows.
+fn part(statement: &'static str, name: &'static str, body: Value, actions: &[&str]) -> Step {
+    let mut step = call(&OURS, statement, name, body);
+    step.asks
+        .retain(|request| actions.contains(&request.action.as_str()));
+    assert!(!step.asks.is_empty(), "{name} asks for none of {actions:?}");
+    step
+}
+
+fn whole(statement: &'static str, name: &'static str, body: Value) -> Step {
+    call(&OURS, statement, name, body)
+}
+
+/// One call at least of all that fleet-bootstrap does by each statement.
+fn work() -> Vec<Step> {
+    let role = json!({ "RoleName": "shop-dev-web-eu-central-1", "Tags": tags("Key", "Value") });
+    let profile = json!({
+        "InstanceProfileName": "shop-dev-web-eu-central-1",
+        "RoleName": "shop-dev-web-eu-central-1",
+        "Tags": tags("Key", "Value"),
+    });
+    let firewall = json!({
+        "VpcId": "vpc-0123456789abcdef0",
+        "TagSpecification": [{ "Tag": tags("Key", "Value") }],
+    });
+    let template = json!({ "TagSpecification": [{ "Tag": tags("Key", "Value") }] });
+    let mine =
+        json!({ "LaunchTemplateName": "shop-dev-web", "GroupId": "sg-1", "InstanceId": "i-1" });
+    let group_tags: Vec<Value> = OURS
+        .tags("")
+        .into_iter()
+        .map(|(key, value)| json!({ "ResourceId": "shop-dev-web", "Key": key, "Value": value }))
+        .collect();
+    let group = json!({
+        "AutoScalingGroupName": "shop-dev-web",
+        "Tags": group_tags,
+        "MixedInstancesPolicy": {
+            "LaunchTemplate": {
+                "LaunchTemplateSpecification": { "LaunchTemplateName": "shop-dev-web", "Version": "1" },
+            },
+            "InstancesDistribution": { "OnDemandBaseCapacity": "0" },
+        },
+    });
+    let cluster =
+        json!({ "cluster": "shop-dev", "clusterName": "shop-dev", "clusters": ["shop-dev"] });
+    let created = json!({
+        "name": "shop-dev-web",
+        "clusterName": "shop-dev",
+        "autoScalingGroupProvider": { "autoScalingGroupArn": "shop-dev-web" },
+        "tags": tags("key", "value"),
+    });
+    let provider = json!({
+        "name": "shop-dev-web",
+        "capacityProvider": "shop-dev-web",
+        "capacityProviders": ["shop-dev-web"],
+    });
+    let inside = json!({
+        "cluster": "shop-dev",
+        "services": ["a"],
+        "service": "a",
+        "tasks": ["b"],
+        "task": "b",
+        "containerInstances": ["c"],
+    });
+    let parameter = json!({
+        "Name": "/fleet/shop/dev/web/agent",
+        "Names": ["/fleet/shop/dev/web/agent"],
+        "ResourceId": "/fleet/shop/dev/web/agent",
+        "Tags": tags("Key", "Value"),
+    });
+    let image = "/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id";
+    let given =
+        json!({ "RoleName": "ecs-nodes", "InstanceProfileName": "shop-dev-batch-eu-central-1" });
+    let attached = json!({
+        "RoleName": "shop-dev-web-eu-central-1",
+        "PolicyArn": "arn:aws:iam::aws:policy/CloudWatchAgentServerPolicy",
+    });
+    let service_role = json!({ "RoleName": "AWSServiceRoleForECS" });
+    let mut steps = vec![
+        whole("GivenRoles", "iam:GetRole", given.clone()),
+        part(
+            "GivenRoles",
+            "iam:AddRoleToInstanceProfile",
+            given,
+            &["iam:PassRole"],
+        ),
+        whole("AttachPolicies", "iam:AttachRolePolicy", attached),
+        whole("LookAtServiceRoles", "iam:GetRole", service_role),
+        whole("Images", "ssm:GetParameters", json!({ "Names": [image] })),
+        part(
+            "PassRoles",
+            "iam:AddRoleToInstanceProfile",
+            profile.clone(),
+            &["iam:PassRole"],
+        ),
+        part(
+            "InstanceProfiles",
+            "iam:AddRoleToInstanceProfile",
+            profile.clone(),
+            &["iam:AddRoleToInstanceProfile"],
+        ),
+        part(
+            "ServiceLinkedRoles",
+            "ecs:CreateCluster",
+            created.clone(),
+            &["iam:CreateServiceLinkedRole"],
+        ),
+        part(
+            "ServiceLinkedRoles",
+            "autoscaling:CreateAutoScalingGroup",
+            group.clone(),
+            &["iam:CreateServiceLinkedRole"],
+        ),
+        part(
+            "PassRoles",
+            "autoscaling:UpdateAutoScalingGroup",
+            group.clone(),
+            &["iam:PassRole"],
+        ),
+        part(
+            "CreateInEc2",
+            "ec2:CreateLaunchTemplate",
+            template.clone(),
+            &["ec2:CreateLaunchTemplate"],
+        ),
+        part(
+            "TagInEc2",
+            "ec2:CreateLaunchTemplate",
+            template,
+            &["ec2:CreateTags"],
+        ),
+        part(
+            "TagInEc2",
+            "ec2:CreateSecurityGroup",
+            firewall.clone(),
+            &["ec2:CreateTags"],
+        ),
+        part(
+            "TagInEc2",
+            "autoscaling:CreateAutoScalingGroup",
+            group.clone(),
+            &["ec2:CreateTags"],
+        ),
+        one(
+            "CreateInEc2",
+            "ec2:CreateSecurityGroup",
+            firewall.clone(),
+            "security-group",
+        ),
+        one("InTheNetwork", "ec2:CreateSecurityGroup", firewall, "vpc"),
+        one(
+            "LaunchFromOurTemplates",
+            "autoscaling:CreateAutoScalingGroup",
+            group.clone(),
+            "launch-template",
+        ),
+        one(
+            "Launch",
+            "autoscaling:CreateAutoScalingGroup",
+            group.clone(),
+            "instance",
+        ),
+        one(
+            "Launch",
+            "autoscaling:CreateAutoScalingGroup",
+            group.clone(),
+            "image",
+        ),
+        one(
+            "Launch",
+            "autoscaling:CreateAutoScalingGroup",
+            group.clone(),
+            "subnet",
+        ),
+        part(
+            "CreateGroups",
+            "autoscaling:CreateAutoScalingGroup",
+            group.clone(),
+            &[
+                "autoscaling:CreateAutoScalingGroup",
+                "autoscaling:CreateOrUpdateTags",
+            ],
+        ),
+        part(
+            "ChangeGroups",
+            "autoscaling:UpdateAutoScalingGroup",
+            group.clone(),
+            &["autoscaling:UpdateAutoScalingGroup"],
+        ),
+        part(
+            "ChangeGroups",
+            "ecs:CreateCapacityProvider",
+            created.clone(),
+            &["autoscaling:CreateOrUpdateTags"],
+        ),
+        part(
+            "CreateInEcs",
+            "ecs:CreateCluster",
+            created.clone(),
+            &["ecs:CreateCluster"],
+        ),
+        part(
+            "CreateInEcs",
+            "ecs:CreateCapacityProvider",
+            created.clone(),
+            &["ecs:CreateCapacityProvider"],
+        ),
+        part(
+            "TagInEcs",
+            "ecs:CreateCluster",
+            created.clone(),
+            &["ecs:TagResource"],
+        ),
+        part(
+            "TagInEcs",
+            "ecs:CreateCapacityProvider",
+            created,
+            &["ecs:TagResource"],
+        ),
+        whole(
+            "ChangeInEcs",
+            "ecs:TagResource",
+            json!({ "resourceArn": arn("ecs", "cluster/shop-dev"), "tags": tags("key", "value") }),
+        ),
+        whole(
+            "ChangeInEc2",
+            "ec2:CreateTags",
+            json!({ "ResourceId": ["i-1"], "Tag": [{ "Key": "fleet:drain" }] }),
+        ),
+        whole(
+            "ChangeInEc2",
+            "ec2:DeleteTags",
+            json!({ "ResourceId": ["i-1"], "Tag": [{ "Key": "fleet:drain" }] }),
+        ),
+    ];
+    let simple: [(&'static str, &[&'static str], &Value); 12] = [
+        (
+            "Look",
+            &[
+                "autoscaling:DescribeAccountLimits",
+                "autoscaling:DescribeAutoScalingGroups",
+                "autoscaling:DescribeAutoScalingInstances",
+                "autoscaling:DescribeLifecycleHooks",
+                "autoscaling:DescribeScalingActivities",
+                "autoscaling:DescribeScheduledActions",
+                "ec2:DescribeImages",
+                "ec2:DescribeInstanceTypeOfferings",
+                "ec2:DescribeInstances",
+                "ec2:DescribeKeyPairs",
+                "ec2:DescribeLaunchTemplates",
+                "ec2:DescribeLaunchTemplateVersions",
+                "ec2:DescribeNetworkInterfaces",
+                "ec2:DescribeRouteTables",
+                "ec2:DescribeSecurityGroups",
+                "ec2:DescribeSubnets",
+                "ec2:DescribeVpcEndpoints",
+                "iam:GetAccountSummary",
+            ],
+            &Value::Null,
+        ),
+        (
+            "LiveSettings",
+            &[
+                "ssm:AddTagsToResource",
+                "ssm:DeleteParameter",
+                "ssm:GetParameters",
+                "ssm:ListTagsForResource",
+                "ssm:PutParameter",
+            ],
+            &parameter,
+        ),
+        (
+            "Roles",
+            &[
+                "iam:CreateRole",
+                "iam:DeleteRole",
+                "iam:DeleteRolePermissionsBoundary",
+                "iam:DeleteRolePolicy",
+                "iam:DetachRolePolicy",
+                "iam:GetRole",
+                "iam:GetRolePolicy",
+                "iam:ListAttachedRolePolicies",
+                "iam:ListRolePolicies",
+                "iam:PutRolePermissionsBoundary",
+                "iam:PutRolePolicy",
+                "iam:TagRole",
+                "iam:UpdateAssumeRolePolicy",
+            ],
+            &role,
+        ),
+        (
+            "InstanceProfiles",
+            &[
+                "iam:CreateInstanceProfile",
+                "iam:DeleteInstanceProfile",
+                "iam:GetInstanceProfile",
+                "iam:RemoveRoleFromInstanceProfile",
+                "iam:TagInstanceProfile",
+            ],
+            &profile,
+        ),
+        (
+            "ChangeInEc2",
+            &[
+                "ec2:CreateLaunchTemplateVersion",
+                "ec2:DeleteLaunchTemplate",
+                "ec2:DeleteSecurityGroup",
+                "ec2:GetConsoleOutput",
+                "ec2:RevokeSecurityGroupIngress",
+            ],
+            &mine,
+        ),
+        (
+            "ChangeGroups",
+            &[
+                "autoscaling:CompleteLifecycleAction",
+                "autoscaling:DeleteAutoScalingGroup",
+                "autoscaling:DeleteScheduledAction",
+                "autoscaling:DeleteTags",
+                "autoscaling:DeleteWarmPool",
+                "autoscaling:DisableMetricsCollection",
+                "autoscaling:EnableMetricsCollection",
+                "autoscaling:PutLifecycleHook",
+                "autoscaling:PutScheduledUpdateGroupAction",
+                "autoscaling:PutWarmPool",
+                "autoscaling:SetInstanceProtection",
+            ],
+            &group,
+        ),
+        (
+            "ReadEcs",
+            &["ecs:DescribeClusters", "ecs:ListContainerInstances"],
+            &cluster,
+        ),
+        ("ReadEcs", &["ecs:DescribeCapacityProviders"], &provider),
+        (
+            "ListInCluster",
+            &["ecs:ListServices", "ecs:ListTasks"],
+            &inside,
+        ),
+        (
+            "WorkInCluster",
+            &[
+                "ecs:DeleteService",
+                "ecs:DescribeContainerInstances",
+                "ecs:DescribeServices",
+                "ecs:DescribeTasks",
+                "ecs:StopTask",
+            ],
+            &inside,
+        ),
+        (
+            "ChangeInEcs",
+            &[
+                "ecs:DeleteCluster",
+                "ecs:DeregisterContainerInstance",
+                "ecs:PutClusterCapacityProviders",
+                "ecs:UpdateCluster",
+            ],
+            &cluster,
+        ),
+        (
+            "ChangeInEcs",
+            &["ecs:DeleteCapacityProvider", "ecs:UpdateCapacityProvider"],
+            &provider,
+        ),
+    ];
+    for (statement, names, body) in simple {
+        steps.extend(
+            names
+                .iter()
+                .map(|name| whole(statement, name, body.clone())),
+        );
+    }
+    steps
+}
+
+/// What a call asks about one kind of resource, its creation's tags left out.
+fn one(statement: &'static str, name: &'static str, body: Value, kind: &str) -> Step {
+    let mut step = call(&OURS, statement, name, body);
+    let of_kind = |request: &Request| request.resource.contains(&format!(":{kind}/"));
+    step.asks
+        .retain(|request| of_kind(request) && request.action != "ec2:CreateTags");
+    assert!(!step.asks.is_empty(), "{name} asks nothing about a {kind}");
+    step
+}
+
+#[test]
+fn the_operator_s_whole_work_passes_and_every_statement_is_needed() {
+    each_statement_is_needed(&policy(), &work());
+}
+
+#[test]
+fn every_action_of_the_policy_is_one_that_fleet_bootstrap_needs() {
+    let steps = work();
+    let asked: Vec<&str> = steps
+        .iter()
+        .flat_map(|step| &step.asks)
+        .map(|request| request.action.as_str())
+        .collect();
+    let policy = policy();
+    let statements = policy["Statement"].as_array().expect("statements");
+    for action in statements
+        .iter()
+        .flat_map(|s| s["Action"].as_array().expect("actions"))
+    {
+        let action = action.as_str().expect("an action");
+        assert!(asked.contains(&action), "nothing needs {action}");
+    }
+}
+
+/// Another environment of the same fleet, another fleet in the same account, and a role of neither.
+#[test]
+fn an_operator_of_one_environment_changes_nothing_of_another() {
+    let policy = policy();
+    for theirs in [
+        Account {
+            owner: "f-0123456789abcdef",
+            environment: "prod",
+        },
+        Account {
+            owner: "f-fedcba9876543210",
+            environment: "dev",
+        },
+    ] {
+        let steps = [
+            call(
+                &theirs,
+                "",
+                "ec2:CreateTags",
+                json!({ "ResourceId": ["i-1"], "Tag": [{ "Key": "fleet:drain" }] }),
+            ),
+            call(
+                &theirs,
+                "",
+                "ec2:DeleteSecurityGroup",
+                json!({ "GroupId": "sg-1" }),
+            ),
+            call(
+                &theirs,
+                "",
+                "ec2:CreateLaunchTemplateVersion",
+                json!({ "LaunchTemplateName": "shop-prod-web" }),
+            ),
+            call(
+                &theirs,
+                "",
+                "ec2:GetConsoleOutput",
+                json!({ "InstanceId": "i-1" }),
+            ),
+            call(
+                &theirs,
+                "",
+                "autoscaling:DeleteAutoScalingGroup",
+                json!({ "AutoScalingGroupName": "shop-dev-web" }),
+            ),
+            call(
+                &theirs,
+                "",
+                "autoscaling:UpdateAutoScalingGroup",
+                json!({ "AutoScalingGroupName": "shop-prod-web" }),
+            ),
+            call(
+                &theirs,
+                "",
+                "ecs:DeleteCluster",
+                json!({ "cluster": "shop-dev" }),
+            ),
+            call(
+                &theirs,
+                "",
+                "ecs:UpdateCapacityProvider",
+                json!({ "name": "shop-dev-web" }),
+            ),
+        ];
+        let names: Vec<&str> = steps.iter().map(|step| step.call).collect();
+        assert_eq!(refused(&policy, &steps), names);
+    }
+    let untagged = json!({ "clusterName": "shop-dev" });
+    let steps = [
+        whole("", "ecs:CreateCluster", untagged),
+        whole(
+            "",
+            "ecs:StopTask",
+            json!({ "cluster": "shop-prod", "task": "1" }),
+        ),
+        whole(
+            "",
+            "ssm:PutParameter",
+            json!({ "Name": "/fleet/shop/prod/web/agent" }),
+        ),
+        whole(
+            "",
+            "iam:PutRolePolicy",
+            json!({ "RoleName": "shop-prod-web-eu-central-1" }),
+        ),
+        whole("", "iam:PutRolePolicy", json!({ "RoleName": "admin" })),
+        whole(
+            "",
+            "iam:AttachRolePolicy",
+            json!({
+                "RoleName": "shop-dev-web-eu-central-1",
+                "PolicyArn": "arn:aws:iam::aws:policy/AdministratorAccess",
+            }),
+        ),
+        whole(
+            "",
+            "iam:AddRoleToInstanceProfile",
+            json!({ "InstanceProfileName": "shop-dev-web-eu-central-1", "RoleName": "admin" }),
+        ),
+        whole(
+            "",
+            "iam:CreateServiceLinkedRole",
+            json!({ "AWSServiceName": "rds.amazonaws.com" }),
+        ),
+        unseen("", "ec2:RunInstances", &arn("ec2", "instance/*")),
+    ];
+    let names: Vec<&str> = steps.iter().map(|step| step.call).collect();
+    assert_eq!(refused(&policy, &steps), names);
+}
