@@ -35,7 +35,7 @@ const IAM_LIMIT: Duration = Duration::from_secs(120);
 /// Auto Scaling ends its activities, and EC2 frees network interfaces, in minutes.
 const RELEASE_LIMIT: Duration = Duration::from_secs(600);
 /// Many waits are short: looking again soon costs a call or two.
-const FIRST_POLL: Duration = Duration::from_millis(250);
+const FIRST_POLL: Duration = Duration::from_millis(100);
 /// First and longest pause between two tries.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
@@ -76,6 +76,7 @@ impl Runner for Apply<'_> {
                 if matches!(step, Step::AutoScaling(AutoScalingStep::Empty { .. })) {
                     self.progress.note(&step.title());
                 }
+                self.progress.started(&step.title());
             }
             Event::Done(step) => self.progress.done(&step.title()),
         }

@@ -1,5 +1,5 @@
-//! Reads what exists, in three rounds of parallel calls: who we are; everything by its
-//! deterministic name; the details of what was found.
+//! Reads what exists, in two rounds of parallel calls: everything by its deterministic name, while AWS
+//! is asked who we are; the details of what was found.
 //!
 //! A group that left the file is known by its capacity provider on the cluster; only where there is
 //! one that the file does not name are there further reads.
@@ -25,10 +25,10 @@ use crate::{
 
 /// Calls in flight for reads that cannot be batched: IAM's limits are unpublished, and low.
 const PARALLEL: usize = 8;
-/// Rounds of reads, [`identify`] included.
-pub(crate) const ROUNDS: usize = 3;
+/// Rounds of reads; [`identify`] is beside the first.
+pub(crate) const ROUNDS: usize = 2;
 
-/// The first round: whose account this is.
+/// Whose account this is.
 ///
 /// # Errors
 /// No credentials, no answer, or an account that is not the file's.
@@ -48,29 +48,36 @@ pub(crate) async fn identify(cloud: &Cloud, expected: Option<&str>) -> Result<St
     Ok(account)
 }
 
-/// The second and third round.
+/// The second round: what needs a call for each thing that was found to be ours, and which groups
+/// have left the file.
 ///
 /// # Errors
 /// The first read that failed.
-pub(crate) async fn collect(
+pub(crate) async fn detailed(
     cloud: &Cloud,
-    account: &str,
     desired: &Desired,
     goal: Goal,
+    mut inventory: Inventory,
 ) -> Result<Inventory, CallError> {
-    let mut inventory = read(cloud, account, desired, goal).await?;
-    if let Some(cluster) = inventory.cluster.owned() {
-        inventory.removed = removed(cloud, desired, cluster).await?;
-    }
+    let (details, removed) = tokio::try_join!(details(cloud, desired, goal, &inventory), async {
+        match inventory.cluster.owned() {
+            Some(cluster) => removed(cloud, desired, cluster).await,
+            None => Ok(Vec::new()),
+        }
+    })?;
+    details.put_into(&mut inventory);
     // `up` only says that they are there.
-    if goal == Goal::Down && !inventory.removed.is_empty() {
+    if goal == Goal::Down && !removed.is_empty() {
         let rest = Desired {
-            groups: inventory.removed.clone(),
+            groups: removed.clone(),
             ..desired.clone()
         };
-        let found = read(cloud, account, &rest, goal).await?;
+        let mut found = named(cloud, &rest, goal).await?;
+        let details = details_of_all(cloud, &rest, &found.groups).await?;
+        put(details, &mut found.groups);
         inventory.groups.extend(found.groups);
     }
+    inventory.removed = removed;
     Ok(inventory)
 }
 
@@ -109,9 +116,12 @@ fn removed_groups(
     others.iter().filter_map(of).collect()
 }
 
-async fn read(
+/// The first round, which needs nobody's answer; the account is not known by it.
+///
+/// # Errors
+/// The first read that failed.
+pub(crate) async fn named(
     cloud: &Cloud,
-    account: &str,
     desired: &Desired,
     goal: Goal,
 ) -> Result<Inventory, CallError> {
@@ -149,7 +159,7 @@ async fn read(
     )?;
 
     let mut inventory = Inventory {
-        account: account.to_owned(),
+        account: String::new(),
         subnets,
         images: published_images(desired, &values)
             .chain(described)
@@ -212,23 +222,28 @@ async fn read(
         };
         inventory.groups.insert(group.name.clone(), existing);
     }
-    details(cloud, desired, goal, &mut inventory).await?;
     Ok(inventory)
 }
 
-/// The third round: what needs a call for each thing that was found to be ours.
+/// What the second round finds.
+struct Details {
+    missing_service_roles: Vec<ServiceRole>,
+    workload: Workload,
+    groups: BTreeMap<String, GroupDetails>,
+}
+
 async fn details(
     cloud: &Cloud,
     desired: &Desired,
     goal: Goal,
-    inventory: &mut Inventory,
-) -> Result<(), CallError> {
+    inventory: &Inventory,
+) -> Result<Details, CallError> {
     let cluster = inventory.cluster.owned().is_some() && goal == Goal::Down;
     let found = &inventory.groups;
     let makes = |found: &Group| matches!(found.auto_scaling_group, Presence::Absent);
     let makes_something = goal == Goal::Up
         && (matches!(inventory.cluster, Presence::Absent) || found.values().any(makes));
-    let (missing, workload, groups) = tokio::try_join!(
+    let (missing_service_roles, workload, groups) = tokio::try_join!(
         async {
             if makes_something {
                 missing_service_roles(cloud, desired).await
@@ -243,18 +258,28 @@ async fn details(
                 Ok(Workload::default())
             }
         },
-        each(desired, |group| details_of(
-            cloud,
-            group,
-            found.get(&group.name)
-        )),
+        details_of_all(cloud, desired, found),
     )?;
-    inventory.missing_service_roles = missing;
-    if let Presence::Owned(cluster) = &mut inventory.cluster {
-        cluster.workload = workload;
+    Ok(Details {
+        missing_service_roles,
+        workload,
+        groups,
+    })
+}
+
+impl Details {
+    fn put_into(self, inventory: &mut Inventory) {
+        inventory.missing_service_roles = self.missing_service_roles;
+        if let Presence::Owned(cluster) = &mut inventory.cluster {
+            cluster.workload = self.workload;
+        }
+        put(self.groups, &mut inventory.groups);
     }
-    for (group, details) in desired.groups.iter().zip(groups) {
-        let Some(existing) = inventory.groups.get_mut(&group.name) else {
+}
+
+fn put(details: BTreeMap<String, GroupDetails>, groups: &mut BTreeMap<String, Group>) {
+    for (name, details) in details {
+        let Some(existing) = groups.get_mut(&name) else {
             continue;
         };
         if let Presence::Owned(LaunchTemplate { latest, .. }) = &mut existing.launch_template {
@@ -269,11 +294,10 @@ async fn details(
             role.attached_policies = details.attached_policies;
         }
     }
-    Ok(())
 }
 
 #[derive(Default)]
-struct Details {
+struct GroupDetails {
     template: Template,
     hooks: Vec<Hook>,
     schedules: BTreeMap<String, Schedule>,
@@ -281,14 +305,25 @@ struct Details {
     attached_policies: Vec<String>,
 }
 
+async fn details_of_all(
+    cloud: &Cloud,
+    desired: &Desired,
+    found: &BTreeMap<String, Group>,
+) -> Result<BTreeMap<String, GroupDetails>, CallError> {
+    let groups = desired.groups.iter();
+    let groups = groups.filter_map(|group| Some((group, found.get(&group.name)?)));
+    let reads = groups.map(|(group, found)| async move {
+        let details = details_of(cloud, group, found).await?;
+        Ok((group.name.clone(), details))
+    });
+    stream::iter(reads).buffered(PARALLEL).try_collect().await
+}
+
 async fn details_of(
     cloud: &Cloud,
     group: &desired::Group,
-    found: Option<&Group>,
-) -> Result<Details, CallError> {
-    let Some(found) = found else {
-        return Ok(Details::default());
-    };
+    found: &Group,
+) -> Result<GroupDetails, CallError> {
     let role = &group.role;
     let asg = &group.auto_scaling_group.name;
     let (template, hooks, schedules, inline_policies, attached_policies) = tokio::try_join!(
@@ -306,7 +341,7 @@ async fn details_of(
         }),
         if_owned(&found.role, || cloud.iam.attached_policies(&role.name)),
     )?;
-    Ok(Details {
+    Ok(GroupDetails {
         template,
         hooks,
         schedules,

@@ -39,6 +39,16 @@ pub(crate) struct Inventory {
     pub(crate) removed: Vec<desired::Group>,
 }
 
+impl Inventory {
+    /// No group has anything that nodes could be launched from.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.groups.values().all(|group| {
+            matches!(group.launch_template, Presence::Absent)
+                && matches!(group.auto_scaling_group, Presence::Absent)
+        })
+    }
+}
+
 /// Whether a resource of a deterministic name is there, and whose it is.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) enum Presence<T> {

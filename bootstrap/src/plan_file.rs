@@ -35,7 +35,7 @@ impl PlanFile {
             fleet: identity.fleet.clone(),
             environment: identity.environment.clone(),
             owner: identity.owner.clone(),
-            account: session.account.clone(),
+            account: session.account().to_owned(),
             region: identity.region.clone(),
             newest_images: session.takes_newest_images(),
             plan: serde_json::to_value(plan)?,

@@ -10,8 +10,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use futures_util::future::{Either, select};
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::OnceCell,
+};
 
 use crate::{
     apply::Apply,
@@ -32,11 +36,16 @@ use crate::{
 /// Reads of IAM and EC2 show a write within seconds, but not at once.
 const VERIFY_LIMIT: Duration = Duration::from_secs(30);
 
+/// What a failed read means.
+const UNREAD: &str = "failed to read what exists, so nothing was changed";
+
 /// One environment of one file, in one account.
 pub(crate) struct Session {
     pub(crate) cloud: Cloud,
     pub(crate) desired: Desired,
-    pub(crate) account: String,
+    /// The file's, if it names one.
+    expected_account: Option<String>,
+    account: OnceCell<String>,
     /// Rounds of parallel reads of the last plan.
     rounds: Cell<usize>,
 }
@@ -56,11 +65,10 @@ pub(crate) struct Header<'a> {
 }
 
 impl Session {
-    /// Reads the file, then asks AWS who we are.
+    /// Reads the file. AWS is asked who we are beside the first read, hence before every write.
     ///
     /// # Errors
-    /// Everything wrong with the file; or no credentials, no answer, another account than the
-    /// file's.
+    /// Everything wrong with the file.
     pub(crate) async fn open(file: &Path, environment: &str, out: &Output) -> Result<Self> {
         let spec = spec::load(file, environment)?;
         for warning in &spec.warnings {
@@ -75,11 +83,11 @@ impl Session {
         }
         let desired = desired::build(&spec)?;
         let cloud = Cloud::connect(&desired.identity.region).await;
-        let account = collect::identify(&cloud, spec.account.as_deref()).await?;
         Ok(Self {
             cloud,
             desired,
-            account,
+            expected_account: spec.account,
+            account: OnceCell::new(),
             rounds: Cell::new(collect::ROUNDS),
         })
     }
@@ -102,7 +110,16 @@ impl Session {
     /// # Errors
     /// A read that failed, or everything that stands in the way.
     pub(crate) async fn plan(&self, goal: Goal) -> Result<Plan> {
-        let inventory = self.read(goal).await?;
+        let named = self.named(goal).await?;
+        // A bare start knows already what it would launch.
+        let early = async {
+            let is_bare = goal == Goal::Up && named.is_bare();
+            let plan = is_bare.then(|| plan::plan(&self.desired, &named, goal));
+            let templates = plan?.ok()?.templates();
+            Some(preflight::ask(&self.cloud, &self.desired, &named, &templates).await)
+        };
+        let (inventory, early) = tokio::join!(self.detailed(goal, named.clone()), early);
+        let inventory = inventory?;
         let (mut plan, mut in_the_way) = match plan::plan(&self.desired, &inventory, goal) {
             Ok(plan) => (plan, Vec::new()),
             Err(conflicts) => (
@@ -110,16 +127,22 @@ impl Session {
                 conflicts.iter().map(ToString::to_string).collect(),
             ),
         };
+        let mut rounds = collect::ROUNDS;
         if goal == Goal::Up && (plan.launches() || !in_the_way.is_empty()) {
-            let surroundings =
-                preflight::ask(&self.cloud, &self.desired, &inventory, &plan.templates()).await;
+            let surroundings = match early {
+                Some(surroundings) => surroundings,
+                None => {
+                    rounds += 1;
+                    let templates = plan.templates();
+                    preflight::ask(&self.cloud, &self.desired, &inventory, &templates).await
+                }
+            };
             let findings = preflight::findings(&self.desired, &inventory, &surroundings);
             let problems = findings.iter().filter(|finding| finding.is_problem);
             in_the_way.extend(problems.map(ToString::to_string));
             plan.preflight = Some(findings);
         }
-        let asked = usize::from(plan.preflight.is_some());
-        self.rounds.set(collect::ROUNDS + asked);
+        self.rounds.set(rounds);
         if in_the_way.is_empty() {
             return Ok(plan);
         }
@@ -134,7 +157,8 @@ impl Session {
     /// # Errors
     /// A read that failed.
     pub(crate) async fn drift(&self) -> Result<Vec<String>> {
-        let inventory = self.read(Goal::Up).await?;
+        let named = self.named(Goal::Up).await?;
+        let inventory = self.detailed(Goal::Up, named).await?;
         Ok(match plan::plan(&self.desired, &inventory, Goal::Up) {
             Ok(plan) => plan.differences(),
             Err(conflicts) => conflicts.iter().map(|one| format!("  {one}")).collect(),
@@ -153,12 +177,49 @@ impl Session {
         let names: Vec<String> = groups
             .map(|group| group.auto_scaling_group.name.clone())
             .collect();
-        Ok(nodes::observe(&self.cloud, &self.desired.cluster.name, &names).await?)
+        let cluster = &self.desired.cluster.name;
+        self.identified(async { Ok(nodes::observe(&self.cloud, cluster, &names).await?) })
+            .await
     }
 
-    async fn read(&self, goal: Goal) -> Result<Inventory> {
-        let read = collect::collect(&self.cloud, &self.account, &self.desired, goal).await;
-        read.context("failed to read what exists, so nothing was changed")
+    async fn named(&self, goal: Goal) -> Result<Inventory> {
+        let read = collect::named(&self.cloud, &self.desired, goal);
+        let read = async { read.await.context(UNREAD) };
+        let mut inventory = self.identified(read).await?;
+        self.account().clone_into(&mut inventory.account);
+        Ok(inventory)
+    }
+
+    async fn detailed(&self, goal: Goal, named: Inventory) -> Result<Inventory> {
+        let read = collect::detailed(&self.cloud, &self.desired, goal, named).await;
+        read.context(UNREAD)
+    }
+
+    /// Reads something, and asks beside it whose account this is, unless that is known.
+    ///
+    /// # Errors
+    /// No credentials, no answer, another account than the file's: that comes before what the read says,
+    /// since it explains it. Those of the read.
+    pub(crate) async fn identified<T>(&self, read: impl Future<Output = Result<T>>) -> Result<T> {
+        let identify = self
+            .account
+            .get_or_try_init(|| collect::identify(&self.cloud, self.expected_account.as_deref()));
+        // Cancel-safe: whichever is second is waited for.
+        match select(pin!(identify), pin!(read)).await {
+            Either::Left((identified, read)) => {
+                let _ = identified?;
+                read.await
+            }
+            Either::Right((read, identify)) => {
+                let _ = identify.await?;
+                read
+            }
+        }
+    }
+
+    /// Known since the first read.
+    pub(crate) fn account(&self) -> &str {
+        self.account.get().map_or("", String::as_str)
     }
 
     pub(crate) fn header(&self) -> Header<'_> {
@@ -167,7 +228,7 @@ impl Session {
             fleet: &identity.fleet,
             environment: &identity.environment,
             owner: &identity.owner,
-            account: &self.account,
+            account: self.account(),
             region: &identity.region,
             rounds: self.rounds.get(),
             calls: self.cloud.calls(),
@@ -251,6 +312,7 @@ impl Session {
         watch: &Watch<'_>,
         progress: &Progress<'_>,
     ) -> Result<()> {
+        progress.begin(plan.steps.len());
         let apply = Apply::new(&self.cloud, watch, progress);
         let result = execute::execute(plan, &apply, &watch.stop).await;
         result.map_err(|halt| anyhow!("{halt}\n{}", self.how_to_go_on(plan.goal)))

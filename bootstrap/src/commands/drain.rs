@@ -42,7 +42,7 @@ struct Asked {
 pub async fn run(args: &DrainArgs, out: &Output) -> Result<Exit> {
     let request = checked(args)?;
     let session = Session::open(&args.common.file, &args.environment, out).await?;
-    let node = find(&session, &args.instance).await?;
+    let node = session.identified(find(&session, &args.instance)).await?;
     let cluster = &session.desired.cluster.name;
     let before = look(&session.cloud, cluster, &args.instance).await?;
     let asked = if args.undo {

@@ -127,7 +127,7 @@ async fn read(session: &Session) -> Result<Status<'_>> {
     let (cloud, desired) = (&session.cloud, &session.desired);
     let cluster_name = &desired.cluster.name;
     let (cluster, found, drift) = tokio::try_join!(
-        async { Ok(cloud.ecs.cluster(cluster_name).await?) },
+        session.identified(async { Ok(cloud.ecs.cluster(cluster_name).await?) }),
         session.nodes(&desired.groups),
         session.drift(),
     )?;
