@@ -7,12 +7,15 @@
 //! Reads are batched wherever the API can, so that their number grows with pages; IAM and tags of
 //! parameters cannot. A read that fails is an error: what is unknown is never taken for absent.
 
+mod reads;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
 use fleet_agent_config::names::tag;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use self::reads::Reads;
 use crate::{
     cloud::{CallError, Cloud, Standing},
     desired::{self, Desired, Hook, Image, ServiceRole},
@@ -125,7 +128,7 @@ pub(crate) async fn named(
     desired: &Desired,
     goal: Goal,
 ) -> Result<Inventory, CallError> {
-    let names = Names::of(desired);
+    let (names, reads) = (Names::of(desired), Reads::new(cloud, desired));
     let (
         subnets,
         described,
@@ -141,7 +144,7 @@ pub(crate) async fn named(
         cloud.ec2.subnets(&desired.network.subnet_ids),
         described_images(cloud, desired, goal),
         cloud.ssm.values(&names.parameters),
-        each(desired, |group| cloud.ssm.tags(&group.parameter.name)),
+        each(desired, |group| reads.parameter_tags(group)),
         cloud.ecs.cluster(&desired.cluster.name),
         cloud.ecs.capacity_providers(&names.capacity_providers),
         cloud.autoscaling.groups(&names.auto_scaling_groups),
@@ -151,9 +154,9 @@ pub(crate) async fn named(
             .security_groups(&desired.network.vpc_id, &names.security_groups),
         each(desired, |group| async {
             tokio::try_join!(
-                cloud.iam.role(&group.role.name),
+                reads.role(group),
                 given_role(cloud, group),
-                cloud.iam.instance_profile(&group.instance_profile),
+                reads.instance_profile(&group.instance_profile),
             )
         }),
     )?;
@@ -289,9 +292,11 @@ fn put(details: BTreeMap<String, GroupDetails>, groups: &mut BTreeMap<String, Gr
             asg.hooks = details.hooks;
             asg.schedules = details.schedules;
         }
-        if let Presence::Owned(role) = &mut existing.role {
-            role.inline_policies = details.inline_policies;
-            role.attached_policies = details.attached_policies;
+        if let Presence::Owned(role) = &mut existing.role
+            && let Some(Policies { inline, attached }) = details.policies
+        {
+            role.inline_policies = inline;
+            role.attached_policies = attached;
         }
     }
 }
@@ -301,8 +306,13 @@ struct GroupDetails {
     template: Template,
     hooks: Vec<Hook>,
     schedules: BTreeMap<String, Schedule>,
-    inline_policies: BTreeMap<String, Option<serde_json::Value>>,
-    attached_policies: Vec<String>,
+    /// None where they were read with the role.
+    policies: Option<Policies>,
+}
+
+struct Policies {
+    inline: BTreeMap<String, Option<serde_json::Value>>,
+    attached: Vec<String>,
 }
 
 async fn details_of_all(
@@ -310,43 +320,48 @@ async fn details_of_all(
     desired: &Desired,
     found: &BTreeMap<String, Group>,
 ) -> Result<BTreeMap<String, GroupDetails>, CallError> {
+    let reads = &Reads::new(cloud, desired);
     let groups = desired.groups.iter();
     let groups = groups.filter_map(|group| Some((group, found.get(&group.name)?)));
-    let reads = groups.map(|(group, found)| async move {
-        let details = details_of(cloud, group, found).await?;
+    let details = groups.map(|(group, found)| async move {
+        let details = details_of(cloud, reads, group, found).await?;
         Ok((group.name.clone(), details))
     });
-    stream::iter(reads).buffered(PARALLEL).try_collect().await
+    stream::iter(details).buffered(PARALLEL).try_collect().await
 }
 
 async fn details_of(
     cloud: &Cloud,
+    reads: &Reads<'_>,
     group: &desired::Group,
     found: &Group,
 ) -> Result<GroupDetails, CallError> {
     let role = &group.role;
     let asg = &group.auto_scaling_group.name;
-    let (template, hooks, schedules, inline_policies, attached_policies) = tokio::try_join!(
+    let (template, hooks, schedules, policies) = tokio::try_join!(
         if_owned(&found.launch_template, || {
-            cloud.ec2.latest_version(&group.launch_template.name)
+            reads.template(&group.launch_template.name)
         }),
         if_owned(&found.auto_scaling_group, || {
             cloud.autoscaling.hooks(asg)
         }),
-        if_owned(&found.auto_scaling_group, || {
-            cloud.autoscaling.schedules(asg)
+        if_owned(&found.auto_scaling_group, || { reads.schedules(asg) }),
+        if_owned(&found.role, || async {
+            if found.role.owned().is_some_and(|role| role.is_whole) {
+                return Ok(None);
+            }
+            let (inline, attached) = tokio::try_join!(
+                cloud.iam.inline_policies(&role.name, &role.policy_name),
+                cloud.iam.attached_policies(&role.name),
+            )?;
+            Ok(Some(Policies { inline, attached }))
         }),
-        if_owned(&found.role, || {
-            cloud.iam.inline_policies(&role.name, &role.policy_name)
-        }),
-        if_owned(&found.role, || cloud.iam.attached_policies(&role.name)),
     )?;
     Ok(GroupDetails {
         template,
         hooks,
         schedules,
-        inline_policies,
-        attached_policies,
+        policies,
     })
 }
 

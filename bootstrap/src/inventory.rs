@@ -206,6 +206,8 @@ pub(crate) struct Role {
     pub(crate) inline_policies: BTreeMap<String, Option<serde_json::Value>>,
     /// ARNs of attached managed policies.
     pub(crate) attached_policies: Vec<String>,
+    /// Whether its policies were read with it.
+    pub(crate) is_whole: bool,
 }
 
 impl Role {

@@ -9,6 +9,7 @@ mod gate;
 mod least_privilege;
 mod leaving;
 mod main_job;
+mod many_groups;
 mod refusals;
 mod roll;
 mod services;

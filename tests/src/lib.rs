@@ -334,11 +334,14 @@ impl<'s> Fleet<'s> {
     /// # Errors
     /// When it cannot be started.
     pub fn bootstrap(&self, args: &[&str]) -> Result<Ran> {
-        run(self
-            .sandbox
-            .command("fleet-bootstrap")
-            .current_dir(self.directory.path())
-            .args(args))
+        run(&mut self.command(args))
+    }
+
+    /// `fleet-bootstrap ARGS...` in the file's directory, yet to be started.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.sandbox.command("fleet-bootstrap");
+        command.current_dir(self.directory.path()).args(args);
+        command
     }
 
     /// Runs `fleet-bootstrap` and kills it as soon as it prints `text`.
@@ -347,10 +350,7 @@ impl<'s> Fleet<'s> {
     /// When it cannot be started or read.
     pub fn bootstrap_killed_after(&self, args: &[&str], text: &str) -> Result<Ran> {
         let mut child = self
-            .sandbox
-            .command("fleet-bootstrap")
-            .current_dir(self.directory.path())
-            .args(args)
+            .command(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;

@@ -222,21 +222,32 @@ impl AutoScaling {
             .map_err(failed("autoscaling:PutLifecycleHook", group))
     }
 
-    /// The scheduled actions of a group, by name.
+    /// The scheduled actions of a group, or of all, by group and name.
     pub(crate) async fn schedules(
         &self,
-        group: &str,
-    ) -> Result<BTreeMap<String, Schedule>, CallError> {
+        group: Option<&str>,
+    ) -> Result<BTreeMap<String, BTreeMap<String, Schedule>>, CallError> {
         let request = self.client.describe_scheduled_actions();
         let found: Vec<ScheduledUpdateGroupAction> = request
-            .auto_scaling_group_name(group)
+            .set_auto_scaling_group_name(group.map(str::to_owned))
             .into_paginator()
             .items()
             .send()
             .try_collect()
             .await
-            .map_err(failed("autoscaling:DescribeScheduledActions", group))?;
-        Ok(found.into_iter().filter_map(read_schedule).collect())
+            .map_err(failed(
+                "autoscaling:DescribeScheduledActions",
+                group.unwrap_or("account"),
+            ))?;
+        let mut schedules: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+        for action in found {
+            let group = action.auto_scaling_group_name.clone().unwrap_or_default();
+            schedules
+                .entry(group)
+                .or_default()
+                .extend(read_schedule(action));
+        }
+        Ok(schedules)
     }
 
     pub(crate) async fn put_schedule(

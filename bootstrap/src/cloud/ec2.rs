@@ -24,6 +24,9 @@ use crate::inventory::{
 /// All that this program runs on.
 const ARCHITECTURE: &str = "x86_64";
 
+/// The most that DescribeLaunchTemplateVersions gives at a time.
+const VERSIONS_PER_PAGE: i32 = 200;
+
 #[derive(Debug)]
 pub(crate) struct Ec2 {
     pub(super) client: Client,
@@ -259,6 +262,31 @@ impl Ec2 {
             .and_then(|version| version.launch_template_data)
             .map(super::template::read)
             .ok_or_else(|| CallError::malformed(CALL, name, "data"))
+    }
+
+    /// The data of the newest versions of these launch templates, by name, out of all there are.
+    pub(crate) async fn latest_versions(
+        &self,
+        names: &[&str],
+    ) -> Result<BTreeMap<String, Template>, CallError> {
+        let request = self.client.describe_launch_template_versions();
+        let request = request.versions("$Latest").max_results(VERSIONS_PER_PAGE);
+        let mut pages = request.into_paginator().send();
+        let mut found = BTreeMap::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(failed("ec2:DescribeLaunchTemplateVersions", "account"))?;
+            let versions = page
+                .launch_template_versions
+                .unwrap_or_default()
+                .into_iter();
+            found.extend(versions.filter_map(|version| {
+                let name = version.launch_template_name?;
+                let data = version.launch_template_data?;
+                let is_wanted = names.contains(&&*name);
+                is_wanted.then(|| (name, super::template::read(data)))
+            }));
+        }
+        Ok(found)
     }
 
     /// Creates a launch template with version 1.

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_iam::{Client, config::Builder, types::Tag};
+use aws_sdk_iam::{
+    Client,
+    config::Builder,
+    types::{EntityType, InstanceProfile as SdkProfile, RoleDetail, Tag},
+};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
@@ -15,6 +19,15 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Iam {
     client: Client,
+}
+
+/// What the list of all roles tells, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Listed {
+    /// With their policies.
+    pub(crate) roles: BTreeMap<String, Role>,
+    /// Those that a role is in, where it tells their tags: whether it does is documented nowhere.
+    pub(crate) profiles: BTreeMap<String, InstanceProfile>,
 }
 
 impl Iam {
@@ -64,6 +77,32 @@ impl Iam {
                 .and_then(|boundary| boundary.permissions_boundary_arn),
             ..Role::default()
         }))
+    }
+
+    /// Those roles that exist of these, policies included; each with the name of the inline policy to
+    /// read. Lists all roles of the account, a right of its own (`iam:GetAccountAuthorizationDetails`).
+    pub(crate) async fn roles(&self, policies: &BTreeMap<&str, &str>) -> Result<Listed, CallError> {
+        let request = self.client.get_account_authorization_details();
+        let mut pages = request.filter(EntityType::Role).into_paginator().send();
+        let mut listed = Listed::default();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(failed("iam:GetAccountAuthorizationDetails", "account"))?;
+            for mut detail in page.role_detail_list.unwrap_or_default() {
+                let name = detail.role_name.clone().unwrap_or_default();
+                let Some(policy) = policies.get(&*name) else {
+                    continue;
+                };
+                let profiles = detail.instance_profile_list.take().unwrap_or_default();
+                let told = profiles
+                    .into_iter()
+                    .filter(|profile| profile.tags.is_some());
+                let profiles = told.map(|found| (found.instance_profile_name.clone(), found));
+                let profiles = profiles.map(|(name, found)| (name, read_profile(found)));
+                listed.profiles.extend(profiles);
+                let _ = listed.roles.insert(name, read_role(detail, policy));
+            }
+        }
+        Ok(listed)
     }
 
     /// Names of a role's inline policies, with the document of the one called `read`.
@@ -225,10 +264,7 @@ impl Iam {
         let profile = reply
             .instance_profile
             .ok_or_else(|| CallError::malformed(CALL, name, "instance profile"))?;
-        Ok(Some(InstanceProfile {
-            tags: tags(profile.tags),
-            roles: profile.roles.into_iter().map(|r| r.role_name).collect(),
-        }))
+        Ok(Some(read_profile(profile)))
     }
 
     pub(crate) async fn create_instance_profile(
@@ -305,6 +341,34 @@ impl Iam {
             .await
             .map(drop)
             .map_err(failed("iam:TagInstanceProfile", name))
+    }
+}
+
+fn read_profile(profile: SdkProfile) -> InstanceProfile {
+    InstanceProfile {
+        tags: tags(profile.tags),
+        roles: profile.roles.into_iter().map(|r| r.role_name).collect(),
+    }
+}
+
+fn read_role(detail: RoleDetail, read: &str) -> Role {
+    let inline = detail.role_policy_list.unwrap_or_default().into_iter();
+    let inline = inline.filter_map(|policy| {
+        let name = policy.policy_name?;
+        let is_read = name == read;
+        let found = is_read.then(|| document(policy.policy_document.as_deref()));
+        Some((name, found))
+    });
+    let attached = detail.attached_managed_policies.unwrap_or_default();
+    Role {
+        tags: tags(detail.tags),
+        trust_policy: document(detail.assume_role_policy_document.as_deref()),
+        permissions_boundary: detail
+            .permissions_boundary
+            .and_then(|boundary| boundary.permissions_boundary_arn),
+        inline_policies: inline.collect(),
+        attached_policies: attached.into_iter().filter_map(|p| p.policy_arn).collect(),
+        is_whole: true,
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) use config::Cloud;
 pub(crate) use ec2::Ec2Instance;
 pub(crate) use ecs::{ContainerInstance, Standing};
 pub(crate) use error::{CallError, Kind};
+pub(crate) use iam::Listed;
 pub(crate) use launch::Launch;
 
 /// The SDKs have signed numbers only; none of ours comes near their end.

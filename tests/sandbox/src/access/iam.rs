@@ -24,7 +24,7 @@ pub(super) fn requests(call: &Call, account: Account<'_>) -> Option<Vec<Request>
         | "PutRolePermissionsBoundary"
         | "PutRolePolicy"
         | "UpdateAssumeRolePolicy" => Some(vec![call.on(role)]),
-        "GetAccountSummary" => Some(vec![call.on("*")]),
+        "GetAccountAuthorizationDetails" | "GetAccountSummary" => Some(vec![call.on("*")]),
         "AttachRolePolicy" | "DetachRolePolicy" => Some(vec![
             call.on(role).with("iam:PolicyARN", call.text("PolicyArn")),
         ]),

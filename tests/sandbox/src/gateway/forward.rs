@@ -53,6 +53,7 @@ const FORWARDED: &[&str] = &[
     "iam:DeleteRolePermissionsBoundary",
     "iam:DeleteRolePolicy",
     "iam:DetachRolePolicy",
+    "iam:GetAccountAuthorizationDetails",
     "iam:GetAccountSummary",
     "iam:GetInstanceProfile",
     "iam:GetRole",

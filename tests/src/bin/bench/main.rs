@@ -11,6 +11,7 @@
 )]
 
 mod drains;
+mod environments;
 mod provision;
 mod scenes;
 mod services;
@@ -60,8 +61,9 @@ fn is_met(value: f64, goal: &str) -> Option<bool> {
 }
 
 /// What can be measured for itself, in this order.
-const PARTS: [(&str, Measure); 5] = [
+const PARTS: [(&str, Measure); 6] = [
     ("provision", provision::measure),
+    ("environments", environments::measure),
     ("fleet", fleet_and_drains),
     ("scenes", scenes::measure),
     ("services", services::measure),
@@ -77,7 +79,7 @@ fn main() -> Result<()> {
         .find(|name| !PARTS.iter().any(|(part, _)| part == name));
     if let Some(name) = unknown {
         bail!(
-            "no part `{name}`: provision, fleet, scenes, services, simulated, or none for all of them"
+            "no part `{name}`: provision, environments, fleet, scenes, services, simulated, or none for all of them"
         );
     }
     let mut figures = Vec::new();

@@ -11,13 +11,16 @@ use fleet_tests::{Fleet, Ran, Sandbox, agent_source, program, run};
 use super::{Figure, calls_of_bootstrap, reset, writes_of_bootstrap};
 
 /// Of every attempt of every call of fleet-bootstrap's.
-const FAR_AWAY: &str = r#"[{"caller": "sandbox", "latency_ms": 100}]"#;
+pub(super) const FAR_AWAY: &str = r#"[{"caller": "sandbox", "latency_ms": 100}]"#;
 /// Round trips that depend on each other, reads included, until the first node may be started: who we are; all
 /// by name; details; role and cluster; policy and template; group; provider; attachment; size.
 const CHAIN: f64 = 9.0;
 /// How long the sandbox, as ECS does, takes to attach a provider to its cluster, seconds.
 const ATTACHMENT: f64 = 0.3;
 const ROUND_TRIP: f64 = 0.1;
+/// Of `down`, without a node: who we are; all by name; details; size and its look; provider off the cluster;
+/// provider and its look; group and its look; cluster and its look; the three reads again.
+const CHAIN_DOWN: f64 = 15.0;
 /// Starts of the program to take the middle of.
 const STARTS: usize = 21;
 
@@ -91,6 +94,19 @@ pub(super) fn measure() -> Result<Vec<Figure>> {
     let _ = ran.exits(0);
     note("down, 100 ms a call, its node included", seconds, "s", "");
     note("down: writes", writes_of_bootstrap(&sandbox)?, "calls", "");
+
+    fleet.replace("min = 1\nmax = 2\ndesired = 1\n", "min = 0\nmax = 2\n")?;
+    let _ = fleet.bootstrap(&first_node)?.exits(0);
+    let (ran, seconds) = timed(|| fleet.bootstrap(&["down", "dev", "--yes"]))?;
+    let _ = ran.exits(0);
+    let chain = CHAIN_DOWN * ROUND_TRIP + ATTACHMENT;
+    note("down, 100 ms a call, no node", seconds, "s", "");
+    note(
+        "down, no node: of its chain of dependent calls",
+        seconds / chain,
+        "",
+        "<= 1.25",
+    );
     Ok(figures)
 }
 
