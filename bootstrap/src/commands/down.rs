@@ -25,10 +25,7 @@ pub async fn run(args: &DownArgs, out: &Output) -> Result<Exit> {
     if plan.steps.is_empty() {
         out.line(format!("Nothing to do: nothing owned by {owner} is there."));
     } else {
-        let question = format!(
-            "Type the environment's name to delete {} resources:",
-            plan.count(Mark::Delete)
-        );
+        let question = question(&plan);
         if !args.yes && !out.confirm(question, &args.environment)? {
             out.note("nothing was changed");
             return Ok(Exit::Error);
@@ -47,6 +44,15 @@ pub async fn run(args: &DownArgs, out: &Output) -> Result<Exit> {
         "deleted": plan.count(Mark::Delete),
     }));
     Ok(Exit::Done)
+}
+
+/// What is somebody else's and feels it is said once more.
+fn question(plan: &Plan) -> String {
+    let count = plan.count(Mark::Delete);
+    let tenants = plan.tenants().map_or_else(String::new, |tasks| {
+        format!(" and drain {tasks} off its nodes, which may find no other,")
+    });
+    format!("Type the environment's name to delete {count} resources{tenants}:")
 }
 
 async fn take_down(session: &Session, plan: &Plan, out: &Output, stop: Stop) -> Result<()> {
