@@ -108,7 +108,9 @@ fn made_by_hand(sandbox: &Sandbox) -> Result<()> {
 /// A service that names our provider stops `down` before it has begun; one whose task is on our node does
 /// not, and waits for another node.
 fn services_stay(sandbox: &Sandbox, fleet: &Fleet<'_>) -> Result<()> {
-    let _ = sandbox.cli(&["run-tasks", CLUSTER, "web", "1"])?.exits(0);
+    // ECS may stop its task before another runs; else the drain would wait for a node until its deadline.
+    let run = ["run-tasks", "--min", "0", CLUSTER, "web", "1"];
+    let _ = sandbox.cli(&run)?.exits(0);
     fleet_tests::eventually("a task on our node", 60, || {
         Ok((fleet.status()?["nodes"][0]["tasks"] == 1).then_some(()))
     })?;

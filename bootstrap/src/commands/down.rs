@@ -50,7 +50,7 @@ pub async fn run(args: &DownArgs, out: &Output) -> Result<Exit> {
 fn question(plan: &Plan) -> String {
     let count = plan.count(Mark::Delete);
     let tenants = plan.tenants().map_or_else(String::new, |tasks| {
-        format!(" and drain {tasks} off its nodes, which may find no other,")
+        format!(" and drain its nodes of tasks, {tasks}, which may find no other,")
     });
     format!("Type the environment's name to delete {count} resources{tenants}:")
 }
