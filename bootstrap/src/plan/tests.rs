@@ -787,6 +787,62 @@ fn an_adopted_cluster_gets_our_providers_and_loses_them_and_nothing_else() {
     assert_eq!(planned(&desired, &inventory, Goal::Down).steps, []);
 }
 
+/// The checker is what proves it of every plan, so it has to see it.
+#[test]
+fn the_checker_sees_what_must_not_become_of_an_adopted_cluster() {
+    let (desired, mut inventory) = adopted(&["web"]);
+    let up = planned(&desired, &inventory, Goal::Up);
+    apply_all(&desired, &mut inventory, &up);
+    let main = || "main".to_owned();
+    let put = |add: &[&str], remove: &[&str], default_strategy| {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        EcsStep::PutClusterCapacityProviders {
+            cluster: main(),
+            add: names(add),
+            remove: names(remove),
+            default_strategy,
+        }
+    };
+    let wrong = |step: Step| {
+        let mut plan = Plan::empty(Goal::Down);
+        let after = Vec::new();
+        plan.steps.push(Planned { step, after });
+        !check(&plan, &desired, &inventory).is_empty()
+    };
+    assert!(!wrong(put(&[], &["shop-dev-web-cp"], None).into()));
+    assert!(!wrong(put(&["shop-dev-web-cp"], &[], None).into()));
+    let settings = ClusterSettings::default();
+    for step in [
+        put(&[], &["shop-dev-web-cp", "theirs"], None),
+        put(&["somebodys"], &[], None),
+        put(&[], &["shop-dev-web-cp"], Some(Vec::new())),
+        EcsStep::DeleteCluster { name: main() },
+        EcsStep::UpdateCluster {
+            name: main(),
+            settings,
+        },
+        EcsStep::DeleteService {
+            cluster: main(),
+            service: "api".into(),
+        },
+        EcsStep::StopTasks {
+            cluster: main(),
+            tasks: Vec::new(),
+        },
+        EcsStep::DeregisterContainerInstances { cluster: main() },
+        EcsStep::DeleteCapacityProvider {
+            name: "theirs".into(),
+        },
+    ] {
+        assert!(wrong(step.clone().into()), "{step:?}");
+    }
+    let tag = Step::Tag {
+        resource: Taggable::Ecs(given(&mut inventory.clone()).arn.clone()),
+        tags: BTreeMap::new(),
+    };
+    assert!(wrong(tag));
+}
+
 #[test]
 fn another_fleets_cluster_is_adopted_by_name_and_its_owner_is_told() {
     let (desired, mut inventory) = adopted(&["web"]);
