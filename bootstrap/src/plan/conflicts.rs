@@ -120,7 +120,7 @@ impl Conflicts {
         let ours = desired.groups.iter();
         let ours = ours.map(|group| &group.capacity_provider.name);
         let missing = ours.filter(|name| !given.providers.contains(name)).count();
-        if given.providers.len() + missing > PROVIDERS_MAX {
+        if missing > 0 && given.providers.len() + missing > PROVIDERS_MAX {
             let problem = format!(
                 "has {} capacity providers, and the groups would be {missing} more: ECS takes at most {PROVIDERS_MAX}",
                 given.providers.len()

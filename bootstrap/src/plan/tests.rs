@@ -877,6 +877,14 @@ fn what_an_adopted_cluster_must_be_for_up() {
     cluster main: has 19 capacity providers, and the groups would be 2 more: ECS takes at most 20
     ");
 
+    // What is on it fits, however many they are.
+    inventory.cluster = Presence::Absent;
+    let cluster = given(&mut inventory);
+    "ACTIVE".clone_into(&mut cluster.status);
+    let ours = ["shop-dev-web-cp", "shop-dev-batch-cp"].map(str::to_owned);
+    cluster.providers.extend(ours);
+    let _ = planned(&desired, &inventory, Goal::Up);
+
     // One of our name that is not ours is nobody's business, unless it is the one that is named.
     let (mut desired, mut inventory) = adopted(&["web"]);
     inventory.cluster = Presence::Foreign("it carries no fleet:owner tag".into());
