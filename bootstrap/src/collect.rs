@@ -17,11 +17,11 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use self::reads::Reads;
 use crate::{
-    cloud::{CallError, Cloud, Standing},
+    cloud::{CallError, Cloud, Service, Standing, Task},
     desired::{self, Desired, Hook, Image, ServiceRole},
     inventory::{
         self, CapacityProvider, Cluster, Group, Inventory, LaunchTemplate, Parameter, Presence,
-        Role, Schedule, Tags, Template, Workload,
+        Role, Schedule, Tags, Template, Tenancy, Workload,
     },
     plan::Goal,
 };
@@ -44,8 +44,8 @@ pub(crate) async fn identify(cloud: &Cloud, expected: Option<&str>) -> Result<St
     if let Some(expected) = expected {
         ensure!(
             account == expected,
-            "these credentials are for account {account}, but the file says `account = \
-             \"{expected}\"`: use other credentials (AWS_PROFILE) or another file"
+            "these credentials are for account {account}, but the file is for {expected} ([fleet] \
+             account, or [cluster] adopt): use other credentials (AWS_PROFILE) or another file"
         );
     }
     Ok(account)
@@ -63,7 +63,7 @@ pub(crate) async fn detailed(
     mut inventory: Inventory,
 ) -> Result<Inventory, CallError> {
     let (details, removed) = tokio::try_join!(details(cloud, desired, goal, &inventory), async {
-        match inventory.cluster.owned() {
+        match inventory.standing_cluster() {
             Some(cluster) => removed(cloud, desired, cluster).await,
             None => Ok(Vec::new()),
         }
@@ -81,7 +81,61 @@ pub(crate) async fn detailed(
         inventory.groups.extend(found.groups);
     }
     inventory.removed = removed;
+    if goal == Goal::Down && inventory.given_cluster.is_some() {
+        inventory.tenancy = tenancy(cloud, &desired.cluster.name, &inventory.groups).await?;
+    }
     Ok(inventory)
+}
+
+/// What of somebody else's cluster depends on these groups.
+async fn tenancy(
+    cloud: &Cloud,
+    cluster: &str,
+    groups: &BTreeMap<String, Group>,
+) -> Result<Tenancy, CallError> {
+    let groups = groups.values();
+    let nodes: BTreeSet<&str> = groups
+        .filter_map(|group| group.auto_scaling_group.owned())
+        .flat_map(|group| &group.instances)
+        .map(|instance| instance.id.as_str())
+        .collect();
+    let (services, instances) = tokio::try_join!(
+        cloud.ecs.services(cluster),
+        cloud.ecs.container_instances(cluster)
+    )?;
+    let ours: BTreeSet<&str> = instances
+        .iter()
+        .filter(|instance| nodes.contains(instance.instance_id.as_str()))
+        .map(|instance| instance.arn.as_str())
+        .collect();
+    // Without a node there is no task on one.
+    let tasks = match ours.is_empty() {
+        true => Vec::new(),
+        false => cloud.ecs.tasks(cluster, None).await?,
+    };
+    Ok(depending(&services, &tasks, &ours))
+}
+
+/// From what is in a cluster, and the ARNs of the container instances that are ours.
+fn depending(services: &[Service], tasks: &[Task], ours: &BTreeSet<&str>) -> Tenancy {
+    let mut tenancy = Tenancy::default();
+    for service in services {
+        for provider in &service.providers {
+            let bound = tenancy.bound.entry(provider.clone()).or_default();
+            bound.insert(service.name.clone());
+        }
+    }
+    let is_on_ours = |task: &&Task| {
+        let on = task.container_instance.as_deref();
+        on.is_some_and(|arn| ours.contains(arn))
+    };
+    for task in tasks.iter().filter(is_on_ours) {
+        match &task.service {
+            Some(service) => *tenancy.service_tasks.entry(service.clone()).or_default() += 1,
+            None => tenancy.standalone_tasks += 1,
+        }
+    }
+    tenancy
 }
 
 /// Groups of ours on the cluster that are not in the file any more.
@@ -134,7 +188,7 @@ pub(crate) async fn named(
         described,
         values,
         parameter_tags,
-        clusters,
+        mut clusters,
         providers,
         groups,
         templates,
@@ -145,7 +199,7 @@ pub(crate) async fn named(
         described_images(cloud, desired, goal),
         cloud.ssm.values(&names.parameters),
         each(desired, |group| reads.parameter_tags(group)),
-        cloud.ecs.cluster(&desired.cluster.name),
+        cloud.ecs.clusters(&names.clusters),
         cloud.ecs.capacity_providers(&names.capacity_providers),
         cloud.autoscaling.groups(&names.auto_scaling_groups),
         cloud.ec2.launch_templates(&names.launch_templates),
@@ -168,7 +222,16 @@ pub(crate) async fn named(
             .chain(described)
             .collect(),
         missing_service_roles: Vec::new(),
-        cluster: match clusters {
+        given_cluster: desired
+            .cluster
+            .is_adopted
+            .then(|| {
+                let given = clusters.get(&desired.cluster.name)?;
+                Some(given.resource.clone())
+            })
+            .flatten(),
+        tenancy: Tenancy::default(),
+        cluster: match clusters.remove(&desired.cluster.own_name) {
             None => Presence::Absent,
             Some(standing) => {
                 let tags = standing.resource.tags.clone();
@@ -244,8 +307,9 @@ async fn details(
     let cluster = inventory.cluster.owned().is_some() && goal == Goal::Down;
     let found = &inventory.groups;
     let makes = |found: &Group| matches!(found.auto_scaling_group, Presence::Absent);
-    let makes_something = goal == Goal::Up
-        && (matches!(inventory.cluster, Presence::Absent) || found.values().any(makes));
+    let makes_cluster =
+        !desired.cluster.is_adopted && matches!(inventory.cluster, Presence::Absent);
+    let makes_something = goal == Goal::Up && (makes_cluster || found.values().any(makes));
     let (missing_service_roles, workload, groups) = tokio::try_join!(
         async {
             if makes_something {
@@ -256,7 +320,7 @@ async fn details(
         },
         async {
             if cluster {
-                cloud.ecs.workload(&desired.cluster.name).await
+                cloud.ecs.workload(&desired.cluster.own_name).await
             } else {
                 Ok(Workload::default())
             }
@@ -484,7 +548,9 @@ fn images(desired: &Desired) -> impl Iterator<Item = &Image> {
 }
 
 /// What batched reads ask for.
-struct Names {
+struct Names<'a> {
+    /// The environment's own, and an adopted one.
+    clusters: Vec<&'a str>,
     capacity_providers: Vec<String>,
     auto_scaling_groups: Vec<String>,
     launch_templates: Vec<String>,
@@ -493,8 +559,8 @@ struct Names {
     parameters: Vec<String>,
 }
 
-impl Names {
-    fn of(desired: &Desired) -> Self {
+impl<'a> Names<'a> {
+    fn of(desired: &'a Desired) -> Self {
         let of = |name: fn(&desired::Group) -> &String| -> Vec<String> {
             desired.groups.iter().map(name).cloned().collect()
         };
@@ -504,7 +570,12 @@ impl Names {
         // SSM refuses a name given twice.
         parameters.sort();
         parameters.dedup();
+        let mut clusters = vec![desired.cluster.own_name.as_str()];
+        if desired.cluster.is_adopted && desired.cluster.name != desired.cluster.own_name {
+            clusters.push(&desired.cluster.name);
+        }
         Self {
+            clusters,
             capacity_providers: of(|group| &group.capacity_provider.name),
             auto_scaling_groups: of(|group| &group.auto_scaling_group.name),
             launch_templates: of(|group| &group.launch_template.name),
@@ -523,6 +594,34 @@ mod tests {
     };
 
     #[test]
+    fn only_tasks_on_our_nodes_and_services_that_name_our_providers_depend_on_us() {
+        let service = |name: &str, providers: &[&str]| Service {
+            name: name.into(),
+            providers: providers.iter().map(|name| (*name).into()).collect(),
+        };
+        let task = |service: Option<&str>, on: Option<&str>| Task {
+            arn: "arn:task".into(),
+            service: service.map(str::to_owned),
+            container_instance: on.map(str::to_owned),
+        };
+        let found = depending(
+            &[service("api", &["ours", "theirs"]), service("web", &[])],
+            &[
+                task(Some("web"), Some("ours/1")),
+                task(Some("web"), Some("ours/2")),
+                task(Some("web"), Some("theirs/1")),
+                task(Some("web"), None),
+                task(None, Some("ours/1")),
+                task(None, Some("theirs/1")),
+            ],
+            &["ours/1", "ours/2"].into(),
+        );
+        assert_eq!(found.service_tasks, [("web".into(), 2)].into());
+        assert_eq!(found.standalone_tasks, 1);
+        assert_eq!(found.bound["ours"], ["api".to_owned()].into());
+    }
+
+    #[test]
     fn only_providers_with_our_tags_and_our_name_are_groups_of_ours() {
         let desired = Desired {
             identity: Identity {
@@ -537,6 +636,8 @@ mod tests {
             },
             cluster: Cluster {
                 name: "shop-dev".into(),
+                is_adopted: false,
+                own_name: "shop-dev".into(),
                 tags: Tags::new(),
                 container_insights: None,
                 execute_command_logging: None,

@@ -29,8 +29,12 @@ pub(crate) struct Inventory {
     /// Those that the account lacks of the roles that services have; read only where something is to be
     /// made that needs them.
     pub(crate) missing_service_roles: Vec<ServiceRole>,
-    /// ECS cluster.
+    /// ECS cluster of the environment's own.
     pub(crate) cluster: Presence<Cluster>,
+    /// The one that the file names in its place, if that is there, whosever it is.
+    pub(crate) given_cluster: Option<Cluster>,
+    /// What of the given cluster depends on our nodes; read only on the way down.
+    pub(crate) tenancy: Tenancy,
     /// By the group's key in the file; one entry for each, and on the way down one for each of
     /// `removed`.
     pub(crate) groups: BTreeMap<String, Group>,
@@ -46,6 +50,11 @@ impl Inventory {
             matches!(group.launch_template, Presence::Absent)
                 && matches!(group.auto_scaling_group, Presence::Absent)
         })
+    }
+
+    /// The cluster that nodes are in, if it is there.
+    pub(crate) fn standing_cluster(&self) -> Option<&Cluster> {
+        self.given_cluster.as_ref().or_else(|| self.cluster.owned())
     }
 }
 
@@ -79,16 +88,7 @@ impl<T> Presence<T> {
         if ours {
             return Self::Owned(resource());
         }
-        let part = |key| tags.get(key).map_or("?", String::as_str);
-        Self::Foreign(match tags.get(tag::OWNER) {
-            None => format!("it carries no {} tag", tag::OWNER),
-            Some(owner) => format!(
-                "it is owned by {owner} (fleet {}, environment {}, group {})",
-                part(tag::NAME),
-                part(tag::ENVIRONMENT),
-                part(tag::GROUP),
-            ),
-        })
+        Self::Foreign(whose(tags))
     }
 
     /// The resource, if it is ours.
@@ -102,6 +102,20 @@ impl<T> Presence<T> {
     /// Whether something of ours is there, be it on its way out.
     pub(crate) fn is_ours(&self) -> bool {
         matches!(self, Self::Owned(_) | Self::Leaving)
+    }
+}
+
+/// What the tags of something that is not ours say of its owner.
+pub(crate) fn whose(tags: &Tags) -> String {
+    let part = |key| tags.get(key).map_or("?", String::as_str);
+    match tags.get(tag::OWNER) {
+        None => format!("it carries no {} tag", tag::OWNER),
+        Some(owner) => format!(
+            "it is owned by {owner} (fleet {}, environment {}, group {})",
+            part(tag::NAME),
+            part(tag::ENVIRONMENT),
+            part(tag::GROUP),
+        ),
     }
 }
 
@@ -130,6 +144,8 @@ pub(crate) struct Image {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Cluster {
     pub(crate) arn: String,
+    /// `ACTIVE`, `PROVISIONING`...; never `INACTIVE`.
+    pub(crate) status: String,
     pub(crate) tags: Tags,
     pub(crate) settings: ClusterSettings,
     /// Names of all attached capacity providers.
@@ -179,6 +195,17 @@ pub(crate) struct Workload {
     pub(crate) tasks: usize,
     /// Registered container instances, ours or not.
     pub(crate) container_instances: usize,
+}
+
+/// What of somebody else's cluster depends on our nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Tenancy {
+    /// Tasks on our nodes by the service that keeps them.
+    pub(crate) service_tasks: BTreeMap<String, usize>,
+    /// Tasks on our nodes that no service keeps.
+    pub(crate) standalone_tasks: usize,
+    /// Services whose strategy names one of our capacity providers, by its name.
+    pub(crate) bound: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// What exists of one group.

@@ -114,10 +114,11 @@ fn not_in(found: &Value, path: &str, schema: &Value, pointer: &str, missing: &mu
             missing,
         );
     }
-    // A group's own settings are those of all groups again, and an environment's everybody's; a given role
-    // stands in the place of other keys.
+    // A group's own settings are those of all groups again, and an environment's everybody's; a given role,
+    // or cluster, stands in the place of other keys.
     let elsewhere = [
         "environments",
+        "cluster.adopt",
         "groups.*.docker_volume",
         "groups.*.role",
         "groups.*.drain",

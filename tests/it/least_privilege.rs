@@ -24,7 +24,7 @@ fn an_operator_and_his_nodes_need_no_more_than_their_policies() {
         ),
     )
     .expect("init");
-    limit(&sandbox, &fleet).expect("a limit");
+    limit(&sandbox, &fleet, "dev").expect("a limit");
     let _ = fleet.bootstrap(&["plan", "dev"]).expect("runs").exits(2);
     let _ = fleet
         .bootstrap(&["up", "dev", "--yes"])
@@ -56,9 +56,9 @@ fn an_operator_and_his_nodes_need_no_more_than_their_policies() {
 }
 
 /// From here on, whoever runs `fleet-bootstrap` has the policy that it prints, and nothing else.
-fn limit(sandbox: &Sandbox, fleet: &Fleet<'_>) -> Result<()> {
+pub(crate) fn limit(sandbox: &Sandbox, fleet: &Fleet<'_>, environment: &str) -> Result<()> {
     let policy = fleet
-        .bootstrap(&["render", "dev", "policy", "--for", "operator"])?
+        .bootstrap(&["render", environment, "policy", "--for", "operator"])?
         .exits(0);
     // The file names no account; the sandbox's is moto's.
     let policy = policy.out.replace("000000000000", "123456789012");

@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the programs are what is tested")]
 
+mod adopt;
 mod gate;
 mod least_privilege;
 mod leaving;

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "waits for AWS: needs the clock")]
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     time::{Duration, Instant},
 };
@@ -11,7 +12,8 @@ use anyhow::{Result, bail};
 use super::{Apply, IAM_LIMIT, is_ours};
 use crate::{
     cloud::{CallError, Kind},
-    plan::EcsStep,
+    inventory::{Cluster, StrategyItem},
+    plan::{EcsStep, in_order_of},
 };
 
 /// ECS changes attachments and deletes clusters in minutes.
@@ -41,14 +43,16 @@ impl Apply<'_> {
             }
             EcsStep::PutClusterCapacityProviders {
                 cluster,
-                providers,
+                add,
+                remove,
                 default_strategy,
             } => {
-                let put =
-                    || ecs.put_cluster_capacity_providers(cluster, providers, default_strategy);
-                self.patiently(step.title(), ECS_LIMIT, is_settling, put)
-                    .await?;
-                self.cluster_settled(cluster).await
+                let change = Attachments {
+                    add,
+                    remove,
+                    default_strategy: default_strategy.as_deref(),
+                };
+                self.attach(cluster, &change).await
             }
             EcsStep::DeleteService { cluster, service } => {
                 Ok(ecs.delete_service(cluster, service).await?)
@@ -124,14 +128,33 @@ impl Apply<'_> {
         }
     }
 
-    async fn cluster_settled(&self, cluster: &str) -> Result<()> {
+    /// The call replaces the whole list, and has no condition by which to lose against another writer:
+    /// each write is made of what was read right before it, and what it came to is read again, until
+    /// there is nothing to write.
+    async fn attach(&self, cluster: &str, change: &Attachments<'_>) -> Result<()> {
+        let has_written = Cell::new(false);
         self.until(ECS_LIMIT, cluster, async || {
-            match self.cloud.ecs.cluster(cluster).await? {
-                Some(found) => match found.failure {
-                    Some(why) => bail!("cluster {cluster}: {why}"),
-                    None => Ok(!found.updating),
-                },
-                None => bail!("cluster {cluster} is gone: somebody deleted it meanwhile"),
+            let ecs = &self.cloud.ecs;
+            let Some(found) = ecs.cluster(cluster).await? else {
+                bail!("cluster {cluster} is gone: somebody deleted it meanwhile");
+            };
+            if let Some(why) = found.failure.filter(|_| has_written.get()) {
+                bail!("cluster {cluster}: {why}");
+            }
+            if found.updating {
+                return Ok(false);
+            }
+            let Some((providers, strategy)) = change.wanted(&found.resource)? else {
+                return Ok(true);
+            };
+            let put = ecs.put_cluster_capacity_providers(cluster, &providers, &strategy);
+            match put.await {
+                Err(error) if !is_settling(&error) => Err(error.into()),
+                Err(_) => Ok(false),
+                Ok(()) => {
+                    has_written.set(true);
+                    Ok(false)
+                }
             }
         })
         .await
@@ -167,6 +190,45 @@ impl Apply<'_> {
     }
 }
 
+/// What is to change of a cluster's capacity providers.
+struct Attachments<'a> {
+    add: &'a [String],
+    remove: &'a [String],
+    /// `None` leaves it as it is.
+    default_strategy: Option<&'a [StrategyItem]>,
+}
+
+impl Attachments<'_> {
+    /// All that is to be sent; nothing if it is so already.
+    ///
+    /// # Errors
+    /// A default strategy that is to stay as it is names a provider that is to go.
+    fn wanted(&self, found: &Cluster) -> Result<Option<(Vec<String>, Vec<StrategyItem>)>> {
+        let is_missing = |name: &&String| !found.providers.contains(name);
+        let missing: Vec<&String> = self.add.iter().filter(is_missing).collect();
+        let leaves = |name: &String| self.remove.contains(name);
+        let strategy = match self.default_strategy {
+            Some(wanted) => in_order_of(&found.default_strategy, wanted),
+            None => found.default_strategy.clone(),
+        };
+        if missing.is_empty()
+            && !found.providers.iter().any(leaves)
+            && strategy == found.default_strategy
+        {
+            return Ok(None);
+        }
+        if let Some(item) = strategy.iter().find(|item| leaves(&item.provider)) {
+            bail!(
+                "the default strategy has come to name capacity provider {}: take it out, then run \
+                 this again",
+                item.provider
+            );
+        }
+        let stay = found.providers.iter().filter(|name| !leaves(name));
+        Ok(Some((stay.chain(missing).cloned().collect(), strategy)))
+    }
+}
+
 /// A node whose group exists is at work for somebody, and its agent would come back: it is never
 /// deregistered.
 fn still_members(cluster: &str, members: &BTreeMap<String, String>) -> Option<String> {
@@ -197,6 +259,49 @@ fn is_settling(error: &CallError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_sent_is_what_was_there_with_ours_put_on_or_taken_off() {
+        let item = |provider: &str| StrategyItem {
+            provider: provider.into(),
+            weight: 1,
+            base: 0,
+        };
+        let names = |names: &[&str]| -> Vec<String> {
+            names.iter().map(|name| (*name).to_owned()).collect()
+        };
+        let mut found = Cluster {
+            providers: names(&["FARGATE", "theirs"]),
+            default_strategy: vec![item("theirs")],
+            ..Cluster::default()
+        };
+        let ours = names(&["ours"]);
+        let change = |add, remove| Attachments {
+            add,
+            remove,
+            default_strategy: None,
+        };
+        let (on, off) = (change(&ours[..], &[]), change(&[], &ours[..]));
+        assert_eq!(off.wanted(&found).expect("nothing"), None);
+        let sent = on.wanted(&found).expect("a list");
+        let all = names(&["FARGATE", "theirs", "ours"]);
+        assert_eq!(sent, Some((all, vec![item("theirs")])));
+
+        // Somebody else was there in between.
+        found.providers = names(&["ours", "FARGATE", "theirs", "new"]);
+        assert_eq!(on.wanted(&found).expect("nothing"), None);
+        let sent = off.wanted(&found).expect("a list");
+        let others = names(&["FARGATE", "theirs", "new"]);
+        assert_eq!(sent, Some((others.clone(), vec![item("theirs")])));
+        found.default_strategy = vec![item("theirs"), item("ours")];
+        assert!(off.wanted(&found).is_err(), "not ours to change");
+        let with_strategy = Attachments {
+            default_strategy: Some(&[]),
+            ..off
+        };
+        let sent = with_strategy.wanted(&found).expect("a list");
+        assert_eq!(sent, Some((others, Vec::new())));
+    }
 
     #[test]
     fn a_node_whose_group_exists_is_never_deregistered() {

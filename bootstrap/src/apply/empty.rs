@@ -15,7 +15,7 @@ use fleet_agent_config::names::{DRAIN_HOOK, LAUNCH_HOOK};
 
 use super::{Apply, RELEASE_LIMIT, is_in_use};
 use crate::{
-    cloud::{CallError, Kind},
+    cloud::{CallError, ContainerInstance, Kind},
     desired::{Drain, Hook, Transition},
     inventory::{AutoScalingGroup, Instance, Policies},
     plan::GroupChange,
@@ -36,6 +36,7 @@ impl Apply<'_> {
         self.shrink(group).await?;
         let mut hooks: Option<Vec<Hook>> = None;
         let mut idle_since: BTreeMap<String, Instant> = BTreeMap::new();
+        let mut seen: BTreeSet<String> = BTreeSet::new();
         let began = Instant::now();
         loop {
             let found = match self.cloud.autoscaling.groups(&[group.to_owned()]).await {
@@ -52,6 +53,7 @@ impl Apply<'_> {
             if found.instances.is_empty() {
                 break;
             }
+            seen.extend(found.instances.iter().map(|instance| instance.id.clone()));
             if began.elapsed() >= limit {
                 bail!(
                     "{} instances are still there after {} minutes: see which tasks do not stop, \
@@ -97,7 +99,29 @@ impl Apply<'_> {
             self.watch.pause(POLL).await?;
         }
         self.progress.settled(group);
+        self.forget(cluster, &seen).await
+    }
+
+    /// ECS deregisters an instance that is terminated, but not one whose ECS agent had lost it before
+    /// (ECS guide, "Deregistering an Amazon EC2 backed container instance"). A cluster that stays would
+    /// keep it for ever.
+    async fn forget(&self, cluster: &str, nodes: &BTreeSet<String>) -> Result<()> {
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        let registered = self.registered(cluster).await?.into_iter();
+        for left in registered.filter(|found| is_left(found, nodes)) {
+            self.cloud.ecs.deregister(cluster, &left.arn).await?;
+        }
         Ok(())
+    }
+
+    async fn registered(&self, cluster: &str) -> Result<Vec<ContainerInstance>, CallError> {
+        match self.cloud.ecs.container_instances(cluster).await {
+            // Without a cluster there are none.
+            Err(error) if error.kind == Kind::NotFound => Ok(Vec::new()),
+            other => other,
+        }
     }
 
     /// With a maximum of zero ECS cannot scale it out again.
@@ -143,11 +167,7 @@ impl Apply<'_> {
             return Ok(idle);
         }
         let ecs = &self.cloud.ecs;
-        let registered = match ecs.container_instances(cluster).await {
-            // Without a cluster there are no tasks.
-            Err(error) if error.kind == Kind::NotFound => Vec::new(),
-            other => other?,
-        };
+        let registered = self.registered(cluster).await?;
         for instance in waiting {
             let is_idle = match registered.iter().find(|c| c.instance_id == instance.id) {
                 // The counts leave out tasks that are stopping, so only a busy one needs no list.
@@ -187,6 +207,11 @@ impl Apply<'_> {
         }
         Ok(())
     }
+}
+
+/// One of these nodes, gone without a word. What was detached from its group in the middle of this is alive.
+fn is_left(found: &ContainerInstance, nodes: &BTreeSet<String>) -> bool {
+    !found.connected && nodes.contains(&found.instance_id)
 }
 
 /// The agent has its sidecars flush, and stops them one after another, before it answers.
@@ -232,6 +257,19 @@ mod tests {
         };
         assert_eq!(grace(drain), Duration::from_secs(110));
         assert_eq!(drain.gone_limit(), Duration::from_secs(8_100));
+    }
+
+    #[test]
+    fn only_nodes_of_the_group_that_ecs_has_lost_are_deregistered() {
+        let nodes = ["i-1".to_owned()].into();
+        let of = |id: &str, connected| ContainerInstance {
+            instance_id: id.into(),
+            connected,
+            ..ContainerInstance::default()
+        };
+        assert!(is_left(&of("i-1", false), &nodes));
+        assert!(!is_left(&of("i-1", true), &nodes));
+        assert!(!is_left(&of("i-2", false), &nodes));
     }
 
     #[test]

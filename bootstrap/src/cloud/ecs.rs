@@ -1,6 +1,6 @@
 //! Clusters, capacity providers, container instances and what runs on them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ecs::{
     Client,
@@ -10,7 +10,7 @@ use aws_sdk_ecs::{
         CapacityProviderField, CapacityProviderStatus, CapacityProviderStrategyItem,
         CapacityProviderUpdateStatus, Cluster as SdkCluster, ClusterField,
         ContainerInstance as SdkInstance, DesiredStatus, ManagedDraining, ManagedScaling,
-        ManagedScalingStatus, ManagedTerminationProtection, Tag,
+        ManagedScalingStatus, ManagedTerminationProtection, Service as SdkService, Tag,
     },
 };
 
@@ -70,19 +70,29 @@ impl Ecs {
 
     /// The cluster without its workload. An inactive one is absent: its name is free.
     pub(crate) async fn cluster(&self, name: &str) -> Result<Option<Standing<Cluster>>, CallError> {
+        let mut found = self.clusters(&[name]).await?;
+        Ok(found.remove(name))
+    }
+
+    /// Those of a few clusters that there are, by name, as [`Ecs::cluster`].
+    pub(crate) async fn clusters(
+        &self,
+        names: &[&str],
+    ) -> Result<BTreeMap<String, Standing<Cluster>>, CallError> {
+        let asked = names.iter().map(|name| (*name).to_owned()).collect();
         let reply = self
             .client
             .describe_clusters()
-            .clusters(name)
+            .set_clusters(Some(asked))
             .include(ClusterField::Tags)
             .include(ClusterField::Attachments)
             .include(ClusterField::Settings)
             .include(ClusterField::Configurations)
             .send()
             .await
-            .map_err(failed("ecs:DescribeClusters", name))?;
+            .map_err(failed("ecs:DescribeClusters", &names.join(" ")))?;
         let clusters = reply.clusters.unwrap_or_default();
-        Ok(clusters.into_iter().find_map(read_cluster))
+        Ok(clusters.into_iter().filter_map(read_cluster).collect())
     }
 
     pub(crate) async fn create_cluster(
@@ -256,10 +266,10 @@ impl Ecs {
             self.container_instances(cluster)
         )?;
         Ok(Workload {
-            services,
+            services: services.into_iter().map(|service| service.name).collect(),
             standalone_tasks: tasks
                 .iter()
-                .filter(|task| !task.of_service)
+                .filter(|task| task.service.is_none())
                 .map(|task| task.arn.clone())
                 .collect(),
             tasks: tasks.len(),
@@ -267,8 +277,8 @@ impl Ecs {
         })
     }
 
-    /// Names of services that are not yet inactive.
-    pub(crate) async fn services(&self, cluster: &str) -> Result<Vec<String>, CallError> {
+    /// Services that are not yet inactive.
+    pub(crate) async fn services(&self, cluster: &str) -> Result<Vec<Service>, CallError> {
         let arns: Vec<String> = self
             .client
             .list_services()
@@ -293,7 +303,7 @@ impl Ecs {
             services.extend(
                 found
                     .filter(|service| service.status.as_deref() != Some("INACTIVE"))
-                    .filter_map(|service| service.service_name),
+                    .filter_map(read_service),
             );
         }
         Ok(services)
@@ -356,11 +366,11 @@ impl Ecs {
                 found
                     .filter(|task| task.last_status.as_deref() != Some("STOPPED"))
                     .filter_map(|task| {
+                        let group = task.group.unwrap_or_default();
                         Some(Task {
                             arn: task.task_arn?,
-                            of_service: task
-                                .group
-                                .is_some_and(|group| group.starts_with("service:")),
+                            service: group.strip_prefix("service:").map(str::to_owned),
+                            container_instance: task.container_instance_arn,
                         })
                     }),
             );
@@ -452,23 +462,46 @@ impl Ecs {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Task {
     pub(crate) arn: String,
-    /// A service keeps it.
-    pub(crate) of_service: bool,
+    /// The service that keeps it.
+    pub(crate) service: Option<String>,
+    /// ARN; absent until it is placed, and on Fargate.
+    pub(crate) container_instance: Option<String>,
 }
 
-fn read_cluster(cluster: SdkCluster) -> Option<Standing<Cluster>> {
+/// A service that is not yet inactive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Service {
+    pub(crate) name: String,
+    /// Capacity providers that its strategy names, or that of a deployment which is not over.
+    pub(crate) providers: BTreeSet<String>,
+}
+
+fn read_service(service: SdkService) -> Option<Service> {
+    let deployments = service.deployments.unwrap_or_default().into_iter();
+    let strategies = deployments
+        .map(|deployment| deployment.capacity_provider_strategy)
+        .chain([service.capacity_provider_strategy]);
+    let items = strategies.flatten().flatten();
+    Some(Service {
+        name: service.service_name?,
+        providers: items.map(|item| item.capacity_provider).collect(),
+    })
+}
+
+fn read_cluster(cluster: SdkCluster) -> Option<(String, Standing<Cluster>)> {
     let status = cluster.status.unwrap_or_default();
     if status == "INACTIVE" {
         return None;
     }
     let strategy = cluster.default_capacity_provider_strategy;
-    Some(Standing {
+    let standing = Standing {
         leaving: status == "DEPROVISIONING",
         updating: cluster.attachments_status.as_deref() == Some("UPDATE_IN_PROGRESS"),
         failure: (cluster.attachments_status.as_deref() == Some("UPDATE_FAILED"))
             .then(|| "its capacity providers could not be attached".to_owned()),
         resource: Cluster {
             arn: cluster.cluster_arn.unwrap_or_default(),
+            status,
             tags: tags(cluster.tags),
             settings: cluster::read(cluster.settings, cluster.configuration),
             providers: cluster.capacity_providers.unwrap_or_default(),
@@ -483,7 +516,8 @@ fn read_cluster(cluster: SdkCluster) -> Option<Standing<Cluster>> {
                 .collect(),
             workload: Workload::default(),
         },
-    })
+    };
+    Some((cluster.cluster_name?, standing))
 }
 
 fn read_provider(provider: SdkProvider) -> Option<(String, Standing<CapacityProvider>)> {

@@ -25,10 +25,7 @@ pub async fn run(args: &DownArgs, out: &Output) -> Result<Exit> {
     if plan.steps.is_empty() {
         out.line(format!("Nothing to do: nothing owned by {owner} is there."));
     } else {
-        let question = format!(
-            "Type the environment's name to delete {} resources:",
-            plan.count(Mark::Delete)
-        );
+        let question = question(&plan);
         if !args.yes && !out.confirm(question, &args.environment)? {
             out.note("nothing was changed");
             return Ok(Exit::Error);
@@ -49,9 +46,42 @@ pub async fn run(args: &DownArgs, out: &Output) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// What is somebody else's and feels it is said once more.
+fn question(plan: &Plan) -> String {
+    let count = plan.count(Mark::Delete);
+    let tenants = plan.tenants().map_or_else(String::new, |tasks| {
+        format!("Tasks on its nodes, which may find no others: {tasks}. ")
+    });
+    format!("{tenants}Type the environment's name to delete {count} resources:")
+}
+
 async fn take_down(session: &Session, plan: &Plan, out: &Output, stop: Stop) -> Result<()> {
     let progress = Progress::new(out);
     let watch = session.watch(Some(plan), &progress, stop);
     session.execute(plan, &watch, &progress).await?;
     session.verify(Goal::Down, &watch).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Effect, Line};
+
+    #[test]
+    fn whose_tasks_would_go_is_asked_about() {
+        let mut plan = Plan::empty(Goal::Down);
+        let delete = "Type the environment's name to delete 0 resources:";
+        assert_eq!(question(&plan), delete);
+        plan.lines.push(Line {
+            mark: Mark::Adopted,
+            kind: "tasks",
+            name: "main".into(),
+            details: vec!["3 of api".into(), "leave with the nodes".into()],
+            effect: Effect::None,
+        });
+        assert_eq!(
+            question(&plan),
+            format!("Tasks on its nodes, which may find no others: 3 of api. {delete}")
+        );
+    }
 }

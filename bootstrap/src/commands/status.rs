@@ -29,6 +29,8 @@ struct Status<'a> {
     cluster: &'a str,
     /// `absent`, `active` or `deleting`.
     cluster_state: &'static str,
+    /// It is somebody else's.
+    cluster_is_adopted: bool,
     groups: Vec<GroupRow>,
     /// Groups that exist and are not in the file any more.
     removed: Vec<String>,
@@ -166,6 +168,7 @@ async fn read(session: &Session) -> Result<Status<'_>> {
         state: session.header(),
         cluster: cluster_name,
         cluster_state,
+        cluster_is_adopted: desired.cluster.is_adopted,
         groups,
         removed: removed.into_iter().map(|group| group.name).collect(),
         drift,
@@ -226,7 +229,11 @@ fn show(status: &Status<'_>, out: &Output) {
         "active" => green("active"),
         other => yellow(other),
     };
-    out.line(format!("cluster {}  {state}", status.cluster));
+    let adopted = match status.cluster_is_adopted {
+        true => ", adopted",
+        false => "",
+    };
+    out.line(format!("cluster {}  {state}{adopted}", status.cluster));
     out.line("");
     out.line(out.table(
         &[

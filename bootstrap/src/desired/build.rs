@@ -29,7 +29,7 @@ const REMOVED_SIDECARS_SECONDS: u32 = SIDECARS_MAX;
 /// # Errors
 /// What shows only once everything is put together: user data or a parameter past AWS's limits.
 pub fn build(spec: &spec::Spec) -> Result<Desired, Problems> {
-    let cluster = names::cluster(&spec.fleet, &spec.environment);
+    let cluster = cluster_name(spec);
     let mut problems = Vec::new();
     let mut groups = Vec::new();
     for group in &spec.groups {
@@ -64,6 +64,8 @@ pub fn build(spec: &spec::Spec) -> Result<Desired, Problems> {
                 false => Vec::new(),
             },
             default_strategy: default_strategy(spec),
+            is_adopted: spec.cluster.adopt.is_some(),
+            own_name: names::cluster(&spec.fleet, &spec.environment),
             name: cluster,
         },
         groups,
@@ -142,6 +144,14 @@ pub(crate) fn removed(identity: &Identity, group: &str) -> Group {
     }
 }
 
+/// Of the cluster that nodes join.
+fn cluster_name(spec: &spec::Spec) -> String {
+    match &spec.cluster.adopt {
+        Some(adopted) => adopted.clone(),
+        None => names::cluster(&spec.fleet, &spec.environment),
+    }
+}
+
 /// What a group's nodes read, as people can read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Documents {
@@ -156,7 +166,7 @@ pub struct Documents {
 /// # Errors
 /// What the agent would refuse; nothing for a spec that was loaded.
 pub fn documents(spec: &spec::Spec, group: &spec::Group) -> Result<Documents, Problems> {
-    let cluster = names::cluster(&spec.fleet, &spec.environment);
+    let cluster = cluster_name(spec);
     Builder::new(spec, group, &cluster)
         .and_then(|builder| builder.documents())
         .map_err(|problems| Problems {

@@ -38,8 +38,7 @@ impl Settings {
     /// live: nothing, if the list is empty. `None` where more than live settings differ.
     pub(crate) fn kept_by(&self, user_data: &[u8]) -> Option<Vec<Problem>> {
         let text = unpacked(user_data)?;
-        let launched = agent_toml(&multipart::first(&text)?)?;
-        let (launched, _) = Config::read(AGENT_TOML, &launched).ok()?;
+        let launched = config(&text)?;
         let live = Live::of(&self.config, 1);
         // What else stands in it has to be what would be written today.
         let today = render(&launched).ok()?;
@@ -48,6 +47,18 @@ impl Settings {
         let today = multipart::joined(today, self.own.as_ref());
         (launched.with(&live) == self.config && today == text).then(|| launched.refusals(&live))
     }
+}
+
+/// The cluster that nodes with this user data join; `None` for what is none of ours.
+pub(crate) fn cluster(user_data: &[u8]) -> Option<String> {
+    let launched = config(&unpacked(user_data)?)?;
+    Some(launched.cluster)
+}
+
+fn config(user_data: &str) -> Option<Config> {
+    let launched = agent_toml(&multipart::first(user_data)?)?;
+    let (launched, _) = Config::read(AGENT_TOML, &launched).ok()?;
+    Some(launched)
 }
 
 fn unpacked(user_data: &[u8]) -> Option<String> {
@@ -85,6 +96,23 @@ mod tests {
             .find(|group| group.name == "web")
             .expect("web")
             .launch_template
+    }
+
+    #[test]
+    fn user_data_tells_which_cluster_its_nodes_join() {
+        let adopts = FILE.replace(
+            "[environments.dev]",
+            "[environments.dev]\nunset = [\"cluster\"]\n[environments.dev.cluster]\nadopt = \"main\"",
+        );
+        assert_eq!(
+            cluster(&template(&adopts).user_data).as_deref(),
+            Some("main")
+        );
+        assert_eq!(
+            cluster(&template(FILE).user_data).as_deref(),
+            Some("shop-dev")
+        );
+        assert_eq!(cluster(b"#cloud-config\n{}"), None);
     }
 
     #[test]

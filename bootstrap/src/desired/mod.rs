@@ -23,7 +23,7 @@ use crate::spec;
 pub(crate) use build::removed;
 pub use build::{Documents, build, documents};
 pub(crate) use docker_volume::DEVICE as DOCKER_DEVICE;
-pub(crate) use launched::Settings;
+pub(crate) use launched::{Settings, cluster as launched_cluster};
 pub use service_roles::ServiceRole;
 
 /// Everything one environment should consist of.
@@ -64,8 +64,13 @@ pub struct Network {
 /// The ECS cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
-    /// `NAME-ENVIRONMENT`.
+    /// `NAME-ENVIRONMENT`, or that of an adopted one.
     pub name: String,
+    /// Somebody else's: of all that it holds only the list of its capacity providers is written, and there
+    /// only our own are put on and taken off.
+    pub is_adopted: bool,
+    /// `NAME-ENVIRONMENT`, what the one is called that is made.
+    pub own_name: String,
     /// Ownership and the file's own tags.
     pub tags: BTreeMap<String, String>,
     /// CloudWatch's Container Insights; the account's default when absent.

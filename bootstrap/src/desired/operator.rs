@@ -46,6 +46,7 @@ impl Desired {
             scope.creates_in_ecs(),
             scope.tags_what_ecs_creates(),
             scope.changes_in_ecs(),
+            scope.works_on_adopted_cluster(),
         ];
         json!({
             "Version": "2012-10-17",
@@ -53,6 +54,12 @@ impl Desired {
         })
     }
 }
+
+/// What is done to a cluster, whosever it is.
+const ON_ANY_CLUSTER: [&str; 2] = [
+    "ecs:DeregisterContainerInstance",
+    "ecs:PutClusterCapacityProviders",
+];
 
 struct Scope<'a> {
     desired: &'a Desired,
@@ -336,7 +343,12 @@ impl Scope<'_> {
             "ecs:DescribeClusters",
             "ecs:ListContainerInstances",
         ];
-        let arns = vec![self.cluster_arn(), self.arn("ecs", "capacity-provider/*")];
+        let mut arns = vec![self.cluster_arn(), self.arn("ecs", "capacity-provider/*")];
+        // Whether there is one of its own beside an adopted one.
+        if self.desired.cluster.is_adopted {
+            let own = format!("cluster/{}", self.desired.cluster.own_name);
+            arns.insert(1, self.arn("ecs", &own));
+        }
         allow("ReadEcs", &actions, arns, json!({}))
     }
 
@@ -352,13 +364,16 @@ impl Scope<'_> {
     }
 
     fn works_in_cluster(&self) -> Option<Value> {
-        let actions = [
-            "ecs:DeleteService",
+        let mut actions = vec![
             "ecs:DescribeContainerInstances",
             "ecs:DescribeServices",
             "ecs:DescribeTasks",
-            "ecs:StopTask",
         ];
+        // What runs in an adopted one is not ours to end.
+        if !self.desired.cluster.is_adopted {
+            actions.extend(["ecs:DeleteService", "ecs:StopTask"]);
+            actions.sort_unstable();
+        }
         let kinds = ["container-instance", "service", "task"];
         let cluster = &self.desired.cluster.name;
         let arns = kinds.map(|kind| self.arn("ecs", &format!("{kind}/{cluster}/*")));
@@ -366,29 +381,46 @@ impl Scope<'_> {
     }
 
     fn creates_in_ecs(&self) -> Option<Value> {
-        let actions = ["ecs:CreateCapacityProvider", "ecs:CreateCluster"];
+        let mut actions = vec!["ecs:CreateCapacityProvider"];
+        if !self.desired.cluster.is_adopted {
+            actions.push("ecs:CreateCluster");
+        }
         let ours = self.ours("aws:RequestTag");
         allow("CreateInEcs", &actions, self.ecs_arns(), ours)
     }
 
     fn tags_what_ecs_creates(&self) -> Option<Value> {
-        let creating = ["CreateCapacityProvider", "CreateCluster"];
+        let mut creating = vec!["CreateCapacityProvider"];
+        if !self.desired.cluster.is_adopted {
+            creating.push("CreateCluster");
+        }
         let creating = json!({ "StringEquals": { "ecs:CreateAction": creating } });
         allow("TagInEcs", &["ecs:TagResource"], self.ecs_arns(), creating)
     }
 
     fn changes_in_ecs(&self) -> Option<Value> {
-        let actions = [
+        let mut actions = vec![
             "ecs:DeleteCapacityProvider",
-            "ecs:DeleteCluster",
-            "ecs:DeregisterContainerInstance",
-            "ecs:PutClusterCapacityProviders",
             "ecs:TagResource",
             "ecs:UpdateCapacityProvider",
-            "ecs:UpdateCluster",
         ];
-        let arns = vec![self.cluster_arn(), self.arn("ecs", "capacity-provider/*")];
+        let mut arns = vec![self.arn("ecs", "capacity-provider/*")];
+        if !self.desired.cluster.is_adopted {
+            actions.extend(["ecs:DeleteCluster", "ecs:UpdateCluster"]);
+            actions.extend(ON_ANY_CLUSTER);
+            actions.sort_unstable();
+            arns.insert(0, self.cluster_arn());
+        }
         allow("ChangeInEcs", &actions, arns, self.ours("aws:ResourceTag"))
+    }
+
+    /// It carries none of our tags. That only our own providers are put on its list and taken off it, and
+    /// only our own nodes out of it, is fleet-bootstrap's word: AWS sees the whole list, and no tags of
+    /// container instances.
+    fn works_on_adopted_cluster(&self) -> Option<Value> {
+        let cluster = self.desired.cluster.is_adopted.then(|| self.cluster_arn());
+        let arns = cluster.into_iter().collect();
+        allow("AdoptedCluster", &ON_ANY_CLUSTER, arns, json!({}))
     }
 
     /// Carries this environment's tags, or is given them.
@@ -410,15 +442,14 @@ impl Scope<'_> {
         self.arn("ecs", &format!("cluster/{}", self.desired.cluster.name))
     }
 
-    /// The cluster and the file's capacity providers.
+    /// What is made in ECS: the file's capacity providers, and the cluster unless it is adopted.
     fn ecs_arns(&self) -> Vec<String> {
         let providers = self.desired.groups.iter().map(|group| {
             let name = &group.capacity_provider.name;
             self.arn("ecs", &format!("capacity-provider/{name}"))
         });
-        std::iter::once(self.cluster_arn())
-            .chain(providers)
-            .collect()
+        let cluster = (!self.desired.cluster.is_adopted).then(|| self.cluster_arn());
+        cluster.into_iter().chain(providers).collect()
     }
 
     fn group_arn(&self, name: &str) -> String {

@@ -12,6 +12,7 @@ pub(super) fn check(plan: &Plan, desired: &Desired, inventory: &Inventory) -> Ve
         if planned.after.iter().any(|before| *before >= index) {
             wrong.push(format!("{} waits for a later step", planned.step.title()));
         }
+        wrong.extend(about_clusters(&planned.step, desired, inventory));
         if let Some(name) = touched(&planned.step)
             && !owned_names(desired, inventory).contains(name)
         {
@@ -43,6 +44,47 @@ pub(super) fn check(plan: &Plan, desired: &Desired, inventory: &Inventory) -> Ve
         }
     }
     wrong
+}
+
+/// What must not become of a cluster. An adopted one keeps all that it has; on whosever list of capacity
+/// providers, none but ours are taken off it.
+fn about_clusters(step: &Step, desired: &Desired, inventory: &Inventory) -> Option<String> {
+    let adopted = desired.cluster.is_adopted;
+    let named = |cluster: &String| *cluster == desired.cluster.name;
+    let wrong = match step {
+        Step::Ecs(
+            EcsStep::CreateCluster { name: cluster, .. }
+            | EcsStep::UpdateCluster { name: cluster, .. }
+            | EcsStep::DeleteCluster { name: cluster }
+            | EcsStep::DeleteService { cluster, .. }
+            | EcsStep::StopTasks { cluster, .. }
+            | EcsStep::DeregisterContainerInstances { cluster },
+        ) => adopted || !named(cluster),
+        Step::Ecs(EcsStep::PutClusterCapacityProviders {
+            cluster,
+            add,
+            remove,
+            default_strategy,
+        }) => {
+            let owned = owned_names(desired, inventory);
+            let groups = desired.groups.iter();
+            let ours = groups.map(|group| &group.capacity_provider.name);
+            let wanted: Vec<&String> = ours.chain(&desired.cluster.more_providers).collect();
+            !named(cluster)
+                || (adopted && default_strategy.is_some())
+                || !remove.iter().all(|name| owned.contains(name.as_str()))
+                || !add.iter().all(|name| wanted.contains(&name))
+        }
+        Step::AutoScaling(AutoScalingStep::Empty { cluster, .. }) => !named(cluster),
+        Step::Tag { resource, .. } => {
+            let given = inventory.given_cluster.as_ref();
+            given.is_some_and(|given| resource.name() == given.arn)
+        }
+        Step::Iam(_) | Step::Ec2(_) | Step::AutoScaling(_) | Step::Ecs(_) | Step::Parameter(_) => {
+            false
+        }
+    };
+    wrong.then(|| format!("{} of a cluster that is not ours", step.title()))
 }
 
 /// By the beginnings of titles: what must come before what, within a group or for the cluster.
@@ -162,7 +204,7 @@ fn owned_names<'a>(desired: &'a Desired, inventory: &'a Inventory) -> BTreeSet<&
             names.insert(name.as_str());
         }
     };
-    add(inventory.cluster.is_ours(), &desired.cluster.name);
+    add(inventory.cluster.is_ours(), &desired.cluster.own_name);
     for group in desired.groups.iter().chain(&inventory.removed) {
         let Some(found) = inventory.groups.get(&group.name) else {
             continue;

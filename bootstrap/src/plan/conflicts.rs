@@ -1,16 +1,19 @@
-//! What stands in the way of `up`: found before the first write, all at once.
+//! What stands in the way of `up`, and the little that does of `down`: found before the first write, all
+//! at once.
 
 use std::fmt;
 
 use fleet_agent_config::names::tag;
 use serde::Serialize;
 
+use super::down::{all, is_our_provider};
 use crate::{
-    desired::{Desired, Group, Image},
+    desired::{Desired, Group, Image, launched_cluster},
     inventory::{Inventory, Presence, Role},
+    spec::PROVIDERS_MAX,
 };
 
-/// Something that `up` must not, or cannot, work around.
+/// Something that `up` or `down` must not, or cannot, work around.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Conflict {
     /// `security group shop-dev-web`.
@@ -29,9 +32,14 @@ impl fmt::Display for Conflict {
 pub(super) fn find(desired: &Desired, inventory: &Inventory) -> Vec<Conflict> {
     let mut found = Conflicts(Vec::new());
     found.network(desired, inventory);
-    found.presence("cluster", &desired.cluster.name, &inventory.cluster);
+    if desired.cluster.is_adopted {
+        found.adopted_cluster(desired, inventory);
+    } else {
+        found.presence("cluster", &desired.cluster.name, &inventory.cluster);
+    }
     for group in &desired.groups {
         found.group(group, inventory);
+        found.elsewhere(group, desired, inventory);
     }
     for group in &inventory.removed {
         found.add(
@@ -39,6 +47,20 @@ pub(super) fn find(desired: &Desired, inventory: &Inventory) -> Vec<Conflict> {
             &group.name,
             "is no longer in fleet.toml, but exists: put it back, or run `down`",
         );
+    }
+    found.0
+}
+
+/// All of them on the way down: what another cluster than the file's depends on, and what only the owner
+/// of an adopted one can decide.
+pub(super) fn find_down(desired: &Desired, inventory: &Inventory) -> Vec<Conflict> {
+    let mut found = Conflicts(Vec::new());
+    if desired.cluster.is_adopted {
+        found.own_cluster(desired, inventory);
+        found.bound(desired, inventory);
+    }
+    for group in all(desired, inventory) {
+        found.elsewhere(group, desired, inventory);
     }
     found.0
 }
@@ -73,6 +95,105 @@ impl Conflicts {
                     ),
                 ),
                 Some(_) => {}
+            }
+        }
+    }
+
+    /// Whosever it is, the file names it; but nodes must be able to join it, and our providers to fit in.
+    fn adopted_cluster(&mut self, desired: &Desired, inventory: &Inventory) {
+        self.own_cluster(desired, inventory);
+        let name = &desired.cluster.name;
+        let Some(given) = &inventory.given_cluster else {
+            let problem = format!(
+                "there is none in {}: correct `adopt` in [cluster], or take it out to have one made",
+                desired.identity.region
+            );
+            return self.add("cluster", name, problem);
+        };
+        if given.status != "ACTIVE" {
+            let problem = format!(
+                "is {}, and nodes join only one that is ACTIVE: correct `adopt` in [cluster]",
+                given.status
+            );
+            self.add("cluster", name, problem);
+        }
+        let ours = desired.groups.iter();
+        let ours = ours.map(|group| &group.capacity_provider.name);
+        let missing = ours.filter(|name| !given.providers.contains(name)).count();
+        if missing > 0 && given.providers.len() + missing > PROVIDERS_MAX {
+            let problem = format!(
+                "has {} capacity providers, and the groups would be {missing} more: ECS takes at most {PROVIDERS_MAX}",
+                given.providers.len()
+            );
+            self.add("cluster", name, problem);
+        }
+    }
+
+    /// One that was made before the file named another, or that is the very one it names.
+    fn own_cluster(&mut self, desired: &Desired, inventory: &Inventory) {
+        if inventory.cluster.owned().is_none() {
+            return;
+        }
+        let (name, own) = (&desired.cluster.name, &desired.cluster.own_name);
+        let problem = if name == own {
+            "is this environment's own, and goes with it at `down`: take `adopt` out of [cluster]"
+                .to_owned()
+        } else {
+            format!(
+                "is this environment's own, and would be left behind for {name}: take `adopt` out of [cluster], run `down`, then put it back"
+            )
+        };
+        self.add("cluster", own, problem);
+    }
+
+    /// Nodes stay in the cluster that they joined, and only there it is known what runs on them.
+    fn elsewhere(&mut self, group: &Group, desired: &Desired, inventory: &Inventory) {
+        let Some(existing) = inventory.groups.get(&group.name) else {
+            return;
+        };
+        if !existing.auto_scaling_group.is_ours() {
+            return;
+        }
+        let template = existing.launch_template.owned();
+        let joined = template.and_then(|template| launched_cluster(&template.latest.user_data));
+        let wanted = &desired.cluster.name;
+        if let Some(joined) = joined.filter(|joined| joined != wanted) {
+            self.add(
+                "auto scaling group",
+                &group.auto_scaling_group.name,
+                format!(
+                    "its nodes join cluster {joined}, and not {wanted}: put `adopt` in [cluster] back as it was, run `down`, then change it"
+                ),
+            );
+        }
+    }
+
+    /// ECS takes no provider off a cluster that a service or the default strategy names, and where tasks go
+    /// instead is not ours to say.
+    fn bound(&mut self, desired: &Desired, inventory: &Inventory) {
+        let Some(given) = &inventory.given_cluster else {
+            return;
+        };
+        let is_ours = |name: &str| is_our_provider(name, desired, inventory);
+        let cluster = &desired.cluster.name;
+        for item in given.default_strategy.iter() {
+            if is_ours(&item.provider) {
+                let provider = &item.provider;
+                let problem = format!(
+                    "its default strategy names capacity provider {provider}, and where its tasks go is its owner's to say: take it out (`aws ecs put-cluster-capacity-providers`), then run `down` again"
+                );
+                self.add("cluster", cluster, problem);
+            }
+        }
+        let attached = given.providers.iter().filter(|name| is_ours(name));
+        for provider in attached {
+            if let Some(services) = inventory.tenancy.bound.get(provider) {
+                let services: Vec<&str> = services.iter().map(String::as_str).collect();
+                let problem = format!(
+                    "services name capacity provider {provider} in their strategy, and ECS does not take it away from under them: give them another (`aws ecs update-service --capacity-provider-strategy`), or delete them, then run `down` again: {}",
+                    services.join(", ")
+                );
+                self.add("cluster", cluster, problem);
             }
         }
     }

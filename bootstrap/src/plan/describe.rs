@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleet_agent_config::Problem;
+use fleet_agent_config::{Problem, names::tag};
 
 use super::{
     Effect, GroupChange, Line, Mark, Plan, Version,
@@ -11,8 +11,9 @@ use super::{
 use crate::{
     desired::{self, DOCKER_DEVICE},
     inventory::{
-        AutoScalingGroup, ClusterSettings, GroupTag, Ingress, Instance, Inventory, Mix, Policies,
-        ProviderSettings, Schedule, SecurityGroupRef, Source, Template, WarmPool, sha256,
+        AutoScalingGroup, Cluster, ClusterSettings, GroupTag, Ingress, Instance, Inventory, Mix,
+        Policies, ProviderSettings, Schedule, SecurityGroupRef, Source, Template, Tenancy,
+        WarmPool, sha256, whose,
     },
     spec::ZoneDistribution,
 };
@@ -134,6 +135,36 @@ pub(super) fn cluster_changes(change: &ClusterSettings) -> Vec<String> {
         format!("exec logs {}", parts.join(" "))
     });
     insights.into_iter().chain(logging).collect()
+}
+
+/// `kept, never changed, with FARGATE others` and whose it is, if it is another fleet's.
+pub(super) fn kept_cluster(
+    cluster: &Cluster,
+    never: &str,
+    is_ours: impl Fn(&str) -> bool,
+) -> String {
+    let mut text = format!("kept, {never}");
+    let providers = cluster.providers.iter().map(String::as_str);
+    let others: Vec<&str> = providers.filter(|name| !is_ours(name)).collect();
+    if !others.is_empty() {
+        text += &format!(", with {}", others.join(" "));
+    }
+    if cluster.tags.contains_key(tag::OWNER) {
+        text += &format!(", though {}", whose(&cluster.tags));
+    }
+    text
+}
+
+/// `3 of api, 1 of no service`
+pub(super) fn tenants(tenancy: &Tenancy) -> Option<String> {
+    let services = tenancy.service_tasks.iter();
+    let mut parts: Vec<String> = services
+        .map(|(service, tasks)| format!("{tasks} of {service}"))
+        .collect();
+    if tenancy.standalone_tasks > 0 {
+        parts.push(format!("{} of no service", tenancy.standalone_tasks));
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 pub(super) fn template_changes(found: &Template, wanted: &Template) -> Vec<String> {

@@ -5,15 +5,19 @@
 //! draining hook is orphaned and holds each instance for an hour.
 
 use super::{
-    AutoScalingStep, Builder, Ec2Step, EcsStep, Goal, IamStep, Mark, ParameterStep, Plan, Step,
-    Steps,
+    AutoScalingStep, Builder, Conflict, Ec2Step, EcsStep, Effect, Goal, IamStep, Mark,
+    ParameterStep, Plan, Step, Steps, TASKS, conflicts, describe,
 };
 use crate::{
     desired::{self, Desired},
-    inventory::{Cluster, Group, Inventory, Presence},
+    inventory::{Cluster, Group, Inventory, Presence, StrategyItem},
 };
 
-pub(super) fn plan(desired: &Desired, inventory: &Inventory) -> Plan {
+pub(super) fn plan(desired: &Desired, inventory: &Inventory) -> Result<Plan, Vec<Conflict>> {
+    let conflicts = conflicts::find_down(desired, inventory);
+    if !conflicts.is_empty() {
+        return Err(conflicts);
+    }
     let mut down = Down {
         desired,
         inventory,
@@ -24,6 +28,7 @@ pub(super) fn plan(desired: &Desired, inventory: &Inventory) -> Plan {
         .collect();
 
     let workload = down.workload();
+    down.tenants();
     let emptied: Steps = groups
         .iter()
         .flat_map(|(group, found)| down.empty(group, found, &workload))
@@ -40,11 +45,11 @@ pub(super) fn plan(desired: &Desired, inventory: &Inventory) -> Plan {
         &desired.network.vpc_id,
         "kept, never deleted",
     );
-    down.builder.plan
+    Ok(down.builder.plan)
 }
 
 /// The file's groups and those that left it.
-fn all<'a>(
+pub(super) fn all<'a>(
     desired: &'a Desired,
     inventory: &'a Inventory,
 ) -> impl Iterator<Item = &'a desired::Group> {
@@ -76,7 +81,7 @@ impl Down<'_> {
         if !tasks.is_empty() {
             self.builder.line(
                 Mark::Delete,
-                "tasks",
+                TASKS,
                 name,
                 format!("{} that no service keeps", tasks.len()),
             );
@@ -87,6 +92,17 @@ impl Down<'_> {
             steps.push(self.builder.step(stop, []));
         }
         steps
+    }
+
+    /// They leave with the nodes, as in any drain; what keeps them stays.
+    fn tenants(&mut self) {
+        if let Some(tasks) = describe::tenants(&self.inventory.tenancy) {
+            let name = &self.desired.cluster.name;
+            let stays = "leave with the nodes; no service is deleted or scaled".to_owned();
+            let details = vec![tasks, stays];
+            self.builder
+                .change(Mark::Adopted, TASKS, name, details, Effect::None);
+        }
     }
 
     fn empty(&mut self, group: &desired::Group, found: &Group, after: &[usize]) -> Option<usize> {
@@ -110,31 +126,23 @@ impl Down<'_> {
     }
 
     fn detach(&mut self, emptied: &[usize]) -> Steps {
-        let Some(cluster) = self.inventory.cluster.owned() else {
+        let Some(cluster) = self.inventory.standing_cluster() else {
             return Steps::new();
         };
-        let is_ours = |name: &String| {
-            all(self.desired, self.inventory).any(|group| {
-                group.capacity_provider.name == *name
-                    && self
-                        .inventory
-                        .groups
-                        .get(&group.name)
-                        .is_some_and(|found| found.capacity_provider.is_ours())
-            })
-        };
-        if !cluster.providers.iter().any(is_ours) {
+        let is_ours = |name: &String| is_our_provider(name, self.desired, self.inventory);
+        let providers = cluster.providers.iter().cloned();
+        let ours: Vec<String> = providers.filter(is_ours).collect();
+        if ours.is_empty() {
             return Steps::new();
         }
+        let items = cluster.default_strategy.iter();
+        let others = items.filter(|item| !is_ours(&item.provider));
+        let others: Vec<StrategyItem> = others.cloned().collect();
         let put = EcsStep::PutClusterCapacityProviders {
             cluster: self.desired.cluster.name.clone(),
-            providers: without(&cluster.providers, is_ours),
-            default_strategy: cluster
-                .default_strategy
-                .iter()
-                .filter(|item| !is_ours(&item.provider))
-                .cloned()
-                .collect(),
+            add: Vec::new(),
+            remove: ours,
+            default_strategy: (others != cluster.default_strategy).then_some(others),
         };
         vec![self.builder.step(put, emptied.iter().copied())]
     }
@@ -270,6 +278,14 @@ impl Down<'_> {
 
     fn cluster(&mut self, gone: &[usize]) {
         let name = &self.desired.cluster.name;
+        if self.desired.cluster.is_adopted {
+            let given = self.inventory.given_cluster.as_ref();
+            let detail = given.map_or("is not there".to_owned(), |given| {
+                let is_ours = |name: &str| is_our_provider(name, self.desired, self.inventory);
+                describe::kept_cluster(given, "never deleted", is_ours)
+            });
+            return self.builder.line(Mark::Adopted, "cluster", name, detail);
+        }
         let mut after = gone.to_vec();
         if self.inventory.cluster.owned().is_some() {
             let deregister = EcsStep::DeregisterContainerInstances {
@@ -315,12 +331,13 @@ impl Down<'_> {
     }
 }
 
-fn without(names: &[String], is_ours: impl Fn(&String) -> bool) -> Vec<String> {
-    names
-        .iter()
-        .filter(|name| !is_ours(name))
-        .cloned()
-        .collect()
+/// Whether a capacity provider of this name is there and ours.
+pub(super) fn is_our_provider(name: &str, desired: &Desired, inventory: &Inventory) -> bool {
+    all(desired, inventory).any(|group| {
+        let found = inventory.groups.get(&group.name);
+        group.capacity_provider.name == *name
+            && found.is_some_and(|found| found.capacity_provider.is_ours())
+    })
 }
 
 fn workload(cluster: &Cluster) -> String {

@@ -27,7 +27,7 @@ pub(crate) use step::{
     Taggable, TemplateUse, Version,
 };
 
-pub(crate) use wanted::template_use;
+pub(crate) use wanted::{in_order_of, template_use};
 
 use crate::{
     desired::Desired,
@@ -47,6 +47,9 @@ pub(crate) enum Goal {
 
 /// The value of a group's `fleet:spec` tag until its first node has proven itself.
 pub(crate) const STARTING: &str = "starting";
+
+/// The kind of a line about tasks.
+const TASKS: &str = "tasks";
 
 /// What to do, and what it comes to for each resource.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -122,7 +125,7 @@ pub(crate) fn plan(
 ) -> Result<Plan, Vec<Conflict>> {
     match goal {
         Goal::Up => up::plan(desired, inventory),
-        Goal::Down => Ok(down::plan(desired, inventory)),
+        Goal::Down => down::plan(desired, inventory),
     }
 }
 
@@ -189,6 +192,13 @@ impl Plan {
             Effect::Roll { stale, .. } => Some((line.name.as_str(), stale)),
             Effect::None | Effect::Live => None,
         })
+    }
+
+    /// Somebody else's tasks that run on nodes which go.
+    pub(crate) fn tenants(&self) -> Option<&str> {
+        let mut lines = self.lines.iter();
+        let line = lines.find(|line| line.mark == Mark::Adopted && line.kind == TASKS)?;
+        line.details.first().map(String::as_str)
     }
 
     /// Auto Scaling groups whose first nodes this plan starts.

@@ -16,9 +16,9 @@ use crate::{
         Identity, Image, Network, ServiceRole, Transition,
     },
     inventory::{
-        self, AutoScalingGroup, CapacityProvider, Cluster, Group, Instance, InstanceProfile,
-        Inventory, LaunchTemplate, Parameter, Presence, Role, SecurityGroup, SecurityGroupRef,
-        Subnet, Tags, Template,
+        self, AutoScalingGroup, CapacityProvider, Cluster, ClusterSettings, Group, Instance,
+        InstanceProfile, Inventory, LaunchTemplate, Parameter, Presence, Role, SecurityGroup,
+        SecurityGroupRef, Subnet, Tags, Template, Tenancy,
     },
     spec,
 };
@@ -28,10 +28,15 @@ pub(super) const IMAGE: &str = "/aws/image";
 
 /// An environment `dev` of fleet `shop` with these groups, each resource with a name of its own.
 pub(crate) fn desired(groups: &[&str]) -> Desired {
+    environment("dev", groups)
+}
+
+/// An environment of fleet `shop`.
+pub(super) fn environment(environment: &str, groups: &[&str]) -> Desired {
     let tags = |group: Option<&str>| -> Tags {
         let mut tags: Tags = [
             ("fleet:name", "shop"),
-            ("fleet:environment", "dev"),
+            ("fleet:environment", environment),
             ("fleet:owner", "f-1"),
         ]
         .into_iter()
@@ -45,7 +50,7 @@ pub(crate) fn desired(groups: &[&str]) -> Desired {
     Desired {
         identity: Identity {
             fleet: "shop".into(),
-            environment: "dev".into(),
+            environment: environment.into(),
             owner: "f-1".into(),
             region: "eu-central-1".into(),
         },
@@ -54,7 +59,9 @@ pub(crate) fn desired(groups: &[&str]) -> Desired {
             subnet_ids: vec!["subnet-a".into(), "subnet-b".into()],
         },
         cluster: desired::Cluster {
-            name: "shop-dev".into(),
+            name: format!("shop-{environment}"),
+            is_adopted: false,
+            own_name: format!("shop-{environment}"),
             tags: tags(None),
             container_insights: None,
             execute_command_logging: None,
@@ -64,7 +71,7 @@ pub(crate) fn desired(groups: &[&str]) -> Desired {
         groups: groups
             .iter()
             .map(|group| {
-                let name = |kind: &str| format!("shop-dev-{group}-{kind}");
+                let name = |kind: &str| format!("shop-{environment}-{group}-{kind}");
                 desired::Group {
                     name: (*group).to_owned(),
                     tags: tags(Some(group)),
@@ -129,7 +136,7 @@ pub(crate) fn desired(groups: &[&str]) -> Desired {
                         instance_warmup_seconds: 600,
                     },
                     parameter: desired::Parameter {
-                        name: format!("/fleet/shop/dev/{group}/agent"),
+                        name: format!("/fleet/shop/{environment}/{group}/agent"),
                         live: Live {
                             version: VERSION,
                             ..Live::default()
@@ -168,6 +175,8 @@ pub(crate) fn empty(desired: &Desired) -> Inventory {
             .collect(),
         images: [(Image::Parameter(IMAGE.into()), image("ami-1"))].into(),
         cluster: Presence::Absent,
+        given_cluster: None,
+        tenancy: Tenancy::default(),
         groups: desired
             .groups
             .iter()
@@ -175,6 +184,27 @@ pub(crate) fn empty(desired: &Desired) -> Inventory {
             .collect(),
         removed: Vec::new(),
     }
+}
+
+/// Somebody else's cluster, with these capacity providers on it.
+pub(super) fn others_cluster(providers: &[&str]) -> Cluster {
+    Cluster {
+        arn: "arn:cluster/main".into(),
+        status: "ACTIVE".into(),
+        tags: [("team".to_owned(), "platform".to_owned())].into(),
+        settings: ClusterSettings {
+            container_insights: Some("enabled".into()),
+            ..ClusterSettings::default()
+        },
+        providers: providers.iter().map(|name| (*name).to_owned()).collect(),
+        ..Cluster::default()
+    }
+}
+
+/// The environment with somebody else's cluster in the place of its own.
+pub(super) fn adopting(desired: &mut Desired) {
+    "main".clone_into(&mut desired.cluster.name);
+    desired.cluster.is_adopted = true;
 }
 
 /// An AMI that nothing is wrong with.
@@ -527,11 +557,12 @@ impl World<'_> {
                 Ok(())
             }
             EcsStep::PutClusterCapacityProviders {
-                providers,
+                add,
+                remove,
                 default_strategy,
                 ..
             } => {
-                let unknown = providers.iter().find(|name| {
+                let unknown = add.iter().find(|name| {
                     !name.starts_with("FARGATE")
                         && !self.inventory.groups.values().any(|g| {
                             g.capacity_provider
@@ -542,10 +573,28 @@ impl World<'_> {
                 if let Some(unknown) = unknown {
                     return Err(format!("no capacity provider {unknown}"));
                 }
-                let cluster = existing(&mut self.inventory.cluster)?;
-                cluster.providers.clone_from(providers);
-                cluster.default_strategy.clone_from(default_strategy);
-                Ok(())
+                let bound = &self.inventory.tenancy.bound;
+                if let Some(provider) = remove.iter().find(|name| bound.contains_key(*name)) {
+                    return Err(format!("ResourceInUse: {provider}"));
+                }
+                let cluster = match &mut self.inventory.given_cluster {
+                    Some(given) => given,
+                    None => existing(&mut self.inventory.cluster)?,
+                };
+                let providers = &mut cluster.providers;
+                providers.retain(|name| !add.contains(name) && !remove.contains(name));
+                providers.extend(add.iter().cloned());
+                if let Some(strategy) = default_strategy {
+                    cluster.default_strategy.clone_from(strategy);
+                }
+                let strategy = cluster.default_strategy.iter();
+                match strategy
+                    .map(|item| &item.provider)
+                    .find(|name| !providers.contains(name))
+                {
+                    Some(gone) => Err(format!("the default strategy names {gone}")),
+                    None => Ok(()),
+                }
             }
             EcsStep::DeleteService { service, .. } => {
                 let workload = &mut existing(&mut self.inventory.cluster)?.workload;
@@ -602,8 +651,7 @@ impl World<'_> {
             EcsStep::DeleteCapacityProvider { name } => {
                 let attached = self
                     .inventory
-                    .cluster
-                    .owned()
+                    .standing_cluster()
                     .is_some_and(|c| c.providers.contains(name));
                 if attached {
                     return Err("ResourceInUse: detach it first".into());

@@ -203,10 +203,14 @@ pub(crate) enum EcsStep {
         name: String,
         settings: ClusterSettings,
     },
+    /// The call replaces the whole list, and knows no condition: what else is on it is read right before,
+    /// and stays.
     PutClusterCapacityProviders {
         cluster: String,
-        providers: Vec<String>,
-        default_strategy: Vec<StrategyItem>,
+        add: Vec<String>,
+        remove: Vec<String>,
+        /// `None` leaves it as it is.
+        default_strategy: Option<Vec<StrategyItem>>,
     },
     /// Deletes with force, which needs no scaling to zero first: a DAEMON service has no count to
     /// set, and its tasks are stopped all the same.

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{check::check, model, *};
 use crate::{
     desired::Image,
-    inventory::{Ingress, Presence, Role, Source, StrategyItem},
+    inventory::{Cluster, ClusterSettings, Ingress, Presence, Role, Source, StrategyItem, Tenancy},
     spec::{
         ContainerInsights, CpuCredits, DeletionProtection, ExecuteCommandLogging, Schedule, Spot,
         SpotAllocation, Volume, VolumeKind, WarmPool, WarmPoolState, ZoneDistribution,
@@ -251,15 +251,16 @@ fn other_providers_stay_on_the_cluster() {
     }];
     if let Presence::Owned(cluster) = &mut inventory.cluster {
         cluster.providers = vec!["FARGATE".into()];
-        cluster.default_strategy.clone_from(&strategy);
+        cluster.default_strategy = strategy;
     }
     let plan = planned(&desired, &inventory, Goal::Up);
     assert_eq!(
         plan.steps[0].step,
         Step::Ecs(EcsStep::PutClusterCapacityProviders {
             cluster: "shop-dev".into(),
-            providers: vec!["FARGATE".into(), "shop-dev-web-cp".into()],
-            default_strategy: strategy,
+            add: vec!["shop-dev-web-cp".into()],
+            remove: Vec::new(),
+            default_strategy: None,
         })
     );
     assert_eq!(plan.steps.len(), 1);
@@ -494,8 +495,9 @@ fn what_ecs_tells_of_a_cluster_and_where_tasks_go_is_written() {
     let plan = planned(&desired, &inventory, Goal::Down);
     let put = Step::Ecs(EcsStep::PutClusterCapacityProviders {
         cluster: "shop-dev".into(),
-        providers: vec!["FARGATE".into(), "FARGATE_SPOT".into()],
-        default_strategy: Vec::new(),
+        add: Vec::new(),
+        remove: vec!["shop-dev-web-cp".into(), "shop-dev-batch-cp".into()],
+        default_strategy: Some(Vec::new()),
     });
     assert!(plan.steps.iter().any(|planned| planned.step == put));
     apply_all(&desired, &mut inventory, &plan);
@@ -699,25 +701,21 @@ fn up_stops_before_a_group_that_left_the_file() {
 #[test]
 fn down_removes_a_group_that_left_the_file_like_any_other() {
     let (desired, mut inventory) = batch_removed();
-    let foreign = "somebodys".to_owned();
     if let Presence::Owned(cluster) = &mut inventory.cluster {
-        cluster.providers.push(foreign.clone());
+        cluster.providers.push("somebodys".to_owned());
     }
     let plan = planned(&desired, &inventory, Goal::Down);
     let put = Step::Ecs(EcsStep::PutClusterCapacityProviders {
         cluster: "shop-dev".into(),
-        providers: vec![foreign],
-        default_strategy: Vec::new(),
+        add: Vec::new(),
+        remove: vec!["shop-dev-web-cp".into(), "shop-dev-batch-cp".into()],
+        default_strategy: Some(Vec::new()),
     });
     assert!(
         plan.steps.iter().any(|planned| planned.step == put),
         "others' providers are kept"
     );
     insta::assert_snapshot!(golden(&plan));
-    if let Presence::Owned(cluster) = &mut inventory.cluster {
-        cluster.providers.pop();
-    }
-    let plan = planned(&desired, &inventory, Goal::Down);
     apply_all(&desired, &mut inventory, &plan);
     assert!(model::is_empty(&inventory));
 }
@@ -733,6 +731,291 @@ fn down_from_nothing_and_beside_what_is_not_ours() {
     let plan = planned(&desired, &inventory, Goal::Down);
     assert_eq!(plan.steps, []);
     assert_eq!(plan.count(Mark::Adopted), 3, "{}", golden(&plan));
+}
+
+/// An environment with these groups in somebody else's cluster, and nothing of it there yet.
+fn adopted(groups: &[&str]) -> (Desired, Inventory) {
+    let mut desired = model::desired(groups);
+    model::adopting(&mut desired);
+    let mut inventory = model::empty(&desired);
+    let mut given = model::others_cluster(&["FARGATE", "theirs"]);
+    given.default_strategy = vec![StrategyItem {
+        provider: "theirs".into(),
+        weight: 2,
+        base: 1,
+    }];
+    inventory.given_cluster = Some(given);
+    (desired, inventory)
+}
+
+fn given(inventory: &mut Inventory) -> &mut Cluster {
+    inventory.given_cluster.as_mut().expect("adopted")
+}
+
+#[test]
+fn an_adopted_cluster_gets_our_providers_and_loses_them_and_nothing_else() {
+    let (desired, mut inventory) = adopted(&["web"]);
+    let before = inventory.given_cluster.clone();
+    let plan = planned(&desired, &inventory, Goal::Up);
+    insta::assert_snapshot!("adopted_up", golden(&plan));
+    apply_all(&desired, &mut inventory, &plan);
+    assert_eq!(
+        given(&mut inventory).providers,
+        ["FARGATE", "theirs", "shop-dev-web-cp"]
+    );
+    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
+
+    // Its owner goes on with it.
+    given(&mut inventory).settings = ClusterSettings::default();
+    given(&mut inventory).default_strategy.clear();
+    given(&mut inventory).providers.insert(0, "new".into());
+    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
+    inventory.given_cluster = before.clone();
+    given(&mut inventory)
+        .providers
+        .push("shop-dev-web-cp".into());
+
+    inventory.tenancy.service_tasks = [("api".to_owned(), 3), ("job".to_owned(), 1)].into();
+    inventory.tenancy.standalone_tasks = 2;
+    let plan = planned(&desired, &inventory, Goal::Down);
+    insta::assert_snapshot!("adopted_down", golden(&plan));
+    assert_eq!(plan.tenants(), Some("3 of api, 1 of job, 2 of no service"));
+    apply_all(&desired, &mut inventory, &plan);
+    assert!(model::is_empty(&inventory));
+    assert_eq!(inventory.given_cluster, before);
+    inventory.tenancy = Tenancy::default();
+    assert_eq!(planned(&desired, &inventory, Goal::Down).steps, []);
+}
+
+/// The checker is what proves it of every plan, so it has to see it.
+#[test]
+fn the_checker_sees_what_must_not_become_of_an_adopted_cluster() {
+    let (desired, mut inventory) = adopted(&["web"]);
+    let up = planned(&desired, &inventory, Goal::Up);
+    apply_all(&desired, &mut inventory, &up);
+    let main = || "main".to_owned();
+    let put = |add: &[&str], remove: &[&str], default_strategy| {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        EcsStep::PutClusterCapacityProviders {
+            cluster: main(),
+            add: names(add),
+            remove: names(remove),
+            default_strategy,
+        }
+    };
+    let wrong = |step: Step| {
+        let mut plan = Plan::empty(Goal::Down);
+        let after = Vec::new();
+        plan.steps.push(Planned { step, after });
+        !check(&plan, &desired, &inventory).is_empty()
+    };
+    assert!(!wrong(put(&[], &["shop-dev-web-cp"], None).into()));
+    assert!(!wrong(put(&["shop-dev-web-cp"], &[], None).into()));
+    let settings = ClusterSettings::default();
+    for step in [
+        put(&[], &["shop-dev-web-cp", "theirs"], None),
+        put(&["somebodys"], &[], None),
+        put(&[], &["shop-dev-web-cp"], Some(Vec::new())),
+        EcsStep::DeleteCluster { name: main() },
+        EcsStep::UpdateCluster {
+            name: main(),
+            settings,
+        },
+        EcsStep::DeleteService {
+            cluster: main(),
+            service: "api".into(),
+        },
+        EcsStep::StopTasks {
+            cluster: main(),
+            tasks: Vec::new(),
+        },
+        EcsStep::DeregisterContainerInstances { cluster: main() },
+        EcsStep::DeleteCapacityProvider {
+            name: "theirs".into(),
+        },
+    ] {
+        assert!(wrong(step.clone().into()), "{step:?}");
+    }
+    let tag = Step::Tag {
+        resource: Taggable::Ecs(given(&mut inventory.clone()).arn.clone()),
+        tags: BTreeMap::new(),
+    };
+    assert!(wrong(tag));
+}
+
+#[test]
+fn another_fleets_cluster_is_adopted_by_name_and_its_owner_is_told() {
+    let (desired, mut inventory) = adopted(&["web"]);
+    let owner = ("fleet:owner".to_owned(), "f-2".to_owned());
+    given(&mut inventory).tags.extend([owner]);
+    let plan = planned(&desired, &inventory, Goal::Up);
+    assert!(
+        golden(&plan).contains("never changed, with FARGATE theirs, though it is owned by f-2"),
+        "{}",
+        golden(&plan)
+    );
+}
+
+#[test]
+fn what_an_adopted_cluster_must_be_for_up() {
+    let (desired, mut inventory) = adopted(&["web", "batch"]);
+    let told = |inventory: &Inventory| {
+        let found = plan(&desired, inventory, Goal::Up).expect_err("conflicts");
+        let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    };
+    let cluster = inventory.given_cluster.take();
+    insta::assert_snapshot!(told(&inventory), @"cluster main: there is none in eu-central-1: correct `adopt` in [cluster], or take it out to have one made");
+    inventory.given_cluster = cluster;
+    "DEPROVISIONING".clone_into(&mut given(&mut inventory).status);
+    given(&mut inventory).providers = (0..19).map(|n| format!("theirs-{n}")).collect();
+    let own = model::others_cluster(&[]);
+    inventory.cluster = Presence::Owned(own);
+    insta::assert_snapshot!(told(&inventory), @r"
+    cluster shop-dev: is this environment's own, and would be left behind for main: take `adopt` out of [cluster], run `down`, then put it back
+    cluster main: is DEPROVISIONING, and nodes join only one that is ACTIVE: correct `adopt` in [cluster]
+    cluster main: has 19 capacity providers, and the groups would be 2 more: ECS takes at most 20
+    ");
+
+    // What is on it fits, however many they are.
+    inventory.cluster = Presence::Absent;
+    let cluster = given(&mut inventory);
+    "ACTIVE".clone_into(&mut cluster.status);
+    let ours = ["shop-dev-web-cp", "shop-dev-batch-cp"].map(str::to_owned);
+    cluster.providers.extend(ours);
+    let _ = planned(&desired, &inventory, Goal::Up);
+
+    // One of our name that is not ours is nobody's business, unless it is the one that is named.
+    let (mut desired, mut inventory) = adopted(&["web"]);
+    inventory.cluster = Presence::Foreign("it carries no fleet:owner tag".into());
+    let _ = planned(&desired, &inventory, Goal::Up);
+    inventory.cluster = Presence::Owned(model::others_cluster(&[]));
+    desired.cluster.name.clone_from(&desired.cluster.own_name);
+    let found = plan(&desired, &inventory, Goal::Up).expect_err("its own");
+    insta::assert_snapshot!(found[0].to_string(), @"cluster shop-dev: is this environment's own, and goes with it at `down`: take `adopt` out of [cluster]");
+    assert_eq!(
+        plan(&desired, &inventory, Goal::Down).expect_err("its own"),
+        found
+    );
+}
+
+#[test]
+fn down_leaves_to_the_owner_of_an_adopted_cluster_what_only_he_can_decide() {
+    let (desired, mut inventory) = adopted(&["web"]);
+    let up = planned(&desired, &inventory, Goal::Up);
+    apply_all(&desired, &mut inventory, &up);
+    let bound = &mut inventory.tenancy.bound;
+    bound.insert("theirs".into(), ["web".to_owned()].into());
+    let _ = planned(&desired, &inventory, Goal::Down);
+    let bound = &mut inventory.tenancy.bound;
+    let services = ["api".to_owned(), "job".to_owned()];
+    bound.insert("shop-dev-web-cp".into(), services.into());
+    given(&mut inventory).default_strategy.push(StrategyItem {
+        provider: "shop-dev-web-cp".into(),
+        weight: 1,
+        base: 0,
+    });
+    let found = plan(&desired, &inventory, Goal::Down).expect_err("conflicts");
+    let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    cluster main: its default strategy names capacity provider shop-dev-web-cp, and where its tasks go is its owner's to say: take it out (`aws ecs put-cluster-capacity-providers`), then run `down` again
+    cluster main: services name capacity provider shop-dev-web-cp in their strategy, and ECS does not take it away from under them: give them another (`aws ecs update-service --capacity-provider-strategy`), or delete them, then run `down` again: api, job
+    ");
+    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
+}
+
+#[test]
+fn a_group_that_left_the_file_is_found_in_an_adopted_cluster_too() {
+    let (mut desired, mut inventory) = adopted(&["web", "batch"]);
+    let before = inventory.given_cluster.clone();
+    let up = planned(&desired, &inventory, Goal::Up);
+    apply_all(&desired, &mut inventory, &up);
+    inventory.removed = desired.groups.split_off(1);
+    let found = plan(&desired, &inventory, Goal::Up).expect_err("conflicts");
+    assert!(found[0].to_string().contains("no longer in fleet.toml"));
+    let down = planned(&desired, &inventory, Goal::Down);
+    apply_all(&desired, &mut inventory, &down);
+    assert!(model::is_empty(&inventory));
+    assert_eq!(inventory.given_cluster, before);
+}
+
+#[test]
+fn an_adopted_cluster_that_is_gone_is_no_obstacle_for_down() {
+    let (desired, mut inventory) = adopted(&["web"]);
+    let up = planned(&desired, &inventory, Goal::Up);
+    apply_all(&desired, &mut inventory, &up);
+    inventory.given_cluster = None;
+    let down = planned(&desired, &inventory, Goal::Down);
+    assert!(golden(&down).contains("is not there"), "{}", golden(&down));
+    apply_all(&desired, &mut inventory, &down);
+    assert!(model::is_empty(&inventory));
+}
+
+#[test]
+fn nodes_that_joined_another_cluster_stop_either_way() {
+    let inventory = up(&of_file(""));
+    let adopts = "[environments.dev.cluster]\nadopt = \"main\"\n";
+    let unset = "[environments.dev]\nunset = [\"cluster\"]";
+    let text = include_str!("../../tests/fleet.toml").replace("[environments.dev]", unset);
+    let spec = crate::spec::FleetFile::new("fleet.toml", format!("{text}\n{adopts}")).spec("dev");
+    let mut desired = crate::desired::build(&spec.expect("valid")).expect("builds");
+    desired.network = model::desired(&[]).network;
+    for goal in [Goal::Up, Goal::Down] {
+        let mut inventory = inventory.clone();
+        inventory.given_cluster = Some(model::others_cluster(&[]));
+        let found = plan(&desired, &inventory, goal).expect_err("conflicts");
+        let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+        let told = lines.join("\n");
+        assert!(
+            told.contains(
+                "cluster shop-dev: is this environment's own, and would be left behind for main"
+            ),
+            "{told}"
+        );
+        assert!(told.contains("auto scaling group shop-dev-web: its nodes join cluster shop-dev, and not main: put"), "{told}");
+        // And after that cluster was deleted by hand.
+        inventory.cluster = Presence::Absent;
+        let found = plan(&desired, &inventory, goal).expect_err("conflicts");
+        assert!(
+            found
+                .iter()
+                .any(|one| one.to_string().contains("its nodes join cluster shop-dev"))
+        );
+    }
+}
+
+/// Somebody else's cluster, with whatever on it.
+fn others() -> impl Strategy<Value = Cluster> {
+    const PROVIDERS: &[&str] = &[
+        "FARGATE",
+        "FARGATE_SPOT",
+        "theirs",
+        "shop-dev-webs",
+        "dev-web-cp",
+    ];
+    let providers = proptest::sample::subsequence(PROVIDERS, 0..=PROVIDERS.len());
+    (providers, any::<bool>()).prop_map(|(providers, has_strategy)| {
+        let mut cluster = model::others_cluster(&providers);
+        let first = cluster.providers.first().filter(|_| has_strategy).cloned();
+        let item = |provider| StrategyItem {
+            provider,
+            weight: 1,
+            base: 0,
+        };
+        cluster.default_strategy = first.map(item).into_iter().collect();
+        cluster
+    })
+}
+
+/// A cluster without the providers that belong to these environments.
+fn without(cluster: Option<&Cluster>, environments: &[&Desired]) -> Option<Cluster> {
+    let mut cluster = cluster?.clone();
+    let is_theirs = |name: &String| {
+        let mut groups = environments.iter().flat_map(|desired| &desired.groups);
+        groups.any(|group| group.capacity_provider.name == *name)
+    };
+    cluster.providers.retain(|name| !is_theirs(name));
+    Some(cluster)
 }
 
 /// Some of what a file can say of a group, in any combination.
@@ -811,13 +1094,20 @@ proptest! {
         desired_nodes in 0..4_u32,
         end_up in any::<bool>(),
         forgets in any::<bool>(),
+        given in proptest::option::of(others()),
     ) {
         let mut desired = model::desired(&["web", "batch"][..groups]);
+        if given.is_some() {
+            model::adopting(&mut desired);
+        }
+        let all = desired.clone();
+        let untouched = |inventory: &Inventory| without(inventory.given_cluster.as_ref(), &[&all]) == given;
         for group in &mut desired.groups {
             group.auto_scaling_group.desired = desired_nodes;
             group.auto_scaling_group.min = desired_nodes.min(1);
         }
         let mut inventory = model::empty(&desired);
+        inventory.given_cluster.clone_from(&given);
         for (goes_up, steps) in cuts {
             let goal = if goes_up { Goal::Up } else { Goal::Down };
             // A provider whose group `down` was killed after deleting is refused, with advice.
@@ -826,6 +1116,7 @@ proptest! {
             for planned in plan.steps.iter().take(steps) {
                 model::apply(&mut inventory, &desired, &planned.step)
                     .map_err(TestCaseError::fail)?;
+                prop_assert!(untouched(&inventory), "{}", planned.step.title());
             }
         }
         let goal = if end_up { Goal::Up } else { Goal::Down };
@@ -837,9 +1128,64 @@ proptest! {
             model::apply(&mut inventory, &desired, &step.step).map_err(TestCaseError::fail)?;
         }
         prop_assert_eq!(planned(&desired, &inventory, goal).steps, []);
+        prop_assert!(untouched(&inventory));
         if goal == Goal::Down {
             prop_assert!(model::is_empty(&inventory));
+            prop_assert_eq!(inventory.given_cluster, given);
         }
+    }
+
+    /// Each plans by what it saw, and acts when the other has acted since.
+    #[test]
+    fn environments_in_one_adopted_cluster_never_touch_each_other(
+        given in others(),
+        turns in proptest::collection::vec((0..2_usize, any::<bool>(), 1..30_usize), 0..12),
+        ends_up in (any::<bool>(), any::<bool>()),
+    ) {
+        let mut worlds: Vec<(Desired, Inventory, Vec<Planned>)> = ["dev", "prod"].map(|name| {
+            let mut desired = model::environment(name, &["web", "batch"]);
+            model::adopting(&mut desired);
+            let inventory = model::empty(&desired);
+            (desired, inventory, Vec::new())
+        }).into();
+        let all: Vec<Desired> = worlds.iter().map(|(desired, ..)| desired.clone()).collect();
+        let mut cluster = Some(given.clone());
+        for (index, goes_up, steps) in turns {
+            let (desired, inventory, open) = &mut worlds[index];
+            inventory.given_cluster.clone_from(&cluster);
+            if open.is_empty() {
+                let goal = if goes_up { Goal::Up } else { Goal::Down };
+                let Ok(plan) = plan(desired, inventory, goal) else { continue };
+                prop_assert_eq!(check(&plan, desired, inventory), [""; 0]);
+                *open = plan.steps;
+            }
+            for planned in open.drain(..steps.min(open.len())) {
+                let others = without(cluster.as_ref(), &[&all[index]]);
+                model::apply(inventory, desired, &planned.step).map_err(TestCaseError::fail)?;
+                cluster.clone_from(&inventory.given_cluster);
+                prop_assert_eq!(without(cluster.as_ref(), &[&all[index]]), others);
+            }
+        }
+        let goals = [ends_up.0, ends_up.1].map(|up| if up { Goal::Up } else { Goal::Down });
+        for ((desired, inventory, _), goal) in worlds.iter_mut().zip(goals) {
+            inventory.given_cluster.clone_from(&cluster);
+            let last = planned(desired, inventory, goal);
+            for step in &last.steps {
+                model::apply(inventory, desired, &step.step).map_err(TestCaseError::fail)?;
+            }
+            cluster.clone_from(&inventory.given_cluster);
+        }
+        for ((desired, inventory, _), goal) in worlds.iter_mut().zip(goals) {
+            inventory.given_cluster.clone_from(&cluster);
+            prop_assert_eq!(planned(desired, inventory, goal).steps, []);
+            let ours = desired.groups.iter().map(|group| &group.capacity_provider.name);
+            let attached = |name: &String| {
+                cluster.as_ref().is_some_and(|cluster| cluster.providers.contains(name))
+            };
+            prop_assert_eq!(ours.filter(|name| attached(name)).count(), if goal == Goal::Up { 2 } else { 0 });
+            prop_assert_eq!(model::is_empty(inventory), goal == Goal::Down);
+        }
+        prop_assert_eq!(without(cluster.as_ref(), &[&all[0], &all[1]]), Some(given));
     }
 }
 

@@ -91,6 +91,17 @@ impl<'a> Up<'a> {
     fn cluster(&mut self, service_roles: &[usize]) -> Steps {
         let wanted = &self.desired.cluster;
         let settings = cluster_settings(wanted);
+        if let Some(given) = &self.inventory.given_cluster {
+            let groups = &self.desired.groups;
+            let is_ours = |name: &str| {
+                let mut ours = groups.iter().map(|group| &group.capacity_provider.name);
+                ours.any(|ours| ours == name)
+            };
+            let detail = describe::kept_cluster(given, "never changed", is_ours);
+            self.builder
+                .line(Mark::Adopted, "cluster", &wanted.name, detail);
+            return Steps::new();
+        }
         let Some(cluster) = self.inventory.cluster.owned() else {
             let detail = describe::cluster_changes(&settings).join(", ");
             self.builder
@@ -483,10 +494,11 @@ impl<'a> Up<'a> {
         steps
     }
 
-    /// One write for all groups, which replaces the whole list: others' providers stay on it.
+    /// One write for all groups; others' providers stay. Where tasks of an adopted cluster go is its
+    /// owner's to say.
     fn attach(&mut self, after: impl IntoIterator<Item = usize>) -> Steps {
         let nothing = Cluster::default();
-        let cluster = self.inventory.cluster.owned().unwrap_or(&nothing);
+        let cluster = self.inventory.standing_cluster().unwrap_or(&nothing);
         let groups = self.desired.groups.iter();
         let ours = groups.map(|group| &group.capacity_provider.name);
         let missing: Vec<String> = ours
@@ -495,7 +507,9 @@ impl<'a> Up<'a> {
             .filter(|name| !cluster.providers.contains(name))
             .cloned()
             .collect();
-        let default_strategy = if let Some(wanted) = &self.desired.cluster.default_strategy {
+        let default_strategy = if self.desired.cluster.is_adopted {
+            cluster.default_strategy.clone()
+        } else if let Some(wanted) = &self.desired.cluster.default_strategy {
             in_order_of(&cluster.default_strategy, wanted)
         } else if cluster.default_strategy.is_empty() {
             ours.map(|name| StrategyItem {
@@ -526,8 +540,10 @@ impl<'a> Up<'a> {
         );
         let put = EcsStep::PutClusterCapacityProviders {
             cluster: self.desired.cluster.name.clone(),
-            providers: cluster.providers.iter().cloned().chain(missing).collect(),
-            default_strategy,
+            add: missing,
+            remove: Vec::new(),
+            default_strategy: (default_strategy != cluster.default_strategy)
+                .then_some(default_strategy),
         };
         vec![self.builder.step(put, after)]
     }

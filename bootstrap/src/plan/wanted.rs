@@ -54,7 +54,7 @@ pub(super) fn cluster_settings(wanted: &desired::Cluster) -> ClusterSettings {
 }
 
 /// A strategy is a set: one that only stands in another order is the same.
-pub(super) fn in_order_of(found: &[StrategyItem], wanted: &[StrategyItem]) -> Vec<StrategyItem> {
+pub(crate) fn in_order_of(found: &[StrategyItem], wanted: &[StrategyItem]) -> Vec<StrategyItem> {
     let sorted = |items: &[StrategyItem]| {
         let mut items = items.to_vec();
         items.sort();

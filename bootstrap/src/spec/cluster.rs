@@ -1,4 +1,5 @@
-//! `[cluster]`: what ECS tells of it and keeps of it, and where its tasks go that do not say.
+//! `[cluster]`: what ECS tells of it and keeps of it, and where its tasks go that do not say; or which
+//! one is adopted.
 
 use std::collections::BTreeSet;
 
@@ -17,9 +18,17 @@ pub(crate) const FARGATE: [&str; 2] = ["FARGATE", "FARGATE_SPOT"];
 const WEIGHT_MAX: u32 = 1_000;
 const BASE_MAX: u32 = 100_000;
 
+/// Capacity providers of one cluster (ECS service quotas).
+pub(crate) const PROVIDERS_MAX: usize = 20;
+/// A cluster's name has as many characters (CreateCluster).
+const NAME_MAX: usize = 255;
+
 /// `[cluster]`, but for its tags. What is absent is left as the account has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cluster {
+    /// Name of a cluster of the account's own that is used in the place of one that is made. Nothing else
+    /// is said of it then.
+    pub adopt: Option<String>,
     /// CloudWatch's Container Insights.
     pub container_insights: Option<ContainerInsights>,
     /// Where sessions of ECS Exec are written down.
@@ -91,15 +100,101 @@ pub enum Provider {
     Fargate(String),
 }
 
+/// An adopted cluster, as the file names it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Named<'a> {
+    name: &'a str,
+    /// Its ARN's region and account.
+    at: Option<(&'a str, &'a str)>,
+}
+
+impl<'a> Named<'a> {
+    /// `None` for what is neither a name nor an ARN.
+    fn read(text: &'a str) -> Option<Self> {
+        let of_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let is_name =
+            |name: &str| (1..=NAME_MAX).contains(&name.len()) && name.chars().all(of_name);
+        let parts: Vec<&str> = text.split(':').collect();
+        let (name, at) = match parts[..] {
+            [name] => (name, None),
+            ["arn", partition, "ecs", region, account, cluster]
+                if partition.starts_with("aws")
+                    && shapes::region(region).is_none()
+                    && shapes::account(account).is_none() =>
+            {
+                (cluster.strip_prefix("cluster/")?, Some((region, account)))
+            }
+            _ => return None,
+        };
+        is_name(name).then_some(Self { name, at })
+    }
+}
+
+/// The account of an adopted cluster that is named by its ARN: the only one that it can be in.
+pub(super) fn account(cluster: &wire::Cluster) -> Option<String> {
+    let (_, account) = Named::read(cluster.adopt.as_deref()?)?.at?;
+    Some(account.to_owned())
+}
+
+/// What is wrong with the name of an adopted cluster, or with what else is said of it.
+fn adopt_problems(cluster: &wire::Cluster, fleet: &wire::Fleet) -> Vec<(&'static str, String)> {
+    let Some(text) = &cluster.adopt else {
+        return Vec::new();
+    };
+    let mut problems = Vec::new();
+    match Named::read(text) {
+        None => problems.push((
+            "adopt",
+            format!("`{text}` is neither a cluster's name nor its ARN such as arn:aws:ecs:eu-central-1:123456789012:cluster/main"),
+        )),
+        Some(Named { at: Some((region, account)), .. }) => {
+            if region != fleet.region {
+                let wanted = &fleet.region;
+                problems.push(("adopt", format!("is in {region}, and this fleet in {wanted}: nodes join no cluster of another region")));
+            }
+            if let Some(wanted) = fleet.account.as_deref().filter(|wanted| *wanted != account) {
+                problems.push(("adopt", format!("is of account {account}, and [fleet] account is {wanted}")));
+            }
+        }
+        Some(Named { at: None, .. }) => {}
+    }
+    for (key, is_set) in [
+        ("container_insights", cluster.container_insights.is_some()),
+        (
+            "execute_command_logging",
+            cluster.execute_command_logging.is_some(),
+        ),
+        ("fargate", cluster.fargate.is_some()),
+        ("default_strategy", cluster.default_strategy.is_some()),
+        ("tags", !cluster.tags.is_empty()),
+    ] {
+        if is_set {
+            problems.push((key, format!("is of a cluster that fleet makes, and `adopt` names one that it never changes: leave it out (an environment: `unset = [\"cluster.{key}\"]`)")));
+        }
+    }
+    problems
+}
+
 /// The table, and what is wrong with it.
 pub(super) fn read<'a>(
     cluster: wire::Cluster,
+    fleet: &wire::Fleet,
     groups: impl Iterator<Item = &'a String> + Clone,
     problems: &mut Vec<Problem>,
 ) -> Cluster {
     let mut wrong = |field: &str, why: Option<String>| {
         problems.extend(why.map(|why| Problem::new(format!("cluster.{field}"), why)));
     };
+    if let Some(adopted) = &cluster.adopt {
+        for (field, why) in adopt_problems(&cluster, fleet) {
+            wrong(field, Some(why));
+        }
+        let named = Named::read(adopted);
+        return Cluster {
+            adopt: named.map(|named| named.name.to_owned()),
+            ..Cluster::default()
+        };
+    }
     if let Some(logging) = &cluster.execute_command_logging {
         for (field, why) in logging_problems(logging) {
             wrong(&format!("execute_command_logging{field}"), Some(why));
@@ -124,6 +219,7 @@ pub(super) fn read<'a>(
         found
     });
     Cluster {
+        adopt: None,
         container_insights: cluster.container_insights,
         execute_command_logging: cluster.execute_command_logging,
         fargate,
@@ -248,8 +344,59 @@ mod tests {
         let cluster: wire::Cluster = toml::from_str(text).expect("a table");
         let groups = ["batch".to_owned(), "web".to_owned()];
         let mut problems = Vec::new();
-        let _ = read(cluster, groups.iter(), &mut problems);
+        let fleet = wire::Fleet {
+            region: "eu-central-1".into(),
+            account: Some("123456789012".into()),
+            ..wire::Fleet::default()
+        };
+        let _ = read(cluster, &fleet, groups.iter(), &mut problems);
         told(&problems)
+    }
+
+    #[test]
+    fn an_adopted_cluster_is_named_and_nothing_else_is_said_of_it() {
+        for named in [
+            "main",
+            "default",
+            "arn:aws:ecs:eu-central-1:123456789012:cluster/main_1",
+        ] {
+            assert_eq!(of(&format!("adopt = \"{named}\"")), "", "{named}");
+        }
+        for malformed in [
+            "",
+            "my cluster",
+            "main:1",
+            &"x".repeat(256),
+            "arn:aws:ecs:eu-central-1:123456789012:service/main/web",
+            "arn:aws:ecs:eu-central-1:12345:cluster/main",
+            "arn:aws:ecs::123456789012:cluster/main",
+            "arn:aws:eks:eu-central-1:123456789012:cluster/main",
+            "arn:aws:ecs:eu-central-1:123456789012:cluster/",
+        ] {
+            let told = of(&format!("adopt = \"{malformed}\""));
+            assert!(
+                told.contains("neither a cluster's name nor its ARN"),
+                "{told}"
+            );
+        }
+        assert_eq!(
+            of("adopt = \"arn:aws:ecs:us-east-1:210987654321:cluster/main\""),
+            "cluster.adopt: is in us-east-1, and this fleet in eu-central-1: nodes join no cluster of another region; \
+             cluster.adopt: is of account 210987654321, and [fleet] account is 123456789012"
+        );
+        for key in [
+            "container_insights = \"enabled\"",
+            "execute_command_logging = {}",
+            "fargate = false",
+            "default_strategy = []",
+            "tags = { a = \"b\" }",
+        ] {
+            let told = of(&format!("adopt = \"main\"\n{key}"));
+            assert!(
+                told.contains("leave it out") && !told.contains(';'),
+                "{told}"
+            );
+        }
     }
 
     #[test]

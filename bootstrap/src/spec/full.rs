@@ -29,7 +29,9 @@ pub(super) fn completed(mut file: wire::File, spec: &Spec) -> wire::File {
     file.agent.launch_timeout_seconds = Some(spec.agent.launch_timeout_seconds);
     file.agent.drain_timeout_seconds = Some(spec.agent.drain_timeout_seconds);
     file.iam.scope = Some(file.iam.scope.unwrap_or_default());
-    file.cluster.fargate = Some(spec.cluster.fargate);
+    if spec.cluster.adopt.is_none() {
+        file.cluster.fargate = Some(spec.cluster.fargate);
+    }
     let shares = spec.cluster.default_strategy.iter().flatten();
     let items = file.cluster.default_strategy.iter_mut().flatten();
     for (item, share) in items.zip(shares) {

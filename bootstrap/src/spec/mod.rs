@@ -34,8 +34,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use ami::Ami;
-pub(crate) use cluster::FARGATE;
 pub use cluster::{Cluster, ContainerInsights, ExecuteCommandLogging, Provider, StrategyItem};
+pub(crate) use cluster::{FARGATE, PROVIDERS_MAX};
 pub use full::Full;
 pub use scaling::{DeletionProtection, WarmPool, WarmPoolState, ZoneDistribution};
 pub use schedule::Schedule;
@@ -59,7 +59,7 @@ pub struct Spec {
     pub region: String,
     /// `fleet.id`: only what carries it is ever changed or deleted.
     pub owner: String,
-    /// The only account this may be applied to, if the file names one.
+    /// The only account this may be applied to, if the file names one, or an adopted cluster's ARN does.
     pub account: Option<String>,
     /// Adopted network.
     pub network: Network,

@@ -9,8 +9,8 @@ use fleet_agent_config::{
 };
 
 use super::{
-    Agent, Group, Network, Source, Spec, Spot, WarmPool, ami, cluster, drain, scaling, schedule,
-    shapes, spot, tags, user_data, volume, wire,
+    Agent, Group, Network, PROVIDERS_MAX, Source, Spec, Spot, WarmPool, ami, cluster, drain,
+    scaling, schedule, shapes, spot, tags, user_data, volume, wire,
 };
 
 /// Security groups of one network interface beside the fleet's own: what the quota can be raised to, and
@@ -19,8 +19,6 @@ const SECURITY_GROUPS_MAX: usize = 15;
 const SECURITY_GROUPS_USUAL: usize = 4;
 /// Container instances in one ECS cluster (ECS service quotas).
 pub(super) const NODES_MAX: u32 = 5_000;
-/// Capacity providers of one ECS cluster, of which each group is one (ECS service quotas).
-const GROUPS_MAX: usize = 20;
 /// Overrides in one mixed-instances policy (Auto Scaling quotas).
 const INSTANCE_TYPES_MAX: usize = 40;
 /// Managed policies on one role, at most (IAM quotas); ten unless the account's quota was raised.
@@ -36,7 +34,7 @@ pub(super) struct Checked {
 }
 
 /// Applies every rule. `read` gives what other files hold that this one names.
-pub(super) fn check(mut file: wire::File, environment: &str, read: user_data::Read<'_>) -> Checked {
+pub(super) fn check(file: wire::File, environment: &str, read: user_data::Read<'_>) -> Checked {
     let mut rules = Rules::default();
     let fleet = file.fleet;
     rules.check("fleet.name", shapes::fleet_name(&fleet.name));
@@ -65,11 +63,11 @@ pub(super) fn check(mut file: wire::File, environment: &str, read: user_data::Re
             Some("is missing: add at least one table such as [groups.web]".to_owned()),
         );
     }
-    if file.groups.len() > GROUPS_MAX {
+    if file.groups.len() > PROVIDERS_MAX {
         rules.check(
             "groups",
             Some(format!(
-                "holds {}: each is a capacity provider, of which a cluster takes at most {GROUPS_MAX}",
+                "holds {}: each is a capacity provider, of which a cluster takes at most {PROVIDERS_MAX}",
                 file.groups.len()
             )),
         );
@@ -90,9 +88,11 @@ pub(super) fn check(mut file: wire::File, environment: &str, read: user_data::Re
         .into_iter()
         .map(|(name, group)| rules.group(name, group, &shared))
         .collect();
-    let cluster_tags = merged(&file.tags, std::mem::take(&mut file.cluster.tags));
+    let cluster_tags = merged(&file.tags, file.cluster.tags.clone());
     tags::check_count("cluster.tags", cluster_tags.len(), &mut rules.problems);
-    let cluster = cluster::read(file.cluster, names.iter(), &mut rules.problems);
+    let account = fleet.account.clone();
+    let account = account.or_else(|| cluster::account(&file.cluster));
+    let cluster = cluster::read(file.cluster, &fleet, names.iter(), &mut rules.problems);
     Checked {
         spec: Spec {
             file: String::new(),
@@ -100,7 +100,7 @@ pub(super) fn check(mut file: wire::File, environment: &str, read: user_data::Re
             fleet: fleet.name,
             region: fleet.region,
             owner: fleet.id,
-            account: fleet.account,
+            account,
             network,
             cluster,
             cluster_tags,

@@ -53,6 +53,11 @@ fn each_mistake_has_its_message() {
             "\"subnet-0123456789abcdef1\"",
             "\"subnet-0123456789abcdef0\"",
         ),
+        ("tags = { purpose = \"the shop\" }", "adopt = \"main\""),
+        (
+            "tags = { purpose = \"the shop\" }",
+            "adopt = \"arn:aws:ecs:eu-central-1:cluster/main\"",
+        ),
         ("\"enhanced\"", "true"),
         ("s3_prefix = \"exec/\"", "s3_prefx = \"exec/\""),
         ("s3_bucket = \"shop-logs\"", "s3_encrypted = true"),
@@ -320,6 +325,10 @@ fn the_full_file_says_the_same_and_is_its_own_full_file() {
          cluster = { fargate = true, default_strategy = [{ provider = \"FARGATE\" }] }\n\
          iam.scope = \"instance\"",
     );
+    let adopts = least.replace(
+        "environments.dev = {}",
+        "environments.dev.cluster.adopt = \"arn:aws:ecs:eu-central-1:123456789012:cluster/main\"",
+    );
     let without = format!(
         "{FILE}\n[environments.spare]\nunset = [\"groups.batch\", \"cluster.default_strategy\", \"groups.web.spot\"]\n"
     );
@@ -328,6 +337,7 @@ fn the_full_file_says_the_same_and_is_its_own_full_file() {
         (FILE, "prod"),
         (least, "dev"),
         (&sparse, "dev"),
+        (&adopts, "dev"),
         (&without, "spare"),
     ] {
         let file = FleetFile::new("fleet.toml", text);

@@ -92,6 +92,10 @@ pub(super) struct Network {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Cluster {
+    /// Name or ARN of a cluster of your own in this region that the groups join, instead of one that is
+    /// made. It keeps its settings, tags, services and other capacity providers, so that none of the keys
+    /// below goes with this one; default: one is made.
+    pub(super) adopt: Option<String>,
     /// What CloudWatch is told of it, at a price; default: what the account has set.
     pub(super) container_insights: Option<ContainerInsights>,
     /// Where sessions of ECS Exec are written down: a log group, a bucket, or both.

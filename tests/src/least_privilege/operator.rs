@@ -49,7 +49,10 @@ impl Facts for Account {
         ACCOUNT
     }
 
-    fn tags(&self, _arn: &str) -> Tags {
+    fn tags(&self, arn: &str) -> Tags {
+        if arn.ends_with(&format!(":cluster/{ADOPTED}")) {
+            return Tags::new();
+        }
         let tags = [
             ("fleet:owner", self.owner),
             ("fleet:environment", self.environment),
@@ -78,6 +81,15 @@ fn policy() -> Value {
     desired(FILE).operator_policy(ACCOUNT)
 }
 
+/// A cluster that carries no tags of ours.
+const ADOPTED: &str = "main";
+
+/// The same environment in that cluster.
+fn policy_of_adopting() -> Value {
+    let file = format!("{FILE}\n[environments.dev.cluster]\nadopt = \"{ADOPTED}\"\n");
+    desired(&file).operator_policy(ACCOUNT)
+}
+
 /// The tags that fleet-bootstrap gives what it creates, in the spelling of each service.
 fn tags(key: &str, value: &str) -> Value {
     let tags = OURS.tags("").into_iter();
@@ -100,6 +112,47 @@ fn whole(statement: &'static str, name: &'static str, body: Value) -> Step {
 
 /// One call at least of all that fleet-bootstrap does by each statement.
 fn work() -> Vec<Step> {
+    work_in("shop-dev")
+}
+
+/// ... in a cluster that somebody else has made, and keeps.
+fn work_in_adopted() -> Vec<Step> {
+    let mut steps = work_in(ADOPTED);
+    let is_its_owners =
+        |step: &Step| OWNERS.contains(&step.call) && step.statement != "ServiceLinkedRoles";
+    steps.retain(|step| !is_its_owners(step));
+    for step in &mut steps {
+        if [
+            "ecs:DeregisterContainerInstance",
+            "ecs:PutClusterCapacityProviders",
+        ]
+        .contains(&step.call)
+        {
+            step.statement = "AdoptedCluster";
+        }
+    }
+    steps.push(whole(
+        "ChangeInEcs",
+        "ecs:TagResource",
+        json!({ "resourceArn": arn("ecs", "capacity-provider/shop-dev-web"), "tags": tags("key", "value") }),
+    ));
+    // Whether there is one of its own.
+    let own = json!({ "clusters": ["shop-dev"] });
+    steps.push(whole("ReadEcs", "ecs:DescribeClusters", own));
+    steps
+}
+
+/// What only the owner of a cluster does to it.
+const OWNERS: &[&str] = &[
+    "ecs:CreateCluster",
+    "ecs:DeleteCluster",
+    "ecs:DeleteService",
+    "ecs:StopTask",
+    "ecs:TagResource",
+    "ecs:UpdateCluster",
+];
+
+fn work_in(name: &str) -> Vec<Step> {
     let role = json!({ "RoleName": "shop-dev-web-eu-central-1", "Tags": tags("Key", "Value") });
     let profile = json!({
         "InstanceProfileName": "shop-dev-web-eu-central-1",
@@ -128,11 +181,10 @@ fn work() -> Vec<Step> {
             "InstancesDistribution": { "OnDemandBaseCapacity": "0" },
         },
     });
-    let cluster =
-        json!({ "cluster": "shop-dev", "clusterName": "shop-dev", "clusters": ["shop-dev"] });
+    let cluster = json!({ "cluster": name, "clusterName": name, "clusters": [name] });
     let created = json!({
         "name": "shop-dev-web",
-        "clusterName": "shop-dev",
+        "clusterName": name,
         "autoScalingGroupProvider": { "autoScalingGroupArn": "shop-dev-web" },
         "tags": tags("key", "value"),
     });
@@ -142,7 +194,7 @@ fn work() -> Vec<Step> {
         "capacityProviders": ["shop-dev-web"],
     });
     let inside = json!({
-        "cluster": "shop-dev",
+        "cluster": name,
         "services": ["a"],
         "service": "a",
         "tasks": ["b"],
@@ -307,7 +359,7 @@ fn work() -> Vec<Step> {
         whole(
             "ChangeInEcs",
             "ecs:TagResource",
-            json!({ "resourceArn": arn("ecs", "cluster/shop-dev"), "tags": tags("key", "value") }),
+            json!({ "resourceArn": arn("ecs", &format!("cluster/{name}")), "tags": tags("key", "value") }),
         ),
         whole(
             "ChangeInEc2",
@@ -478,14 +530,31 @@ fn the_operator_s_whole_work_passes_and_every_statement_is_needed() {
 }
 
 #[test]
+fn in_an_adopted_cluster_it_passes_too_and_what_is_its_owners_does_not() {
+    let policy = policy_of_adopting();
+    each_statement_is_needed(&policy, &work_in_adopted());
+    every_action_is_needed(&policy, &work_in_adopted());
+    let mut steps = work_in(ADOPTED);
+    steps.retain(|step| OWNERS.contains(&step.call) && step.statement != "ServiceLinkedRoles");
+    let elsewhere = json!({ "cluster": "others", "capacityProviders": [] });
+    steps.push(whole("", "ecs:PutClusterCapacityProviders", elsewhere));
+    let names: Vec<&str> = steps.iter().map(|step| step.call).collect();
+    let distinct: std::collections::BTreeSet<&str> = names.iter().copied().collect();
+    assert_eq!(distinct.len(), OWNERS.len() + 1);
+    assert_eq!(refused(&policy, &steps), names);
+}
+
+#[test]
 fn every_action_of_the_policy_is_one_that_fleet_bootstrap_needs() {
-    let steps = work();
+    every_action_is_needed(&policy(), &work());
+}
+
+fn every_action_is_needed(policy: &Value, steps: &[Step]) {
     let asked: Vec<&str> = steps
         .iter()
         .flat_map(|step| &step.asks)
         .map(|request| request.action.as_str())
         .collect();
-    let policy = policy();
     let statements = policy["Statement"].as_array().expect("statements");
     for action in statements
         .iter()
