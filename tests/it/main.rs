@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the programs are what is tested")]
 
+mod convergence;
 mod gate;
 mod least_privilege;
 mod leaving;
