@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "the programs are what is tested")]
 
 mod adopt;
+mod convergence;
 mod gate;
 mod least_privilege;
 mod leaving;

@@ -1,10 +1,6 @@
 //! Bad input and bad surroundings: one clear message, exit 1, nothing half-done.
 
-use std::{
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
-    process::Command,
-};
+use std::{net::TcpListener, process::Command};
 
 use fleet_tests::{Fleet, Sandbox, program, run};
 
@@ -90,21 +86,15 @@ fn without_docker_the_sandbox_says_how_to_start_it() {
 fn the_sandbox_refuses_an_unknown_call_by_name_and_foreign_names_are_never_touched() {
     let sandbox = Sandbox::up("it-refusals").expect("a sandbox");
 
-    let reply = post(
-        sandbox.var("AWS_ENDPOINT_URL"),
-        "elasticloadbalancing",
-        "Action=DescribeLoadBalancers&Version=2015-12-01",
-    );
+    let form = "Action=DescribeLoadBalancers&Version=2015-12-01";
+    let reply = sandbox.raw("elasticloadbalancing", ("POST", "/"), form);
+    let reply = reply.expect("a reply");
     assert!(reply.starts_with("HTTP/1.1 400"), "{reply}");
     assert!(reply.contains("InvalidAction"), "{reply}");
     assert!(reply.contains("DescribeLoadBalancers"), "{reply}");
 
-    let bucket = request(
-        sandbox.var("AWS_ENDPOINT_URL"),
-        "s3",
-        ("PUT", "/bucket"),
-        "",
-    );
+    let bucket = sandbox.raw("s3", ("PUT", "/bucket"), "");
+    let bucket = bucket.expect("a reply");
     assert!(bucket.starts_with("HTTP/1.1 400"), "{bucket}");
     assert!(
         bucket.contains("does not serve s3: PUT /bucket"),
@@ -154,24 +144,4 @@ pub(crate) fn writes(sandbox: &Sandbox) -> Vec<String> {
         })
         .map(str::to_owned)
         .collect()
-}
-
-fn post(endpoint: &str, service: &str, body: &str) -> String {
-    request(endpoint, service, ("POST", "/"), body)
-}
-
-fn request(endpoint: &str, service: &str, (method, path): (&str, &str), body: &str) -> String {
-    let address = endpoint.trim_start_matches("http://");
-    let mut stream = TcpStream::connect(address).expect("the gateway listens");
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
-         Authorization: AWS4-HMAC-SHA256 Credential=AKID/20260101/eu-central-1/{service}/aws4_request, SignedHeaders=host, Signature=0\r\n\
-         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .expect("sent");
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply).expect("a reply");
-    reply
 }

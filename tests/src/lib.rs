@@ -7,6 +7,7 @@
 )]
 
 pub mod evidence;
+mod gateway;
 mod journal;
 #[cfg(test)]
 mod least_privilege;
@@ -20,7 +21,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -54,7 +55,8 @@ pub struct Ran {
 }
 
 impl Ran {
-    fn of(output: &Output) -> Self {
+    /// What the program left when it ended.
+    pub fn of(output: &Output) -> Self {
         Self {
             code: output.status.code().unwrap_or(-1),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -137,13 +139,25 @@ impl Sandbox {
     /// # Errors
     /// When it does not come up.
     pub fn up(name: &str) -> Result<Self> {
+        let files = target().join("dist");
+        Self::with(name, &["--files", &files.to_string_lossy()])
+    }
+
+    /// The same with machines on paper, which are ready at once and run nothing.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn on_paper(name: &str) -> Result<Self> {
+        Self::with(name, &["--machines", "paper"])
+    }
+
+    fn with(name: &str, options: &[&str]) -> Result<Self> {
         let mut sandbox = Self {
             name: name.to_owned(),
             env: BTreeMap::new(),
         };
         let _ = sandbox.cli(&["down"])?;
-        let files = target().join("dist");
-        let up = sandbox.cli(&["up", "--port", "0", "--files", &files.to_string_lossy()])?;
+        let up = sandbox.cli(&[&["up", "--port", "0"], options].concat())?;
         if up.code != 0 {
             bail!("fleet-sandbox up: {}{}", up.out, up.err);
         }
@@ -342,6 +356,21 @@ impl<'s> Fleet<'s> {
         let mut command = self.sandbox.command("fleet-bootstrap");
         command.current_dir(self.directory.path()).args(args);
         command
+    }
+
+    /// Starts `fleet-bootstrap`; its output is kept.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&self, args: &[&str]) -> Result<Child> {
+        let mut command = self.sandbox.command("fleet-bootstrap");
+        command
+            .current_dir(self.directory.path())
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Ok(command.spawn()?)
     }
 
     /// Runs `fleet-bootstrap` and kills it as soon as it prints `text`.

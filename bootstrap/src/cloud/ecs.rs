@@ -214,7 +214,10 @@ impl Ecs {
     pub(crate) async fn delete_capacity_provider(&self, name: &str) -> Result<(), CallError> {
         let request = self.client.delete_capacity_provider();
         let reply = request.capacity_provider(name).send().await;
-        gone(reply.map_err(failed("ecs:DeleteCapacityProvider", name)))
+        match reply.map_err(failed("ecs:DeleteCapacityProvider", name)) {
+            Err(error) if is_no_provider(&error) => Ok(()),
+            other => gone(other),
+        }
     }
 
     /// Replaces the whole list.
@@ -454,7 +457,11 @@ impl Ecs {
     pub(crate) async fn deregister(&self, cluster: &str, arn: &str) -> Result<(), CallError> {
         let request = self.client.deregister_container_instance().cluster(cluster);
         let reply = request.container_instance(arn).force(true).send().await;
-        gone(reply.map_err(failed("ecs:DeregisterContainerInstance", arn)))
+        match reply.map_err(failed("ecs:DeregisterContainerInstance", arn)) {
+            // An earlier attempt, whose answer was lost, has done it.
+            Err(error) if error.says("container instance") && error.says("not found") => Ok(()),
+            other => gone(other),
+        }
     }
 }
 
@@ -628,5 +635,33 @@ fn read_instance(instance: SdkInstance) -> ContainerInstance {
         attributes: attributes
             .map(|attribute| (attribute.name, attribute.value.unwrap_or_default()))
             .collect(),
+    }
+}
+
+/// The capacity provider is not there, which has no code of its own: an earlier attempt, whose answer was
+/// lost, has deleted it.
+fn is_no_provider(error: &CallError) -> bool {
+    let codes = ["ClientException", "InvalidParameterException"];
+    codes.contains(&error.code.as_str()) && error.says("does not exist")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_provider_that_is_not_there_counts_as_deleted() {
+        let refused = |code: &str, message: &str| {
+            let mut error = CallError::malformed("ecs:DeleteCapacityProvider", "p", "answer");
+            error.code = code.into();
+            error.message = message.into();
+            is_no_provider(&error)
+        };
+        let gone = "The specified capacity provider does not exist.";
+        assert!(refused("InvalidParameterException", gone));
+        assert!(refused("ClientException", gone));
+        assert!(!refused("AccessDeniedException", gone));
+        let used = "The capacity provider is in use by a cluster.";
+        assert!(!refused("ClientException", used));
     }
 }

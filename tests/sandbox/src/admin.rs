@@ -226,9 +226,11 @@ async fn serve(world: &World, method: &Method, path: &str, body: &[u8]) -> Resul
         ("GET", "faults") => Ok(json!(world.look(|state| state.faults.list().to_vec()))),
         ("POST", "faults") => {
             let rules: Vec<FaultRule> = read(body)?;
-            world.count(|state| state.faults.replace(rules));
+            // Announced: whoever is held goes on.
+            world.change(|state, _| state.faults.replace(rules));
             Ok(json!({}))
         }
+        ("GET", "held") => Ok(world.look(|state| json!(state.faults.held()))),
         ("POST", "run-tasks") => run_tasks(world, &read(body)?),
         ("POST", "scale") => {
             let Scale { group, desired } = read(body)?;

@@ -66,15 +66,16 @@ impl Calls {
     }
 }
 
-/// Whether the request begins a call, by the SDKs' `amz-sdk-request: attempt=1; max=3`.
-pub(crate) fn is_first_attempt(header: Option<&str>) -> bool {
+/// Which attempt of its call the request is, by the SDKs' `amz-sdk-request: attempt=1; max=3`; the
+/// first, of a caller that is no SDK.
+pub(crate) fn attempt(header: Option<&str>) -> u32 {
     let attempt = header.and_then(|header| {
         let parts = header.split(';');
         parts
             .filter_map(|p| p.trim().strip_prefix("attempt="))
             .next()
     });
-    attempt.is_none_or(|attempt| attempt == "1")
+    attempt.and_then(|n| n.parse().ok()).unwrap_or(1)
 }
 
 #[cfg(test)]
@@ -84,22 +85,18 @@ mod tests {
     #[test]
     fn retries_are_attempts_of_one_call() {
         let mut calls = Calls::default();
-        for attempt in [
+        for header in [
             "attempt=1; max=3",
             "attempt=2; max=3",
             "ttl=1; attempt=3; max=3",
         ] {
-            calls.count(
-                "ecs",
-                "ListClusters",
-                "AKIA",
-                is_first_attempt(Some(attempt)),
-            );
+            calls.count("ecs", "ListClusters", "AKIA", attempt(Some(header)) == 1);
         }
         calls.count_refusal("ecs", "ListClusters", "AKIA");
         let list = calls.list();
         assert_eq!((list[0].calls, list[0].attempts), (1, 3));
         assert_eq!(list[0].refused, 1, "of the attempts");
-        assert!(is_first_attempt(None), "a caller that is no SDK");
+        assert_eq!(attempt(Some("ttl=1; attempt=3; max=3")), 3);
+        assert_eq!(attempt(None), 1, "a caller that is no SDK");
     }
 }

@@ -20,7 +20,7 @@ use fleet_sandbox::client::{
 };
 
 use crate::{
-    daemon::{self, Options},
+    daemon::{self, Machines, Options},
     docker, ecs_agent, image,
     paths::{Paths, State},
     room,
@@ -294,6 +294,9 @@ struct UpArgs {
     /// AWS region to play.
     #[arg(long, default_value = "us-east-1")]
     region: String,
+    /// What an EC2 instance is.
+    #[arg(long, value_enum, default_value_t = Machines::Containers)]
+    machines: Machines,
     /// Directory to serve to the nodes at /_sandbox/files/NAME.
     #[arg(long, value_name = "DIR")]
     files: Option<PathBuf>,
@@ -423,6 +426,7 @@ fn options(name: &str, args: UpArgs) -> anyhow::Result<Options> {
         name: name.to_owned(),
         port: args.port,
         region: args.region,
+        machines: args.machines,
         files,
         moto,
     })
@@ -485,8 +489,10 @@ async fn up(options: &Options) -> anyhow::Result<()> {
         return print(&format!("sandbox {name} is already up on {}", state.url()));
     }
     // What a killed daemon may have left would be in the new one's way.
-    daemon::remove(name).await?;
-    image::require_built(&docker::connect().await?).await?;
+    daemon::remove(name, options.machines).await?;
+    if options.machines == Machines::Containers {
+        image::require_built(&docker::connect().await?).await?;
+    }
     if let Err(error) = daemon::start(options) {
         // The log stays for whoever wants to know more.
         return Err(error.context(format!("start sandbox {name}")));
@@ -509,7 +515,7 @@ fn name_argument(name: &str) -> String {
 }
 
 async fn down(name: &str) -> anyhow::Result<()> {
-    let removed = daemon::remove(name).await?;
+    let removed = daemon::remove(name, Machines::Containers).await?;
     if removed.processes == 0 && removed.docker == 0 && !removed.state {
         return print(&format!("sandbox {name} is not up: nothing to do"));
     }

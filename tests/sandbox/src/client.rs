@@ -13,7 +13,7 @@ pub use crate::{
         SetLifeCycle, SetTags, Spot, Status, Terminate,
     },
     calls::CallCount,
-    faults::FaultRule,
+    faults::{FaultRule, Held},
     notices::{ImdsFault, LifeCycle, MaintenanceCode, SpotAction},
 };
 
@@ -140,6 +140,11 @@ impl Client {
     /// Replaces the fault rules.
     pub async fn set_faults(&self, rules: &[FaultRule]) -> anyhow::Result<()> {
         self.tell("faults", &rules).await
+    }
+
+    /// Callers that a rule keeps waiting.
+    pub async fn held(&self) -> anyhow::Result<Vec<Held>> {
+        self.get("held").await
     }
 
     /// Limits a caller to what an IAM policy allows, or lifts the limit.

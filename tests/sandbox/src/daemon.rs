@@ -16,13 +16,18 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use bollard::Docker;
+use clap::ValueEnum;
 use fleet_sandbox::{
+    machines::MachineCommand,
     moto::Moto,
+    paper,
     world::{World, WorldOptions},
 };
+use serde::{Deserialize, Serialize};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::mpsc::UnboundedReceiver,
 };
 
 use crate::{
@@ -46,16 +51,36 @@ const IMDS_LEAD_MS: u32 = 300;
 /// What the daemon says on standard output once it serves.
 const READY: &str = "ready";
 
+/// What an EC2 instance is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Machines {
+    /// A container that boots; needs Docker.
+    Containers,
+    /// Nothing but what its agents would tell AWS, at once; needs no Docker.
+    Paper,
+}
+
 /// How a sandbox is set up.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) name: String,
     pub(crate) port: u16,
     pub(crate) region: String,
+    pub(crate) machines: Machines,
     /// Served at /_sandbox/files/.
     pub(crate) files: Option<PathBuf>,
     /// Directory of `moto_server`.
     pub(crate) moto: PathBuf,
+}
+
+impl Machines {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Containers => "containers",
+            Self::Paper => "paper",
+        }
+    }
 }
 
 /// Starts the daemon and waits until it serves.
@@ -73,6 +98,7 @@ pub(crate) fn start(options: &Options) -> anyhow::Result<()> {
             "--region",
             &options.region,
         ])
+        .args(["--machines", options.machines.as_str()])
         .args(["--port", &options.port.to_string(), "--moto"])
         .arg(&options.moto)
         .env(PROCESS_MARK, &options.name)
@@ -107,17 +133,28 @@ pub(crate) async fn serve(options: &Options) -> anyhow::Result<()> {
     // A session of its own: neither the terminal's Ctrl-C nor its end reaches the sandbox.
     nix::unistd::setsid().context("leave the terminal's session")?;
     let paths = Paths::of(&options.name)?;
-    let docker = docker::connect().await?;
-    image::require_built(&docker).await?;
+    let docker = match options.machines {
+        Machines::Containers => Some(docker::connect().await?),
+        Machines::Paper => None,
+    };
+    if let Some(docker) = &docker {
+        image::require_built(docker).await?;
+    }
     let served = serve_with(options, &paths, docker.clone()).await;
     if let Err(error) = &served {
         log::error!("{error:#}");
     }
-    let swept = room::sweep(&docker, &options.name).await;
-    served.and(swept.map(drop))
+    match &docker {
+        Some(docker) => served.and(room::sweep(docker, &options.name).await.map(drop)),
+        None => served,
+    }
 }
 
-async fn serve_with(options: &Options, paths: &Paths, docker: Docker) -> anyhow::Result<()> {
+async fn serve_with(
+    options: &Options,
+    paths: &Paths,
+    docker: Option<Docker>,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
 
@@ -137,24 +174,26 @@ async fn serve_with(options: &Options, paths: &Paths, docker: Docker) -> anyhow:
     })?;
 
     world.open_network().await?;
-    let room = Room::open(docker, &options.name, room::this_program()?).await?;
-    let node_url = room.node_url();
-    let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, GATEWAY_PORT));
-    let node_gateway = room.listen(everywhere).await?;
-    let imds_listener = room.listen(IMDS).await?;
-
-    let lookup = world.clone();
-    let machines = world.clone();
-    tokio::spawn(imds::serve(imds_listener, move |address| {
-        lookup.metadata(address)
-    }));
-    tokio::spawn(room.run(commands, move |event| machines.machine_event(event)));
-
+    let (node_url, node_gateway) = match docker {
+        Some(docker) => {
+            let room = Room::open(docker, &options.name, room::this_program()?).await?;
+            run_containers(room, &world, commands).await?
+        }
+        None => {
+            tokio::spawn(paper::run(world.clone(), commands));
+            // Nobody calls from there.
+            (
+                format!("http://127.0.0.1:{port}"),
+                listen_on_loopback(0).await?,
+            )
+        }
+    };
     paths.write_state(&State {
         pid: std::process::id(),
         port,
         region: options.region.clone(),
         node_url,
+        machines: options.machines,
     })?;
     log::info!("sandbox {} serves on 127.0.0.1:{port}", options.name);
     say_ready()?;
@@ -169,6 +208,24 @@ async fn serve_with(options: &Options, paths: &Paths, docker: Docker) -> anyhow:
     log::info!("the sandbox ends");
     world.stop();
     moto.stop().await
+}
+
+/// Plays the machines with all they see around them; the gateway as they see it, and its listener.
+async fn run_containers(
+    room: Room,
+    world: &World,
+    commands: UnboundedReceiver<MachineCommand>,
+) -> anyhow::Result<(String, TcpListener)> {
+    let node_url = room.node_url();
+    let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, GATEWAY_PORT));
+    let node_gateway = room.listen(everywhere).await?;
+    let imds_listener = room.listen(IMDS).await?;
+    let (lookup, machines) = (world.clone(), world.clone());
+    tokio::spawn(imds::serve(imds_listener, move |address| {
+        lookup.metadata(address)
+    }));
+    tokio::spawn(room.run(commands, move |event| machines.machine_event(event)));
+    Ok((node_url, node_gateway))
 }
 
 async fn listen_on_loopback(port: u16) -> anyhow::Result<TcpListener> {
@@ -205,15 +262,20 @@ pub(crate) struct Removed {
     pub(crate) state: bool,
 }
 
-/// Ends and removes everything of a sandbox, in whatever condition it is.
-pub(crate) async fn remove(name: &str) -> anyhow::Result<Removed> {
+/// Ends and removes everything of a sandbox, in whatever condition it is. What it did not write down
+/// about its machines, `machines` says.
+pub(crate) async fn remove(name: &str, machines: Machines) -> anyhow::Result<Removed> {
     let paths = Paths::of(name)?;
+    // A state that cannot be read says nothing, either.
+    let written = paths.read_state().ok().flatten();
     let processes = processes::end(name).await?;
-    let docker = docker::connect().await?;
-    let swept = room::sweep(&docker, name).await?;
+    let docker = match written.map_or(machines, |state| state.machines) {
+        Machines::Containers => room::sweep(&docker::connect().await?, name).await?,
+        Machines::Paper => 0,
+    };
     Ok(Removed {
         processes,
-        docker: swept,
+        docker,
         state: paths.remove()?,
     })
 }

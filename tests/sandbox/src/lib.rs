@@ -18,5 +18,6 @@ pub mod moto;
 pub mod node_protocol;
 pub mod notices;
 mod paging;
+pub mod paper;
 pub mod policy;
 pub mod world;

@@ -9,6 +9,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::daemon::Machines;
+
 const ROOT: &str = "/run/fleet-sandbox";
 
 /// Docker label, its value the sandbox's name, on every container, network, volume and image.
@@ -35,6 +37,7 @@ pub(crate) struct State {
     pub(crate) region: String,
     /// The gateway as the nodes see it.
     pub(crate) node_url: String,
+    pub(crate) machines: Machines,
 }
 
 impl State {

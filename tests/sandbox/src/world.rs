@@ -13,6 +13,7 @@ mod launch;
 mod machine;
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     io,
     net::Ipv4Addr,
@@ -91,6 +92,9 @@ pub(crate) struct State {
     pub(crate) calls: Calls,
     pub(crate) ecs_limits: ecs::Limits,
     pub(crate) grants: Grants,
+    /// What EC2 has answered to client tokens: a call that is repeated with one has no effect, and the
+    /// same answer (EC2 API, "Ensuring idempotency").
+    pub(crate) client_tokens: BTreeMap<String, Vec<u8>>,
     /// Request ids.
     pub(crate) ids: Ids,
 }
@@ -152,6 +156,7 @@ impl World {
             calls: Calls::default(),
             ecs_limits: ecs::Limits::default(),
             grants: Grants::default(),
+            client_tokens: BTreeMap::new(),
             ids: Ids::new(seed.wrapping_add(2)),
         };
         let world = Self(Arc::new(Shared {

@@ -7,7 +7,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use aws_sdk_autoscaling::types::{LaunchTemplateSpecification, LifecycleHookSpecification};
 use aws_sdk_ecs::config::{AsyncSleep, Sleep};
-use aws_sdk_ecs::types::{Attribute, ContainerInstanceStatus, Resource};
+use aws_sdk_ecs::types::{Attribute, AutoScalingGroupProvider, ContainerInstanceStatus, Resource};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata as _;
 use axum::{Router, body::Body, http::Response};
 use fleet_sandbox::{
@@ -17,9 +17,10 @@ use fleet_sandbox::{
     },
     machines::{MachineCommand, MachineEvent},
     node_protocol::{Reply, Sync, TaskReport},
+    paper,
     world::{World, WorldOptions},
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, time::sleep};
 
 const REGION: &str = "eu-west-1";
 const GROUP: &str = "web";
@@ -39,6 +40,10 @@ struct Sandbox {
 
 impl Sandbox {
     async fn start() -> Self {
+        Self::with(false).await
+    }
+
+    async fn with(machines_on_paper: bool) -> Self {
         let moto = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let moto_url = format!("http://{}", moto.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(moto, Router::new().fallback(moto_stand_in)).await });
@@ -53,6 +58,9 @@ impl Sandbox {
         let (done, machines) = watch::channel(0);
         let room = world.clone();
         tokio::spawn(async move {
+            if machines_on_paper {
+                return paper::run(room, commands).await;
+            }
             while let Some(command) = commands.recv().await {
                 match command {
                     MachineCommand::Launch(launch) => room.machine_event(MachineEvent::Started {
@@ -572,6 +580,145 @@ async fn faults_apply_as_often_as_asked_and_are_counted_as_attempts() {
     assert_eq!(counts, [(1, 2), (1, 2)], "{calls:?}");
     sandbox.admin.reset_calls().await.unwrap();
     assert!(sandbox.admin.calls().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_can_be_lost_before_and_after_the_call_is_served() {
+    let sandbox = Sandbox::start().await;
+    let lost = |rule: FaultRule| FaultRule {
+        writes: true,
+        skip: 1,
+        times: Some(1),
+        ..rule
+    };
+    let faults = [
+        (FaultRule::default(), 2),
+        (
+            lost(FaultRule {
+                drop: true,
+                ..FaultRule::default()
+            }),
+            3,
+        ),
+        (
+            lost(FaultRule {
+                drop: true,
+                served: true,
+                ..FaultRule::default()
+            }),
+            3,
+        ),
+        (
+            lost(FaultRule {
+                truncate: true,
+                ..FaultRule::default()
+            }),
+            3,
+        ),
+    ];
+    for (rule, attempts) in faults {
+        sandbox.admin.reset_calls().await.unwrap();
+        sandbox.admin.set_faults(&[rule]).await.unwrap();
+        for name in ["dev", "prod"] {
+            sandbox.ecs.list_clusters().send().await.unwrap();
+            let create = sandbox.ecs.create_cluster().cluster_name(name);
+            create.send().await.unwrap();
+        }
+        let calls = sandbox.admin.calls().await.unwrap();
+        let created = calls.iter().find(|c| c.operation == "CreateCluster");
+        assert_eq!(created.unwrap().attempts, attempts, "{calls:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_held_until_the_rules_change_or_its_caller_is_gone() {
+    let sandbox = Sandbox::start().await;
+    let held = async |count: usize| {
+        while sandbox.admin.held().await.unwrap().len() != count {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    for served in [false, true] {
+        let name = format!("served-{served}");
+        let rule = FaultRule {
+            writes: true,
+            served,
+            hold: true,
+            ..FaultRule::default()
+        };
+        sandbox.admin.set_faults(&[rule]).await.unwrap();
+        let create = || sandbox.ecs.create_cluster().cluster_name(&name).send();
+        let killed = tokio::spawn(create());
+        held(1).await;
+        killed.abort();
+        held(0).await;
+        let waiting = tokio::spawn(create());
+        held(1).await;
+        let found = sandbox.ecs.list_clusters().send().await.unwrap();
+        let is_there = found.cluster_arns().iter().any(|arn| arn.ends_with(&name));
+        assert_eq!(is_there, served);
+        sandbox.admin.set_faults(&[]).await.unwrap();
+        waiting.await.unwrap().unwrap();
+        assert!(sandbox.admin.held().await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_machine_on_paper_joins_serves_and_hands_over() {
+    let sandbox = Sandbox::with(true).await;
+    let cluster = sandbox.ecs.create_cluster().cluster_name("dev");
+    cluster.send().await.unwrap();
+    sandbox.create_group(1).await;
+    let provider = AutoScalingGroupProvider::builder().auto_scaling_group_arn(GROUP);
+    let create = sandbox.ecs.create_capacity_provider().name(GROUP);
+    let create = create.auto_scaling_group_provider(provider.build().unwrap());
+    create.send().await.unwrap();
+    let attach = sandbox.ecs.put_cluster_capacity_providers().cluster("dev");
+    let attach = attach.capacity_providers(GROUP);
+    let attach = attach.set_default_capacity_provider_strategy(Some(Vec::new()));
+    attach.send().await.unwrap();
+    let node = loop {
+        let status = sandbox.admin.status().await.unwrap();
+        match status.groups[0].instances.first() {
+            Some(node) if node.lifecycle_state == "InService" && node.ecs_connected => {
+                break node.clone();
+            }
+            _ => sleep(Duration::from_millis(5)).await,
+        }
+    };
+    let attribute = |name: &str| node.attributes[name].clone().unwrap();
+    assert_eq!(attribute("fleet.health"), "ok");
+    assert_eq!(attribute("fleet.group"), "web");
+    let tasks = RunTasks {
+        cluster: "dev".into(),
+        service: "web".into(),
+        count: 2,
+        image: "busybox".into(),
+        // With nowhere to move to they would stay, and so would the node.
+        minimum_healthy_percent: Some(0),
+        ..RunTasks::default()
+    };
+    sandbox.admin.run_tasks(&tasks).await.unwrap();
+    let running = async |count: Option<usize>| {
+        while sandbox.admin.status().await.unwrap().clusters[0]
+            .tasks
+            .get("RUNNING")
+            .copied()
+            != count
+        {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    running(Some(2)).await;
+    let gone = sandbox.admin.terminate(&node.instance_id, true).await;
+    gone.unwrap();
+    running(None).await;
+    while !sandbox.states().await.is_empty() {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let left = sandbox.ecs.list_container_instances().cluster("dev");
+    let left = left.send().await.unwrap();
+    assert!(left.container_instance_arns().is_empty());
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Cluster, InstanceStatus, Model, Task, TaskStatus, client_error, state::CapacityProvider,
+    Cluster, ContainerInstance, InstanceStatus, Model, Task, TaskStatus, client_error,
+    state::CapacityProvider,
 };
 use crate::{
     api_error::ApiError,
@@ -87,6 +88,14 @@ impl Model {
         Some(Reply {
             version: instance.orders_version,
             tasks: tasks.collect(),
+        })
+    }
+
+    /// The container instance that a machine is registered as, and its cluster.
+    pub fn of_machine(&self, ec2_instance_id: &str) -> Option<(&Cluster, &ContainerInstance)> {
+        self.clusters.values().find_map(|cluster| {
+            let arn = cluster.index.of_machine(ec2_instance_id).next()?;
+            Some((cluster, cluster.instances.get(arn)?))
         })
     }
 

@@ -187,6 +187,17 @@ impl Model {
         Some(&self.providers.get(last(provider))?.group)
     }
 
+    /// The cluster that a capacity provider of this Auto Scaling group is attached to, by the group's ARN.
+    pub fn cluster_of_group(&self, group_arn: &str) -> Option<&str> {
+        let is_of_group = |name: &String| {
+            let provider = self.providers.get(name);
+            provider.is_some_and(|provider| provider.group_arn == group_arn)
+        };
+        let mut clusters = self.clusters.values().filter(|cluster| cluster.active);
+        let found = clusters.find(|cluster| cluster.providers.iter().any(is_of_group))?;
+        Some(&found.name)
+    }
+
     /// DescribeCapacityProviders. Deleted ones are `INACTIVE`, unknown ones are failures.
     ///
     /// # Errors

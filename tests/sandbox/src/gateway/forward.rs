@@ -98,12 +98,28 @@ pub(super) async fn serve(world: &World, call: &ApiCall) -> Result<Reply, ApiErr
         "ec2:DeleteSecurityGroup" => refuse_group_in_use(world, call).await?,
         "ec2:RunInstances" => return only_dry(call),
         "iam:CreateServiceLinkedRole" => return service_linked_role(world, call).await,
+        "iam:RemoveRoleFromInstanceProfile" => refuse_role_not_in_profile(world, call).await?,
         "iam:PutRolePolicy" => refuse_unreadable_policy(call)?,
         _ => {}
+    }
+    // moto does not know them.
+    let token = form::parameter(&call.body, "ClientToken").filter(|_| call.service == "ec2");
+    let known = |token: &String| world.look(|state| state.client_tokens.get(token).cloned());
+    if let Some(body) = token.as_ref().and_then(known) {
+        return Ok(Reply {
+            status: 200,
+            content_type: "text/xml".to_owned(),
+            body,
+        });
     }
     let answer = world.moto().forward(&call.headers, &call.body).await?;
     if answer.status == 500 && answer.content_type.contains("html") {
         return Err(unserved(call));
+    }
+    if name == "ec2:DeleteLaunchTemplate" && is_missing_parameter(&answer.body) {
+        let code = "InvalidLaunchTemplateName.NotFoundException";
+        let message = "The specified launch template, with template name or id, does not exist.";
+        return Err(ApiError::new(code, message));
     }
     if call.protocol == Protocol::Json && answer.status == 403 && !is_json(&answer.body) {
         let message = "User is not authorized to perform this operation";
@@ -111,7 +127,13 @@ pub(super) async fn serve(world: &World, call: &ApiCall) -> Result<Reply, ApiErr
     }
     if answer.status == 200 {
         match call.service.as_str() {
-            "ec2" => note_tags(world, call),
+            "ec2" => {
+                note_tags(world, call);
+                if let Some(token) = token {
+                    let body = answer.body.clone();
+                    world.count(|state| state.client_tokens.insert(token, body));
+                }
+            }
             "iam" => world.count(|state| state.grants.iam_changed()),
             _ => {}
         }
@@ -137,6 +159,17 @@ async fn refuse_group_in_use(world: &World, call: &ApiCall) -> Result<(), ApiErr
         return Err(ApiError::new("DependencyViolation", message));
     }
     Ok(())
+}
+
+/// moto fails over it.
+async fn refuse_role_not_in_profile(world: &World, call: &ApiCall) -> Result<(), ApiError> {
+    let parameter = |name| form::parameter(&call.body, name).unwrap_or_default();
+    let (profile, role) = (parameter("InstanceProfileName"), parameter("RoleName"));
+    if world.moto().role_of_profile(&profile).await?.as_ref() == Some(&role) {
+        return Ok(());
+    }
+    let message = format!("The role with name {role} cannot be found in profile {profile}.");
+    Err(ApiError::new("NoSuchEntity", message).with_status(404))
 }
 
 /// Machines are launched by Auto Scaling alone; whether one would be can be asked (EC2 API, "Error codes").
@@ -206,6 +239,11 @@ fn note_tags(world: &World, call: &ApiCall) {
             state.machines.note_tags(id, &tags, deleted);
         }
     });
+}
+
+/// What moto says of a launch template that is not there.
+fn is_missing_parameter(body: &[u8]) -> bool {
+    String::from_utf8_lossy(body).contains("<Code>MissingParameter</Code>")
 }
 
 fn is_json(body: &[u8]) -> bool {

@@ -20,15 +20,22 @@ use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
     extract::Request,
-    http::{HeaderValue, Method, Response, StatusCode},
+    http::{HeaderValue, Method, Response, StatusCode, header},
 };
+use futures_util::{StreamExt as _, stream};
 use tokio::{net::TcpListener, time::sleep};
 
 use self::{
     reply::Reply,
     request::{ApiCall, Protocol},
 };
-use crate::{admin, api_error::ApiError, calls::is_first_attempt, faults::FaultRule, world::World};
+use crate::{
+    admin,
+    api_error::ApiError,
+    calls::attempt,
+    faults::{Attempt, FaultRule, Held},
+    world::World,
+};
 
 /// The largest request that is read: a task definition is 64 KB at most.
 const BODY_MAX_BYTES: usize = 1024 * 1024;
@@ -93,25 +100,49 @@ fn unserved_rest(service: Option<&String>, method: &Method, path: &str) -> Respo
 
 async fn serve_call(world: &World, call: &ApiCall) -> Response<Body> {
     let (request_id, fault) = world.count(|state| {
-        let attempt = call.headers.get("amz-sdk-request");
-        let first = is_first_attempt(attempt.and_then(|v| v.to_str().ok()));
+        let header = call.headers.get("amz-sdk-request");
+        let number = attempt(header.and_then(|v| v.to_str().ok()));
         let (service, operation) = (&call.service, &call.operation);
-        state.calls.count(service, operation, &call.caller, first);
-        let fault = state.faults.apply(service, operation, &call.caller);
+        let counts = &mut state.calls;
+        counts.count(service, operation, &call.caller, number == 1);
+        let fault = state.faults.apply(Attempt {
+            service,
+            operation,
+            caller: &call.caller,
+            number,
+        });
         (state.ids.uuid(), fault)
     });
-    if let Some(fault) = fault
-        && let Some(response) = suffer(&fault, call, &request_id).await
-    {
-        return response;
+    let Some(fault) = fault else {
+        return served(world, call, &request_id).await;
+    };
+    sleep(Duration::from_millis(fault.latency_ms)).await;
+    let mut response = None;
+    if fault.served || fault.truncate {
+        response = Some(served(world, call, &request_id).await);
     }
+    if fault.hold {
+        hold(world, call).await;
+    }
+    if let Some(instead) = instead(&fault, call, &request_id) {
+        return instead;
+    }
+    match response {
+        Some(response) if fault.truncate => truncated(response).await,
+        Some(response) => response,
+        None => served(world, call, &request_id).await,
+    }
+}
+
+/// What the service itself answers.
+async fn served(world: &World, call: &ApiCall, request_id: &str) -> Response<Body> {
     let reply = match authorize::call(world, call).await {
-        Ok(()) => serve_allowed(world, call, &request_id).await,
+        Ok(()) => serve_allowed(world, call, request_id).await,
         Err(refusal) => Err(refusal),
     };
     reply
-        .unwrap_or_else(|error| Reply::error(call.protocol, &error, &request_id))
-        .into_response(&request_id)
+        .unwrap_or_else(|error| Reply::error(call.protocol, &error, request_id))
+        .into_response(request_id)
 }
 
 async fn serve_allowed(world: &World, call: &ApiCall, request_id: &str) -> Result<Reply, ApiError> {
@@ -126,16 +157,11 @@ async fn serve_allowed(world: &World, call: &ApiCall, request_id: &str) -> Resul
     }
 }
 
-/// Waits, and answers instead of the service if the rule says so.
-async fn suffer(fault: &FaultRule, call: &ApiCall, request_id: &str) -> Option<Response<Body>> {
-    sleep(Duration::from_millis(fault.latency_ms)).await;
+/// What a fault rule answers in the service's place.
+fn instead(fault: &FaultRule, call: &ApiCall, request_id: &str) -> Option<Response<Body>> {
     if fault.drop {
-        let broken = futures_util::stream::once(async {
-            Err::<Bytes, _>(io::Error::other(
-                "the connection is dropped by a fault rule",
-            ))
-        });
-        return Some(Response::new(Body::from_stream(broken)));
+        // The server sends no head before it has a first piece of the body.
+        return Some(Response::new(Body::from_stream(stream::iter([broken()]))));
     }
     if let Some(body) = &fault.answer {
         return Some(Reply::json(body.clone()).into_response(request_id));
@@ -147,6 +173,58 @@ async fn suffer(fault: &FaultRule, call: &ApiCall, request_id: &str) -> Option<R
         .unwrap_or_else(|| "a fault rule".to_owned());
     let error = ApiError::new(code, message).with_status(fault.status.unwrap_or(400));
     Some(Reply::error(call.protocol, &error, request_id).into_response(request_id))
+}
+
+fn broken() -> io::Result<Bytes> {
+    Err(io::Error::other("the connection is broken by a fault rule"))
+}
+
+/// The reply's head, which promises all of it, and half of its body.
+async fn truncated(response: Response<Body>) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    let mut body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+    head.headers
+        .insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    body.truncate(body.len() / 2);
+    let half = stream::once(async { Ok(body) });
+    let end = stream::once(async {
+        // The server sends what it has when it has to wait.
+        sleep(Duration::from_millis(1)).await;
+        broken()
+    });
+    Response::from_parts(head, Body::from_stream(half.chain(end)))
+}
+
+/// Keeps the caller waiting until the rules are replaced, or it gives up.
+async fn hold(world: &World, call: &ApiCall) {
+    let mut changes = world.changes();
+    let (ticket, rules) = world.count(|state| {
+        let held = Held {
+            service: call.service.clone(),
+            operation: call.operation.clone(),
+            caller: call.caller.clone(),
+        };
+        (state.faults.hold(held), state.faults.generation())
+    });
+    let _waits = Waits { world, ticket };
+    while !world.is_stopped() && world.look(|state| state.faults.generation()) == rules {
+        // An error means that the world is gone.
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A caller that is held. The server drops it with the call when the caller hangs up.
+struct Waits<'a> {
+    world: &'a World,
+    ticket: u64,
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.world.count(|state| state.faults.release(self.ticket));
+    }
 }
 
 /// The refusal of an operation nobody here serves.
