@@ -4,6 +4,10 @@
 //! A group that left the file is known by its capacity provider on the cluster; only where there is
 //! one that the file does not name are there further reads.
 //!
+//! Scaling policies and alarms are looked for only where there could be any: not of groups that ECS
+//! scales and is to scale. Alarms do not carry their tags, so that a fourth round asks those that were
+//! found for them.
+//!
 //! Reads are batched wherever the API can, so that their number grows with pages; IAM and tags of
 //! parameters cannot. A read that fails is an error: what is unknown is never taken for absent.
 
@@ -209,6 +213,7 @@ async fn read(
                 ),
             },
             parameter: present(desired, name, parameter, |p| &p.tags),
+            alarms: BTreeMap::new(),
         };
         inventory.groups.insert(group.name.clone(), existing);
     }
@@ -228,7 +233,17 @@ async fn details(
     let makes = |found: &Group| matches!(found.auto_scaling_group, Presence::Absent);
     let makes_something = goal == Goal::Up
         && (matches!(inventory.cluster, Presence::Absent) || found.values().any(makes));
-    let (missing, workload, groups) = tokio::try_join!(
+    let may_have_steps = |group: &&desired::Group| {
+        let found = found.get(&group.name);
+        found.is_some_and(|found| may_have_steps(group, found, goal))
+    };
+    let scaled = desired.groups.iter().filter(may_have_steps);
+    let names: Vec<String> = scaled
+        .flat_map(|group| group.alarms.values().cloned())
+        .collect();
+    // They go with their groups.
+    let asks_for_policies = goal == Goal::Up && !names.is_empty();
+    let (missing, workload, groups, policies, alarms) = tokio::try_join!(
         async {
             if makes_something {
                 missing_service_roles(cloud, desired).await
@@ -248,6 +263,14 @@ async fn details(
             group,
             found.get(&group.name)
         )),
+        async {
+            if asks_for_policies {
+                cloud.autoscaling.scaling_policies().await
+            } else {
+                Ok(BTreeMap::new())
+            }
+        },
+        cloud.cloudwatch.alarms(&names),
     )?;
     inventory.missing_service_roles = missing;
     if let Presence::Owned(cluster) = &mut inventory.cluster {
@@ -263,6 +286,15 @@ async fn details(
         if let Presence::Owned(asg) = &mut existing.auto_scaling_group {
             asg.hooks = details.hooks;
             asg.schedules = details.schedules;
+            let policies = policies.get(&group.auto_scaling_group.name);
+            asg.scaling_policies = policies.cloned().unwrap_or_default();
+        }
+        for (direction, name) in &group.alarms {
+            if let Some(alarm) = alarms.get(name) {
+                let alarm = Some(alarm.clone());
+                let alarm = present(desired, Some(&group.name), alarm, |alarm| &alarm.tags);
+                existing.alarms.insert(*direction, alarm);
+            }
         }
         if let Presence::Owned(role) = &mut existing.role {
             role.inline_policies = details.inline_policies;
@@ -270,6 +302,16 @@ async fn details(
         }
     }
     Ok(())
+}
+
+/// Whether a group could have scaling policies, or alarms that outlived them. Groups are given some once they
+/// have a capacity provider that scales nothing, and lose them before it does again.
+fn may_have_steps(group: &desired::Group, found: &Group, goal: Goal) -> bool {
+    let is_there = match goal {
+        Goal::Up => found.auto_scaling_group.owned().is_some(),
+        Goal::Down => true,
+    };
+    group.scaling.steps().is_some() || (is_there && !found.is_scaled_by_ecs())
 }
 
 #[derive(Default)]

@@ -119,7 +119,13 @@ impl Session {
             plan.preflight = Some(findings);
         }
         let asked = usize::from(plan.preflight.is_some());
-        self.rounds.set(collect::ROUNDS + asked);
+        let tagged = usize::from(
+            inventory
+                .groups
+                .values()
+                .any(|group| !group.alarms.is_empty()),
+        );
+        self.rounds.set(collect::ROUNDS + tagged + asked);
         if in_the_way.is_empty() {
             return Ok(plan);
         }

@@ -56,7 +56,7 @@ fn an_operator_and_his_nodes_need_no_more_than_their_policies() {
 }
 
 /// From here on, whoever runs `fleet-bootstrap` has the policy that it prints, and nothing else.
-fn limit(sandbox: &Sandbox, fleet: &Fleet<'_>) -> Result<()> {
+pub(crate) fn limit(sandbox: &Sandbox, fleet: &Fleet<'_>) -> Result<()> {
     let policy = fleet
         .bootstrap(&["render", "dev", "policy", "--for", "operator"])?
         .exits(0);

@@ -12,4 +12,5 @@ mod main_job;
 mod refusals;
 mod roll;
 mod services;
+mod step_scaling;
 mod user_data;

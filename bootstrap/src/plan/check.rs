@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{AutoScalingStep, Ec2Step, EcsStep, Goal, IamStep, ParameterStep, Plan, Step};
+use super::{
+    AlarmStep, AutoScalingStep, Ec2Step, EcsStep, Goal, IamStep, ParameterStep, Plan, Step,
+};
 use crate::{desired::Desired, inventory::Inventory};
 
 /// Everything wrong with a plan.
@@ -66,6 +68,14 @@ const ORDER: &[(&str, &str)] = &[
     ("start the first node", "see the first node"),
     ("see the first node", "set warm pool"),
     ("see the first node", "set schedule"),
+    ("see the first node", "set scaling policy"),
+    ("set scaling policy", "set alarm"),
+    ("update capacity provider", "set scaling policy"),
+    ("remove alarm", "remove scaling policy"),
+    ("remove alarm", "update capacity provider"),
+    ("remove scaling policy", "update capacity provider"),
+    ("protect nodes", "update auto scaling group"),
+    ("remove alarm", "empty auto scaling group"),
     ("remove warm pool", "empty auto scaling group"),
     ("delete service", "empty auto scaling group"),
     ("stop ", "empty auto scaling group"),
@@ -133,6 +143,8 @@ fn touched(step: &Step) -> Option<&str> {
         | Step::AutoScaling(
             AutoScalingStep::Delete { name }
             | AutoScalingStep::DeleteWarmPool { group: name }
+            | AutoScalingStep::DeleteScalingPolicy { group: name, .. }
+            | AutoScalingStep::SetProtection { group: name, .. }
             | AutoScalingStep::Empty { group: name, .. },
         )
         | Step::Ecs(
@@ -144,13 +156,20 @@ fn touched(step: &Step) -> Option<&str> {
             | EcsStep::StopTasks { cluster: name, .. }
             | EcsStep::DeregisterContainerInstances { cluster: name },
         )
-        | Step::Parameter(ParameterStep::Delete { name }) => Some(name),
+        | Step::Parameter(ParameterStep::Delete { name })
+        | Step::Alarm(
+            AlarmStep::Delete { name }
+            | AlarmStep::Put {
+                name, tags: None, ..
+            },
+        ) => Some(name),
         // What creates is refused by AWS where something is; the rest acts on what was created.
         Step::Iam(_)
         | Step::Ec2(_)
         | Step::AutoScaling(_)
         | Step::Ecs(_)
         | Step::Parameter(_)
+        | Step::Alarm(_)
         | Step::Tag { .. } => None,
     }
 }
@@ -180,6 +199,9 @@ fn owned_names<'a>(desired: &'a Desired, inventory: &'a Inventory) -> BTreeSet<&
             &group.capacity_provider.name,
         );
         add(found.parameter.is_ours(), &group.parameter.name);
+        for (direction, name) in &group.alarms {
+            add(found.alarm(*direction).is_ours(), name);
+        }
     }
     names
 }

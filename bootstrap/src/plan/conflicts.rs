@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::{
     desired::{Desired, Group, Image},
     inventory::{Inventory, Presence, Role},
+    spec::Direction,
 };
 
 /// Something that `up` must not, or cannot, work around.
@@ -111,6 +112,11 @@ impl Conflicts {
             &existing.capacity_provider,
         );
         self.presence("parameter", &group.parameter.name, &existing.parameter);
+        if group.scaling.steps().is_some() {
+            for direction in Direction::ALL {
+                self.presence("alarm", group.alarm(direction), existing.alarm(direction));
+            }
+        }
         self.provider(group, existing);
         self.roll(group, existing);
         self.image(group, existing, inventory);

@@ -5,6 +5,7 @@
 
 mod authorize;
 mod autoscaling;
+mod cloudwatch;
 mod console;
 mod ecs;
 mod form;
@@ -62,7 +63,7 @@ async fn answer(world: &World, request: Request) -> Response<Body> {
     }
     let signed = request::scope(&parts.headers, &parts.uri);
     match ApiCall::read(parts.headers, &parts.uri, body) {
-        Some(call) if path == "/" => serve_call(world, &call).await,
+        Some(call) if call.is_at(path) => serve_call(world, &call).await,
         _ => unserved_rest(
             signed.as_ref().map(|(_, service)| service),
             &parts.method,
@@ -111,12 +112,16 @@ async fn serve_call(world: &World, call: &ApiCall) -> Response<Body> {
     };
     reply
         .unwrap_or_else(|error| Reply::error(call.protocol, &error, &request_id))
+        .spoken(call.protocol)
         .into_response(&request_id)
 }
 
 async fn serve_allowed(world: &World, call: &ApiCall, request_id: &str) -> Result<Reply, ApiError> {
     match (call.service.as_str(), call.operation.as_str()) {
         ("autoscaling", _) => autoscaling::serve(world, call, request_id).await,
+        ("cloudwatch", _) => world
+            .change(|state, _| cloudwatch::serve(&mut state.cloudwatch, call))
+            .map(Reply::json),
         ("ecs", _) => world
             .change(|state, now| ecs::serve(state, call, now))
             .map(Reply::json),
@@ -138,7 +143,8 @@ async fn suffer(fault: &FaultRule, call: &ApiCall, request_id: &str) -> Option<R
         return Some(Response::new(Body::from_stream(broken)));
     }
     if let Some(body) = &fault.answer {
-        return Some(Reply::json(body.clone()).into_response(request_id));
+        let reply = Reply::json(body.clone()).spoken(call.protocol);
+        return Some(reply.into_response(request_id));
     }
     let code = fault.code.clone()?;
     let message = fault
@@ -146,13 +152,14 @@ async fn suffer(fault: &FaultRule, call: &ApiCall, request_id: &str) -> Option<R
         .clone()
         .unwrap_or_else(|| "a fault rule".to_owned());
     let error = ApiError::new(code, message).with_status(fault.status.unwrap_or(400));
-    Some(Reply::error(call.protocol, &error, request_id).into_response(request_id))
+    let reply = Reply::error(call.protocol, &error, request_id).spoken(call.protocol);
+    Some(reply.into_response(request_id))
 }
 
 /// The refusal of an operation nobody here serves.
 fn unserved(call: &ApiCall) -> ApiError {
     let code = match call.protocol {
-        Protocol::Json => "UnknownOperationException",
+        Protocol::Json | Protocol::Cbor => "UnknownOperationException",
         Protocol::Query | Protocol::Ec2 => "InvalidAction",
     };
     let (service, operation) = (&call.service, &call.operation);

@@ -19,6 +19,8 @@ pub(super) enum Protocol {
     Ec2,
     /// JSON both ways.
     Json,
+    /// CBOR both ways; here it is read and made as JSON.
+    Cbor,
 }
 
 /// One attempt of one API call.
@@ -38,6 +40,18 @@ impl ApiCall {
     pub(super) fn read(headers: HeaderMap, uri: &Uri, body: Bytes) -> Option<Self> {
         let target = headers.get("x-amz-target").and_then(|v| v.to_str().ok());
         let scope = scope(&headers, uri);
+        if let Some(operation) = operation_of_path(uri.path()) {
+            let (caller, service) = scope?;
+            let value: serde_json::Value = minicbor_serde::from_slice(&body).ok()?;
+            return Some(Self {
+                service: named(service),
+                operation: operation.to_owned(),
+                caller,
+                protocol: Protocol::Cbor,
+                headers,
+                body: Bytes::from(value.to_string()),
+            });
+        }
         let (operation, service) = match target {
             Some(target) => {
                 let (prefix, operation) = target.rsplit_once('.')?;
@@ -66,6 +80,25 @@ impl ApiCall {
             headers,
             body,
         })
+    }
+
+    /// Whether it is a call of its protocol there: all but one have one path.
+    pub(super) fn is_at(&self, path: &str) -> bool {
+        path == "/" || self.protocol == Protocol::Cbor
+    }
+}
+
+/// What a service that speaks CBOR is asked for (Smithy RPC v2: `/service/NAME/operation/NAME`).
+fn operation_of_path(path: &str) -> Option<&str> {
+    let (_service, operation) = path.strip_prefix("/service/")?.split_once("/operation/")?;
+    Some(operation)
+}
+
+/// By the name that actions have in policies.
+fn named(signed: String) -> String {
+    match signed.as_str() {
+        "monitoring" => "cloudwatch".to_owned(),
+        _ => signed,
     }
 }
 
