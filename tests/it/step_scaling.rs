@@ -99,7 +99,8 @@ fn stands(sandbox: &Sandbox, direction: &str, percent: &str) -> Result<()> {
 }
 
 fn alarms(sandbox: &Sandbox) -> Result<usize> {
-    let found = sandbox.aws("cloudwatch", "describe_alarms", &json!({}))?;
+    let names = json!({ "AlarmNames": [alarm("out"), alarm("in")] });
+    let found = sandbox.aws("cloudwatch", "describe_alarms", &names)?;
     Ok(found["MetricAlarms"].as_array().context("a list")?.len())
 }
 

@@ -64,7 +64,7 @@ impl ApiCall {
             }
         };
         let (caller, service) = match scope {
-            Some((caller, signed)) => (caller, signed),
+            Some((caller, signed)) => (caller, named(signed)),
             None => (ANONYMOUS.to_owned(), service?.to_owned()),
         };
         let protocol = match (target, service.as_str()) {
@@ -82,7 +82,7 @@ impl ApiCall {
         })
     }
 
-    /// Whether it is a call of its protocol there: all but one have one path.
+    /// Whether calls of its protocol are made there: of all but one they are made in one place.
     pub(super) fn is_at(&self, path: &str) -> bool {
         path == "/" || self.protocol == Protocol::Cbor
     }
@@ -162,6 +162,20 @@ mod tests {
             ("ecs", "ListTasks", "AKIA1")
         );
         assert_eq!(call.protocol, Protocol::Json);
+
+        let mut headers = HeaderMap::new();
+        let signature = signature.replace("/ecs/", "/monitoring/");
+        headers.insert("authorization", signature.parse().unwrap());
+        let uri = Uri::from_static("/service/GraniteServiceVersion20100801/operation/DeleteAlarms");
+        let asked = serde_json::json!({ "AlarmNames": ["a"] });
+        let body = Bytes::from(minicbor_serde::to_vec(&asked).unwrap());
+        let call = ApiCall::read(headers, &uri, body).unwrap();
+        assert_eq!(
+            (call.service.as_str(), call.operation.as_str()),
+            ("cloudwatch", "DeleteAlarms")
+        );
+        assert!(call.protocol == Protocol::Cbor && call.is_at(uri.path()));
+        assert_eq!(call.body, asked.to_string().as_bytes());
 
         let body = Bytes::from_static(b"Action=AssumeRoleWithWebIdentity&Version=2011-06-15");
         let call = ApiCall::read(HeaderMap::new(), &Uri::from_static("/"), body).unwrap();
