@@ -235,7 +235,7 @@ async fn details(
         && (matches!(inventory.cluster, Presence::Absent) || found.values().any(makes));
     let may_have_steps = |group: &&desired::Group| {
         let found = found.get(&group.name);
-        found.is_some_and(|found| may_have_steps(group, found, goal))
+        found.is_some_and(|found| may_have_steps(group, found))
     };
     let scaled = desired.groups.iter().filter(may_have_steps);
     let names: Vec<String> = scaled
@@ -306,11 +306,8 @@ async fn details(
 
 /// Whether a group could have scaling policies, or alarms that outlived them. Groups are given some once they
 /// have a capacity provider that scales nothing, and lose them before it does again.
-fn may_have_steps(group: &desired::Group, found: &Group, goal: Goal) -> bool {
-    let is_there = match goal {
-        Goal::Up => found.auto_scaling_group.owned().is_some(),
-        Goal::Down => true,
-    };
+fn may_have_steps(group: &desired::Group, found: &Group) -> bool {
+    let is_there = found.auto_scaling_group.is_ours() || found.capacity_provider.is_ours();
     group.scaling.steps().is_some() || (is_there && !found.is_scaled_by_ecs())
 }
 
@@ -511,8 +508,56 @@ mod tests {
     use super::*;
     use crate::{
         desired::{Cluster, Identity, Network},
-        inventory::Tags,
+        inventory::{AutoScalingGroup, ProviderSettings, Tags},
+        plan::model,
+        spec::{Ladder, Scaling, StepScaling},
     };
+
+    /// What ECS scales and is to scale costs no call more.
+    #[test]
+    fn policies_and_alarms_are_asked_for_only_where_there_could_be_any() {
+        let mut wanted = model::desired(&["web"]).groups.remove(0);
+        let found = |is_there: bool, by_ecs: Option<bool>| Group {
+            auto_scaling_group: match is_there {
+                true => Presence::Owned(AutoScalingGroup::default()),
+                false => Presence::Absent,
+            },
+            capacity_provider: match by_ecs {
+                Some(managed_scaling) => Presence::Owned(CapacityProvider {
+                    settings: ProviderSettings {
+                        managed_scaling,
+                        ..ProviderSettings::default()
+                    },
+                    ..CapacityProvider::default()
+                }),
+                None => Presence::Absent,
+            },
+            ..Group::default()
+        };
+        for (is_there, by_ecs, asks) in [
+            (false, None, false),
+            (true, Some(true), false),
+            (true, Some(false), true),
+            // Its provider was not made yet, or has gone before it.
+            (true, None, true),
+            // Somebody else deleted the group.
+            (false, Some(false), true),
+        ] {
+            let found = found(is_there, by_ecs);
+            let case = format!("{is_there} {by_ecs:?}");
+            assert_eq!(may_have_steps(&wanted, &found), asks, "{case}");
+        }
+        let none = Ladder {
+            minutes: 1,
+            steps: Vec::new(),
+        };
+        wanted.scaling = Scaling::Steps(StepScaling {
+            out: none.clone(),
+            inward: none,
+            warmup_seconds: 1,
+        });
+        assert!(may_have_steps(&wanted, &found(false, None)));
+    }
 
     #[test]
     fn only_providers_with_our_tags_and_our_name_are_groups_of_ours() {
