@@ -4,6 +4,7 @@
 //! that finds its work done already, by itself in an earlier attempt, is done.
 #![allow(clippy::disallowed_methods, reason = "waits for AWS: needs the clock")]
 
+mod alarms;
 mod auto_scaling;
 mod ec2;
 mod ecs;
@@ -27,6 +28,7 @@ use crate::{
     inventory::{GroupTag, Tags},
     plan::{AutoScalingStep, ParameterStep, Step, Taggable},
     progress::Progress,
+    spec::Direction,
     watch::{POLL, Watch},
 };
 
@@ -56,6 +58,8 @@ struct Made {
     security_groups: BTreeMap<String, String>,
     /// Versions by launch template.
     versions: BTreeMap<String, i64>,
+    /// ARNs of scaling policies by Auto Scaling group.
+    scaling_policies: BTreeMap<(String, Direction), String>,
 }
 
 impl Runner for Apply<'_> {
@@ -66,6 +70,7 @@ impl Runner for Apply<'_> {
             Step::AutoScaling(step) => self.auto_scaling(step).await,
             Step::Ecs(step) => self.ecs(step).await,
             Step::Parameter(step) => self.parameter(step).await,
+            Step::Alarm(step) => self.alarm(step).await,
             Step::Tag { resource, tags } => self.tag(resource, tags).await,
         }
     }
@@ -131,6 +136,7 @@ impl<'a> Apply<'a> {
             }
             Taggable::AutoScalingGroup(name) => self.cloud.autoscaling.tag(name, tags).await?,
             Taggable::Parameter(name) => self.cloud.ssm.tag(name, &plain).await?,
+            Taggable::Alarm(arn) => self.cloud.cloudwatch.tag(arn, &plain).await?,
         }
         Ok(())
     }

@@ -4,8 +4,11 @@
 //! A group that left the file is known by its capacity provider on the cluster; only where there is
 //! one that the file does not name are there further reads.
 //!
-//! Reads are batched wherever the API can, so that their number grows with pages; IAM and tags of
-//! parameters cannot. A read that fails is an error: what is unknown is never taken for absent.
+//! Scaling policies and alarms are looked for only where there could be any: not of groups that ECS
+//! scales and is to scale. Alarms do not carry their tags, so that a third round asks those that were
+//! found for them.
+//!
+//! Reads are batched wherever the API can, so that their number grows with pages. A read that fails is an error: what is unknown is never taken for absent.
 
 mod reads;
 
@@ -20,10 +23,11 @@ use crate::{
     cloud::{CallError, Cloud, Service, Standing, Task},
     desired::{self, Desired, Hook, Image, ServiceRole},
     inventory::{
-        self, CapacityProvider, Cluster, Group, Inventory, LaunchTemplate, Parameter, Presence,
-        Role, Schedule, Tags, Template, Tenancy, Workload,
+        self, Alarm, CapacityProvider, Cluster, Group, Inventory, LaunchTemplate, Parameter,
+        Presence, Role, ScalingPolicy, Schedule, Tags, Template, Tenancy, Workload,
     },
     plan::Goal,
+    spec::Direction,
 };
 
 /// Calls in flight for reads that cannot be batched: IAM's limits are unpublished, and low.
@@ -76,7 +80,7 @@ pub(crate) async fn detailed(
             ..desired.clone()
         };
         let mut found = named(cloud, &rest, goal).await?;
-        let details = details_of_all(cloud, &rest, &found.groups).await?;
+        let details = details_of_all(cloud, &rest, goal, &found.groups).await?;
         put(details, &mut found.groups);
         inventory.groups.extend(found.groups);
     }
@@ -285,6 +289,7 @@ pub(crate) async fn named(
                 ),
             },
             parameter: present(desired, name, parameter, |p| &p.tags),
+            alarms: BTreeMap::new(),
         };
         inventory.groups.insert(group.name.clone(), existing);
     }
@@ -325,7 +330,7 @@ async fn details(
                 Ok(Workload::default())
             }
         },
-        details_of_all(cloud, desired, found),
+        details_of_all(cloud, desired, goal, found),
     )?;
     Ok(Details {
         missing_service_roles,
@@ -355,7 +360,9 @@ fn put(details: BTreeMap<String, GroupDetails>, groups: &mut BTreeMap<String, Gr
         if let Presence::Owned(asg) = &mut existing.auto_scaling_group {
             asg.hooks = details.hooks;
             asg.schedules = details.schedules;
+            asg.scaling_policies = details.scaling_policies;
         }
+        existing.alarms = details.alarms;
         if let Presence::Owned(role) = &mut existing.role
             && let Some(Policies { inline, attached }) = details.policies
         {
@@ -365,6 +372,13 @@ fn put(details: BTreeMap<String, GroupDetails>, groups: &mut BTreeMap<String, Gr
     }
 }
 
+/// Whether a group could have scaling policies, or alarms that outlived them. Groups are given some once they
+/// have a capacity provider that scales nothing, and lose them before it does again.
+fn may_have_steps(group: &desired::Group, found: &Group) -> bool {
+    let is_there = found.auto_scaling_group.is_ours() || found.capacity_provider.is_ours();
+    group.scaling.steps().is_some() || (is_there && !found.is_scaled_by_ecs())
+}
+
 #[derive(Default)]
 struct GroupDetails {
     template: Template,
@@ -372,6 +386,8 @@ struct GroupDetails {
     schedules: BTreeMap<String, Schedule>,
     /// None where they were read with the role.
     policies: Option<Policies>,
+    scaling_policies: BTreeMap<Direction, ScalingPolicy>,
+    alarms: BTreeMap<Direction, Presence<Alarm>>,
 }
 
 struct Policies {
@@ -382,16 +398,47 @@ struct Policies {
 async fn details_of_all(
     cloud: &Cloud,
     desired: &Desired,
+    goal: Goal,
     found: &BTreeMap<String, Group>,
 ) -> Result<BTreeMap<String, GroupDetails>, CallError> {
     let reads = &Reads::new(cloud, desired);
     let groups = desired.groups.iter();
     let groups = groups.filter_map(|group| Some((group, found.get(&group.name)?)));
-    let details = groups.map(|(group, found)| async move {
+    let each = groups.clone().map(|(group, found)| async move {
         let details = details_of(cloud, reads, group, found).await?;
-        Ok((group.name.clone(), details))
+        Ok((group, details))
     });
-    stream::iter(details).buffered(PARALLEL).try_collect().await
+    let scaled = groups.filter(|(group, found)| may_have_steps(group, found));
+    let names: Vec<String> = scaled
+        .flat_map(|(group, _)| group.alarms.values().cloned())
+        .collect();
+    // They go with their groups.
+    let asks_for_policies = goal == Goal::Up && !names.is_empty();
+    let (each, mut policies, alarms) = tokio::try_join!(
+        stream::iter(each)
+            .buffered(PARALLEL)
+            .try_collect::<Vec<_>>(),
+        async {
+            if asks_for_policies {
+                cloud.autoscaling.scaling_policies().await
+            } else {
+                Ok(BTreeMap::new())
+            }
+        },
+        cloud.cloudwatch.alarms(&names),
+    )?;
+    let each = each.into_iter().map(|(group, mut details)| {
+        let policies = policies.remove(&group.auto_scaling_group.name);
+        details.scaling_policies = policies.unwrap_or_default();
+        let alarms = group.alarms.iter().filter_map(|(direction, name)| {
+            let alarm = Some(alarms.get(name)?.clone());
+            let alarm = present(desired, Some(&group.name), alarm, |alarm| &alarm.tags);
+            Some((*direction, alarm))
+        });
+        details.alarms = alarms.collect();
+        (group.name.clone(), details)
+    });
+    Ok(each.collect())
 }
 
 async fn details_of(
@@ -426,6 +473,7 @@ async fn details_of(
         hooks,
         schedules,
         policies,
+        ..GroupDetails::default()
     })
 }
 
@@ -590,8 +638,56 @@ mod tests {
     use super::*;
     use crate::{
         desired::{Cluster, Identity, Network},
-        inventory::Tags,
+        inventory::{AutoScalingGroup, ProviderSettings, Tags},
+        plan::model,
+        spec::{Ladder, Scaling, StepScaling},
     };
+
+    /// What ECS scales and is to scale costs no call more.
+    #[test]
+    fn policies_and_alarms_are_asked_for_only_where_there_could_be_any() {
+        let mut wanted = model::desired(&["web"]).groups.remove(0);
+        let found = |is_there: bool, by_ecs: Option<bool>| Group {
+            auto_scaling_group: match is_there {
+                true => Presence::Owned(AutoScalingGroup::default()),
+                false => Presence::Absent,
+            },
+            capacity_provider: match by_ecs {
+                Some(managed_scaling) => Presence::Owned(CapacityProvider {
+                    settings: ProviderSettings {
+                        managed_scaling,
+                        ..ProviderSettings::default()
+                    },
+                    ..CapacityProvider::default()
+                }),
+                None => Presence::Absent,
+            },
+            ..Group::default()
+        };
+        for (is_there, by_ecs, asks) in [
+            (false, None, false),
+            (true, Some(true), false),
+            (true, Some(false), true),
+            // Its provider was not made yet, or has gone before it.
+            (true, None, true),
+            // Somebody else deleted the group.
+            (false, Some(false), true),
+        ] {
+            let found = found(is_there, by_ecs);
+            let case = format!("{is_there} {by_ecs:?}");
+            assert_eq!(may_have_steps(&wanted, &found), asks, "{case}");
+        }
+        let none = Ladder {
+            minutes: 1,
+            steps: Vec::new(),
+        };
+        wanted.scaling = Scaling::Steps(StepScaling {
+            out: none.clone(),
+            inward: none,
+            warmup_seconds: 1,
+        });
+        assert!(may_have_steps(&wanted, &found(false, None)));
+    }
 
     #[test]
     fn only_tasks_on_our_nodes_and_services_that_name_our_providers_depend_on_us() {

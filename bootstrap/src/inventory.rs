@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     desired::{self, Hook, Identity, ServiceRole},
-    spec::ExecuteCommandLogging,
+    spec::{Direction, ExecuteCommandLogging},
 };
 
 pub(crate) use crate::desired::StrategyItem;
@@ -220,6 +220,21 @@ pub(crate) struct Group {
     pub(crate) auto_scaling_group: Presence<AutoScalingGroup>,
     pub(crate) capacity_provider: Presence<CapacityProvider>,
     pub(crate) parameter: Presence<Parameter>,
+    /// Read only where there could be any; none of a direction is absent.
+    pub(crate) alarms: BTreeMap<Direction, Presence<Alarm>>,
+}
+
+impl Group {
+    /// The alarm that scales it this way.
+    pub(crate) fn alarm(&self, direction: Direction) -> &Presence<Alarm> {
+        self.alarms.get(&direction).unwrap_or(&Presence::Absent)
+    }
+
+    /// Whether ECS scales it, so that nothing else was made to.
+    pub(crate) fn is_scaled_by_ecs(&self) -> bool {
+        let provider = self.capacity_provider.owned();
+        provider.is_some_and(|provider| provider.settings.managed_scaling)
+    }
 }
 
 /// An IAM role.
@@ -376,6 +391,8 @@ pub(crate) struct AutoScalingGroup {
     pub(crate) warm_pool: Presence<WarmPool>,
     /// Scheduled actions by name.
     pub(crate) schedules: BTreeMap<String, Schedule>,
+    /// Those that are called as ours are; read only where there could be any.
+    pub(crate) scaling_policies: BTreeMap<Direction, ScalingPolicy>,
     pub(crate) subnets: BTreeSet<String>,
     pub(crate) new_instances_protected: bool,
     pub(crate) tags: BTreeMap<String, GroupTag>,
@@ -464,6 +481,63 @@ impl Schedule {
     }
 }
 
+/// A step scaling policy.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct ScalingPolicy {
+    pub(crate) arn: String,
+    pub(crate) settings: PolicySettings,
+}
+
+/// What we decide about a scaling policy.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub(crate) struct PolicySettings {
+    /// `ChangeInCapacity`...
+    pub(crate) adjustment_type: String,
+    /// The nearest to the alarm's threshold first.
+    pub(crate) steps: Vec<StepAdjustment>,
+    /// `None` for the group's own.
+    pub(crate) warmup_seconds: Option<u32>,
+    pub(crate) is_enabled: bool,
+}
+
+/// What happens where the metric is between two bounds, which are relative to the alarm's threshold.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct StepAdjustment {
+    pub(crate) lower: Option<f64>,
+    pub(crate) upper: Option<f64>,
+    /// Nodes, fewer if negative.
+    pub(crate) change: i32,
+}
+
+/// A CloudWatch alarm that has a scaling policy carried out.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Alarm {
+    pub(crate) arn: String,
+    pub(crate) tags: Tags,
+    pub(crate) settings: AlarmSettings,
+    /// ARNs of what it sets off.
+    pub(crate) actions: Vec<String>,
+}
+
+/// What we decide about an alarm.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub(crate) struct AlarmSettings {
+    /// Of which cluster it watches what is reserved, the greater of CPU and memory, each minute; `None`
+    /// where it watches anything else.
+    pub(crate) cluster: Option<String>,
+    /// `GreaterThanThreshold`...
+    pub(crate) comparison: String,
+    /// Per cent.
+    pub(crate) threshold: f64,
+    /// So many minutes are looked at...
+    pub(crate) minutes: u32,
+    /// ... of which so many have to be beyond the threshold.
+    pub(crate) minutes_beyond: u32,
+    /// `missing`...
+    pub(crate) missing_data: String,
+    pub(crate) is_enabled: bool,
+}
+
 /// A tag of an Auto Scaling group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct GroupTag {
@@ -508,7 +582,7 @@ pub(crate) struct CapacityProvider {
     pub(crate) settings: ProviderSettings,
 }
 
-/// What we decide about a capacity provider.
+/// What we decide about a capacity provider. Without managed scaling its numbers are 0.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub(crate) struct ProviderSettings {
     pub(crate) managed_scaling: bool,

@@ -23,6 +23,8 @@ pub(crate) struct Nodes {
     pub(crate) template_version: Option<i64>,
     /// What its `fleet:roll` tag says.
     pub(crate) roll: Option<String>,
+    /// Whether nodes are kept from scale-in as they come into service.
+    pub(crate) protects_new: bool,
     pub(crate) nodes: Vec<Node>,
 }
 
@@ -195,6 +197,7 @@ fn join(
         wanted: group.desired,
         template_version: group.template_version,
         roll: group.tags.get(tag::ROLL).map(|tag| tag.value.clone()),
+        protects_new: group.new_instances_protected,
         nodes: group
             .instances
             .iter()
@@ -266,6 +269,7 @@ mod tests {
             wanted: 1,
             template_version: Some(3),
             roll: None,
+            protects_new: true,
             nodes: Vec::new(),
         };
         for (state, is_wanted) in states {
@@ -315,6 +319,7 @@ mod tests {
             wanted: 2,
             template_version: Some(3),
             roll: None,
+            protects_new: true,
             nodes: vec![
                 node("InService", Some(("ACTIVE", true)), &all),
                 node("Pending:Wait", Some(("ACTIVE", true)), &[]),

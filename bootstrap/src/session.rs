@@ -23,7 +23,7 @@ use crate::{
     collect,
     desired::{self, Desired, Transition},
     execute::{self, Stop},
-    inventory::Inventory,
+    inventory::{Group, Inventory},
     nodes::{self, Nodes},
     output::{Output, dim, green, red, yellow},
     plan::{self, Goal, Mark, Plan},
@@ -142,6 +142,9 @@ impl Session {
             in_the_way.extend(problems.map(ToString::to_string));
             plan.preflight = Some(findings);
         }
+        let has_alarms = |group: &Group| !group.alarms.is_empty();
+        // Their tags are read once they are known.
+        rounds += usize::from(inventory.groups.values().any(has_alarms));
         self.rounds.set(rounds);
         if in_the_way.is_empty() {
             return Ok(plan);

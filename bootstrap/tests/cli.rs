@@ -115,12 +115,13 @@ fn not_in(found: &Value, path: &str, schema: &Value, pointer: &str, missing: &mu
         );
     }
     // A group's own settings are those of all groups again, and an environment's everybody's; a given role,
-    // or cluster, stands in the place of other keys.
+    // a given cluster and steps stand in the place of other keys.
     let elsewhere = [
         "environments",
         "cluster.adopt",
         "groups.*.docker_volume",
         "groups.*.role",
+        "groups.*.step_scaling",
         "groups.*.drain",
         "groups.*.disk",
         "groups.*.health",

@@ -15,4 +15,5 @@ mod many_groups;
 mod refusals;
 mod roll;
 mod services;
+mod step_scaling;
 mod user_data;

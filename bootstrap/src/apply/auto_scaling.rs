@@ -76,6 +76,26 @@ impl Apply<'_> {
             AutoScalingStep::DeleteSchedule { group, name } => {
                 Ok(auto_scaling.delete_schedule(group, name).await?)
             }
+            AutoScalingStep::PutScalingPolicy {
+                group,
+                direction,
+                settings,
+            } => {
+                let put = auto_scaling.put_scaling_policy(group, *direction, settings);
+                let arn = put.await?;
+                let mut made = self.made();
+                made.scaling_policies
+                    .insert((group.clone(), *direction), arn);
+                Ok(())
+            }
+            AutoScalingStep::DeleteScalingPolicy { group, direction } => Ok(auto_scaling
+                .delete_scaling_policy(group, *direction)
+                .await?),
+            AutoScalingStep::SetProtection {
+                group,
+                instances,
+                is_on,
+            } => Ok(auto_scaling.protect(group, instances, *is_on).await?),
             AutoScalingStep::StartFirstNode { group } => {
                 self.watch.remember(group).await?;
                 let change = GroupChange {

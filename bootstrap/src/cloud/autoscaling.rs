@@ -36,7 +36,7 @@ const METRICS_GRANULARITY: &str = "1Minute";
 
 #[derive(Debug)]
 pub(crate) struct AutoScaling {
-    client: Client,
+    pub(super) client: Client,
 }
 
 /// Something an Auto Scaling group tried.
@@ -163,7 +163,7 @@ impl AutoScaling {
             .set_launch_template(single)
             .set_mixed_instances_policy(mixed)
             .vpc_zone_identifier(new.subnets.join(","))
-            .new_instances_protected_from_scale_in(true)
+            .new_instances_protected_from_scale_in(new.new_instances_protected)
             .set_max_instance_lifetime(new.policies.max_lifetime_seconds.map(signed))
             .set_deletion_protection(deletion_protection(&new.policies))
             .set_availability_zone_distribution(zone_distribution(&new.policies))

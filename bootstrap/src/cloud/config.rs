@@ -27,7 +27,10 @@ use aws_smithy_runtime_api::{
 };
 use aws_smithy_types::config_bag::ConfigBag;
 
-use super::{autoscaling::AutoScaling, ec2::Ec2, ecs::Ecs, iam::Iam, ssm::Ssm, sts::Sts};
+use super::{
+    autoscaling::AutoScaling, cloudwatch::CloudWatch, ec2::Ec2, ecs::Ecs, iam::Iam, ssm::Ssm,
+    sts::Sts,
+};
 
 /// The SDK backs off between these for a few seconds altogether.
 const ATTEMPTS: u32 = 5;
@@ -42,6 +45,7 @@ pub(crate) struct Cloud {
     pub(crate) sts: Sts,
     pub(crate) ec2: Ec2,
     pub(crate) autoscaling: AutoScaling,
+    pub(crate) cloudwatch: CloudWatch,
     pub(crate) ecs: Ecs,
     pub(crate) iam: Iam,
     pub(crate) ssm: Ssm,
@@ -77,6 +81,9 @@ impl Cloud {
             ec2: Ec2::new(aws_sdk_ec2::config::Builder::from(config).interceptor(calls.clone())),
             autoscaling: AutoScaling::new(
                 aws_sdk_autoscaling::config::Builder::from(config).interceptor(calls.clone()),
+            ),
+            cloudwatch: CloudWatch::new(
+                aws_sdk_cloudwatch::config::Builder::from(config).interceptor(calls.clone()),
             ),
             ecs: Ecs::new(aws_sdk_ecs::config::Builder::from(config).interceptor(calls.clone())),
             iam: Iam::new(aws_sdk_iam::config::Builder::from(config).interceptor(calls.clone())),

@@ -568,11 +568,11 @@ fn read_provider(provider: SdkProvider) -> Option<(String, Standing<CapacityProv
 }
 
 fn read_settings(group: AutoScalingGroupProvider) -> ProviderSettings {
-    let scaling = group.managed_scaling;
+    let is_on = |s: &ManagedScaling| s.status == Some(ManagedScalingStatus::Enabled);
+    // What is off may have numbers all the same.
+    let scaling = group.managed_scaling.filter(is_on);
     ProviderSettings {
-        managed_scaling: scaling
-            .as_ref()
-            .is_some_and(|s| s.status == Some(ManagedScalingStatus::Enabled)),
+        managed_scaling: scaling.is_some(),
         target_capacity: unsigned(scaling.as_ref().and_then(|s| s.target_capacity))
             .unwrap_or_default(),
         instance_warmup_seconds: unsigned(scaling.and_then(|s| s.instance_warmup_period))
@@ -585,12 +585,12 @@ fn read_settings(group: AutoScalingGroupProvider) -> ProviderSettings {
 }
 
 fn scaling(settings: &ProviderSettings) -> ManagedScaling {
-    ManagedScaling::builder()
-        .status(if settings.managed_scaling {
-            ManagedScalingStatus::Enabled
-        } else {
-            ManagedScalingStatus::Disabled
-        })
+    let scaling = ManagedScaling::builder();
+    if !settings.managed_scaling {
+        return scaling.status(ManagedScalingStatus::Disabled).build();
+    }
+    scaling
+        .status(ManagedScalingStatus::Enabled)
         .target_capacity(signed(settings.target_capacity))
         .instance_warmup_period(signed(settings.instance_warmup_seconds))
         .build()

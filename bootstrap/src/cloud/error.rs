@@ -161,6 +161,7 @@ fn kind_of(code: &str) -> Kind {
         | "InvalidResourceId"
         | "ClusterNotFoundException"
         | "ServiceNotFoundException"
+        | "ResourceNotFound"
         | "ResourceNotFoundException" => Kind::NotFound,
         "EntityAlreadyExists"
         | "EntityAlreadyExistsException"

@@ -46,6 +46,7 @@ pub(super) fn read(group: SdkGroup) -> AutoScalingGroup {
         metrics: group.enabled_metrics.is_some_and(|found| !found.is_empty()),
         warm_pool: read_pool(group.warm_pool_configuration),
         schedules: BTreeMap::new(),
+        scaling_policies: BTreeMap::new(),
         subnets: group
             .vpc_zone_identifier
             .unwrap_or_default()

@@ -6,6 +6,7 @@
 )]
 
 mod autoscaling;
+mod cloudwatch;
 mod cluster;
 mod config;
 mod ec2;
@@ -14,6 +15,7 @@ mod error;
 mod group;
 mod iam;
 mod launch;
+mod scaling_policy;
 mod ssm;
 mod sts;
 mod template;

@@ -482,7 +482,7 @@ fn title(write: &Write) -> String {
             parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
         }
         Write::Version(version) => format!("launch template version {version}"),
-        Write::Unprotect(ids) => format!("to go: {}", ids.join(" ")),
+        Write::Unprotect(ids) => format!("free to go: {}", ids.join(" ")),
         Write::Protect(ids) => format!("to stay: {}", ids.join(" ")),
     }
 }

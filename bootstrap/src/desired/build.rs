@@ -130,9 +130,10 @@ pub(crate) fn removed(identity: &Identity, group: &str) -> Group {
         },
         capacity_provider: CapacityProvider {
             name: names.long,
-            target_capacity: 0,
             instance_warmup_seconds: 0,
         },
+        scaling: spec::Scaling::Managed { target_capacity: 0 },
+        alarms: names.alarms,
         parameter: Parameter {
             name: names.parameter,
             live: Live::default(),
@@ -258,9 +259,10 @@ impl<'a> Builder<'a> {
             },
             capacity_provider: CapacityProvider {
                 name: names.long.clone(),
-                target_capacity: group.target_capacity,
                 instance_warmup_seconds: self.agent.launch_timeout_seconds,
             },
+            scaling: group.scaling.clone(),
+            alarms: names.alarms.clone(),
             parameter,
             drain: self.agent.drain,
         })
@@ -442,6 +444,7 @@ mod tests {
             );
             assert_eq!(removed.capacity_provider.name, group.capacity_provider.name);
             assert_eq!(removed.parameter.name, group.parameter.name);
+            assert_eq!(removed.alarms, group.alarms);
         }
     }
 

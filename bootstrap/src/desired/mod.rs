@@ -24,6 +24,7 @@ pub(crate) use build::removed;
 pub use build::{Documents, build, documents};
 pub(crate) use docker_volume::DEVICE as DOCKER_DEVICE;
 pub(crate) use launched::{Settings, cluster as launched_cluster};
+pub(crate) use names::scaling_policy;
 pub use service_roles::ServiceRole;
 
 /// Everything one environment should consist of.
@@ -115,6 +116,10 @@ pub struct Group {
     pub auto_scaling_group: AutoScalingGroup,
     /// Capacity provider on the group.
     pub capacity_provider: CapacityProvider,
+    /// Who sizes it.
+    pub scaling: spec::Scaling,
+    /// Names of the alarms that have Auto Scaling size it, which there are with steps.
+    pub alarms: BTreeMap<spec::Direction, String>,
     /// Live settings.
     pub parameter: Parameter,
     /// How long its nodes may take to go.
@@ -122,6 +127,11 @@ pub struct Group {
 }
 
 impl Group {
+    /// Name of the alarm that scales it this way.
+    pub(crate) fn alarm(&self, direction: spec::Direction) -> &str {
+        self.alarms.get(&direction).map_or("", String::as_str)
+    }
+
     /// Name of the role that its nodes have.
     pub(crate) fn node_role(&self) -> &str {
         self.given_role.as_deref().unwrap_or(&self.role.name)
@@ -281,7 +291,7 @@ pub struct AutoScalingGroup {
     pub min: u32,
     /// Upper bound.
     pub max: u32,
-    /// Written at creation only; ECS owns it afterwards.
+    /// Written at creation only; whoever scales the group owns it afterwards.
     pub desired: u32,
     /// Both hooks, in place from birth.
     pub hooks: Vec<Hook>,
@@ -307,14 +317,12 @@ pub enum Transition {
     Terminating,
 }
 
-/// A capacity provider: managed scaling and managed termination protection on, managed draining off
-/// since the agent drains.
+/// A capacity provider: managed scaling and managed termination protection on unless the group goes by
+/// steps, managed draining off since the agent drains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CapacityProvider {
     /// Its name.
     pub name: String,
-    /// 1 to 100.
-    pub target_capacity: u32,
     /// The launch hook's time-out, seconds: with less, ECS would count on nodes that have not
     /// proven themselves and scale as if they served.
     pub instance_warmup_seconds: u32,

@@ -1,9 +1,13 @@
 //! Names of AWS resources, made from those in the file. The same file always gives the same names:
 //! by them an environment is found again.
 
+use std::collections::BTreeMap;
+
 use sha2::{Digest, Sha256};
 
-/// ECS cluster and capacity provider, Auto Scaling group, security group.
+use crate::spec::Direction;
+
+/// ECS cluster and capacity provider, Auto Scaling group, security group, CloudWatch alarm.
 const LONG: usize = 255;
 /// CreateLaunchTemplate.
 const LAUNCH_TEMPLATE: usize = 128;
@@ -26,6 +30,15 @@ pub(super) struct GroupNames {
     /// Role and instance profile; IAM is global, hence the region.
     pub(super) role: String,
     pub(super) parameter: String,
+    pub(super) alarms: BTreeMap<Direction, String>,
+}
+
+/// Name of the scaling policy of a group that scales it this way.
+pub(crate) fn scaling_policy(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Out => "fleet-scale-out",
+        Direction::In => "fleet-scale-in",
+    }
 }
 
 impl GroupNames {
@@ -36,6 +49,15 @@ impl GroupNames {
             launch_template: joined(&parts, LAUNCH_TEMPLATE),
             role: joined(&[fleet, environment, group, region], ROLE),
             parameter: format!("/fleet/{fleet}/{environment}/{group}/agent"),
+            alarms: Direction::ALL
+                .map(|direction| {
+                    let policy = scaling_policy(direction);
+                    (
+                        direction,
+                        joined(&[fleet, environment, group, policy], LONG),
+                    )
+                })
+                .into(),
         }
     }
 }
@@ -70,6 +92,7 @@ mod tests {
         assert_eq!(names.launch_template, "shop-dev-web");
         assert_eq!(names.role, "shop-dev-web-eu-central-1");
         assert_eq!(names.parameter, "/fleet/shop/dev/web/agent");
+        assert_eq!(names.alarms[&Direction::In], "shop-dev-web-fleet-scale-in");
 
         let long = GroupNames::new("shop", "dev", &"w".repeat(128), "eu-central-1");
         assert_eq!(long.long.len(), 137);

@@ -40,7 +40,8 @@ impl Desired {
             scope.launches(),
             scope.creates_groups(),
             scope.changes_groups(),
-            scope.reads_ecs(),
+            scope.sets_alarms(),
+            scope.reads(),
             scope.lists_in_cluster(),
             scope.works_in_cluster(),
             scope.creates_in_ecs(),
@@ -73,6 +74,7 @@ fn looks() -> Option<Value> {
         "autoscaling:DescribeAutoScalingGroups",
         "autoscaling:DescribeAutoScalingInstances",
         "autoscaling:DescribeLifecycleHooks",
+        "autoscaling:DescribePolicies",
         "autoscaling:DescribeScalingActivities",
         "autoscaling:DescribeScheduledActions",
         "ec2:DescribeImages",
@@ -316,40 +318,57 @@ impl Scope<'_> {
         allow("CreateGroups", &actions, arns.collect(), ours)
     }
 
-    /// ECS's own tag is written in the caller's name, too.
+    /// With their alarms. ECS's own tag is written in the caller's name, too.
     fn changes_groups(&self) -> Option<Value> {
         let actions = [
             "autoscaling:CompleteLifecycleAction",
             "autoscaling:CreateOrUpdateTags",
             "autoscaling:DeleteAutoScalingGroup",
+            "autoscaling:DeletePolicy",
             "autoscaling:DeleteScheduledAction",
             "autoscaling:DeleteTags",
             "autoscaling:DeleteWarmPool",
             "autoscaling:DisableMetricsCollection",
             "autoscaling:EnableMetricsCollection",
             "autoscaling:PutLifecycleHook",
+            "autoscaling:PutScalingPolicy",
             "autoscaling:PutScheduledUpdateGroupAction",
             "autoscaling:PutWarmPool",
             "autoscaling:SetInstanceProtection",
             "autoscaling:UpdateAutoScalingGroup",
+            "cloudwatch:DeleteAlarms",
         ];
-        let arns = vec![self.group_arn("*")];
+        let arns = vec![self.group_arn("*"), self.arn("cloudwatch", "alarm:*")];
         allow("ChangeGroups", &actions, arns, self.ours("aws:ResourceTag"))
     }
 
-    fn reads_ecs(&self) -> Option<Value> {
+    /// Those that steps need; a group that goes by none may have some to lose.
+    fn sets_alarms(&self) -> Option<Value> {
+        let actions = ["cloudwatch:PutMetricAlarm", "cloudwatch:TagResource"];
+        let groups = self.desired.groups.iter();
+        let groups = groups.filter(|group| group.scaling.steps().is_some());
+        let names = groups.flat_map(|group| group.alarms.values());
+        let arns = names.map(|name| self.arn("cloudwatch", &format!("alarm:{name}")));
+        allow("SetAlarms", &actions, arns.collect(), json!({}))
+    }
+
+    fn reads(&self) -> Option<Value> {
         let actions = [
+            "cloudwatch:DescribeAlarms",
+            "cloudwatch:ListTagsForResource",
             "ecs:DescribeCapacityProviders",
             "ecs:DescribeClusters",
             "ecs:ListContainerInstances",
         ];
-        let mut arns = vec![self.cluster_arn(), self.arn("ecs", "capacity-provider/*")];
+        let arns = [("cloudwatch", "alarm:*"), ("ecs", "capacity-provider/*")];
+        let arns = arns.map(|(service, resource)| self.arn(service, resource));
+        let mut arns: Vec<String> = std::iter::once(self.cluster_arn()).chain(arns).collect();
         // Whether there is one of its own beside an adopted one.
         if self.desired.cluster.is_adopted {
             let own = format!("cluster/{}", self.desired.cluster.own_name);
             arns.insert(1, self.arn("ecs", &own));
         }
-        allow("ReadEcs", &actions, arns, json!({}))
+        allow("Read", &actions, arns, json!({}))
     }
 
     /// A list of all that is in a cluster has no resource, but a cluster.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{AutoScalingStep, Ec2Step, EcsStep, Goal, IamStep, ParameterStep, Plan, Step};
+use super::{
+    AlarmStep, AutoScalingStep, Ec2Step, EcsStep, Goal, IamStep, ParameterStep, Plan, Step,
+};
 use crate::{desired::Desired, inventory::Inventory};
 
 /// Everything wrong with a plan.
@@ -80,9 +82,12 @@ fn about_clusters(step: &Step, desired: &Desired, inventory: &Inventory) -> Opti
             let given = inventory.given_cluster.as_ref();
             given.is_some_and(|given| resource.name() == given.arn)
         }
-        Step::Iam(_) | Step::Ec2(_) | Step::AutoScaling(_) | Step::Ecs(_) | Step::Parameter(_) => {
-            false
-        }
+        Step::Alarm(_)
+        | Step::Iam(_)
+        | Step::Ec2(_)
+        | Step::AutoScaling(_)
+        | Step::Ecs(_)
+        | Step::Parameter(_) => false,
     };
     wrong.then(|| format!("{} of a cluster that is not ours", step.title()))
 }
@@ -108,6 +113,14 @@ const ORDER: &[(&str, &str)] = &[
     ("start the first node", "see the first node"),
     ("see the first node", "set warm pool"),
     ("see the first node", "set schedule"),
+    ("see the first node", "set scaling policy"),
+    ("set scaling policy", "set alarm"),
+    ("update capacity provider", "set scaling policy"),
+    ("remove alarm", "remove scaling policy"),
+    ("remove alarm", "update capacity provider"),
+    ("remove scaling policy", "update capacity provider"),
+    ("protect nodes", "update auto scaling group"),
+    ("remove alarm", "empty auto scaling group"),
     ("remove warm pool", "empty auto scaling group"),
     ("delete service", "empty auto scaling group"),
     ("stop ", "empty auto scaling group"),
@@ -175,6 +188,8 @@ fn touched(step: &Step) -> Option<&str> {
         | Step::AutoScaling(
             AutoScalingStep::Delete { name }
             | AutoScalingStep::DeleteWarmPool { group: name }
+            | AutoScalingStep::DeleteScalingPolicy { group: name, .. }
+            | AutoScalingStep::SetProtection { group: name, .. }
             | AutoScalingStep::Empty { group: name, .. },
         )
         | Step::Ecs(
@@ -186,13 +201,20 @@ fn touched(step: &Step) -> Option<&str> {
             | EcsStep::StopTasks { cluster: name, .. }
             | EcsStep::DeregisterContainerInstances { cluster: name },
         )
-        | Step::Parameter(ParameterStep::Delete { name }) => Some(name),
+        | Step::Parameter(ParameterStep::Delete { name })
+        | Step::Alarm(
+            AlarmStep::Delete { name }
+            | AlarmStep::Put {
+                name, tags: None, ..
+            },
+        ) => Some(name),
         // What creates is refused by AWS where something is; the rest acts on what was created.
         Step::Iam(_)
         | Step::Ec2(_)
         | Step::AutoScaling(_)
         | Step::Ecs(_)
         | Step::Parameter(_)
+        | Step::Alarm(_)
         | Step::Tag { .. } => None,
     }
 }
@@ -222,6 +244,9 @@ fn owned_names<'a>(desired: &'a Desired, inventory: &'a Inventory) -> BTreeSet<&
             &group.capacity_provider.name,
         );
         add(found.parameter.is_ours(), &group.parameter.name);
+        for (direction, name) in &group.alarms {
+            add(found.alarm(*direction).is_ours(), name);
+        }
     }
     names
 }

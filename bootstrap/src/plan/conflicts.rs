@@ -10,7 +10,7 @@ use super::down::{all, is_our_provider};
 use crate::{
     desired::{Desired, Group, Image, launched_cluster},
     inventory::{Inventory, Presence, Role},
-    spec::PROVIDERS_MAX,
+    spec::{Direction, PROVIDERS_MAX},
 };
 
 /// Something that `up` or `down` must not, or cannot, work around.
@@ -232,6 +232,11 @@ impl Conflicts {
             &existing.capacity_provider,
         );
         self.presence("parameter", &group.parameter.name, &existing.parameter);
+        if group.scaling.steps().is_some() {
+            for direction in Direction::ALL {
+                self.presence("alarm", group.alarm(direction), existing.alarm(direction));
+            }
+        }
         self.provider(group, existing);
         self.roll(group, existing);
         self.image(group, existing, inventory);

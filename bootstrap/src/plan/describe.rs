@@ -1,5 +1,7 @@
 //! Plans in words.
 
+mod scaling;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_agent_config::{Problem, names::tag};
@@ -15,8 +17,10 @@ use crate::{
         Policies, ProviderSettings, Schedule, SecurityGroupRef, Source, Template, Tenancy,
         WarmPool, sha256, whose,
     },
-    spec::ZoneDistribution,
+    spec::{Scaling, ZoneDistribution},
 };
+
+pub(super) use scaling::{alarm, alarm_changes, policy, scaling_policy_changes};
 
 /// Width of the longest kind of resource, `auto-scaling-group`.
 const KIND_WIDTH: usize = 18;
@@ -362,8 +366,9 @@ pub(super) fn group_changes(found: &AutoScalingGroup, change: &GroupChange) -> V
         let subnets: Vec<&str> = subnets.iter().map(String::as_str).collect();
         changes.push(format!("subnets {}", subnets.join(" ")));
     }
-    if change.new_instances_protected.is_some() {
-        changes.push("scale-in protection".to_owned());
+    if let Some(is_protected) = change.new_instances_protected {
+        let protection = if is_protected { "on" } else { "off" };
+        changes.push(format!("scale-in protection {protection}"));
     }
     changes.extend(policy_changes(&found.policies, &change.policies));
     changes
@@ -460,8 +465,12 @@ pub(super) fn mix(mix: Option<&Mix>) -> String {
 }
 
 /// What is not compared.
-pub(super) fn controller_owned(found: &AutoScalingGroup) -> String {
-    format!("desired {} is ECS's to set, ignored", found.desired)
+pub(super) fn controller_owned(group: &desired::Group, found: &AutoScalingGroup) -> String {
+    let whose = match group.scaling {
+        Scaling::Managed { .. } => "ECS's",
+        Scaling::Steps(_) => "Auto Scaling's",
+    };
+    format!("desired {} is {whose} to set, ignored", found.desired)
 }
 
 /// Nodes of a group that stay and are not made from this version.
@@ -489,22 +498,23 @@ pub(super) fn provider_changes(found: &ProviderSettings, wanted: &ProviderSettin
             changes.push(format!("{name} {old} -> {new}"));
         }
     };
-    let on = |on: bool| if on { "on" } else { "off" }.to_owned();
     differs(
         "managed scaling",
         on(found.managed_scaling),
         on(wanted.managed_scaling),
     );
-    differs(
-        "target capacity",
-        found.target_capacity.to_string(),
-        wanted.target_capacity.to_string(),
-    );
-    differs(
-        "instance warmup",
-        found.instance_warmup_seconds.to_string(),
-        wanted.instance_warmup_seconds.to_string(),
-    );
+    if wanted.managed_scaling {
+        differs(
+            "target capacity",
+            found.target_capacity.to_string(),
+            wanted.target_capacity.to_string(),
+        );
+        differs(
+            "instance warmup",
+            found.instance_warmup_seconds.to_string(),
+            wanted.instance_warmup_seconds.to_string(),
+        );
+    }
     differs(
         "termination protection",
         on(found.termination_protection),
@@ -516,4 +526,8 @@ pub(super) fn provider_changes(found: &ProviderSettings, wanted: &ProviderSettin
         on(wanted.managed_draining),
     );
     changes
+}
+
+fn on(is_on: bool) -> String {
+    if is_on { "on" } else { "off" }.to_owned()
 }

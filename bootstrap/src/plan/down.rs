@@ -5,12 +5,13 @@
 //! draining hook is orphaned and holds each instance for an hour.
 
 use super::{
-    AutoScalingStep, Builder, Conflict, Ec2Step, EcsStep, Effect, Goal, IamStep, Mark,
+    AlarmStep, AutoScalingStep, Builder, Conflict, Ec2Step, EcsStep, Effect, Goal, IamStep, Mark,
     ParameterStep, Plan, Step, Steps, TASKS, conflicts, describe,
 };
 use crate::{
     desired::{self, Desired},
     inventory::{Cluster, Group, Inventory, Presence, StrategyItem},
+    spec::Direction,
 };
 
 pub(super) fn plan(desired: &Desired, inventory: &Inventory) -> Result<Plan, Vec<Conflict>> {
@@ -108,6 +109,20 @@ impl Down<'_> {
     fn empty(&mut self, group: &desired::Group, found: &Group, after: &[usize]) -> Option<usize> {
         let name = &group.auto_scaling_group.name;
         let mut after = after.to_vec();
+        // The policies that they set off go with the group.
+        for direction in Direction::ALL {
+            let name = group.alarm(direction);
+            let presence = found.alarm(direction);
+            after.extend(self.delete(
+                "alarm",
+                name,
+                presence,
+                |_| AlarmStep::Delete {
+                    name: name.to_owned(),
+                },
+                Steps::new(),
+            ));
+        }
         // Or the pool would go on filling up beside a group that shrinks.
         if found.auto_scaling_group.owned()?.warm_pool.is_ours() {
             let detail = "with the nodes in it";

@@ -23,8 +23,8 @@ use serde::Serialize;
 
 pub(crate) use conflicts::Conflict;
 pub(crate) use step::{
-    AutoScalingStep, Ec2Step, EcsStep, GroupChange, IamStep, NewGroup, ParameterStep, Step,
-    Taggable, TemplateUse, Version,
+    AlarmStep, AutoScalingStep, Ec2Step, EcsStep, GroupChange, IamStep, NewGroup, ParameterStep,
+    PolicyUse, Step, Taggable, TemplateUse, Version,
 };
 
 pub(crate) use wanted::{in_order_of, template_use};

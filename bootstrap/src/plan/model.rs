@@ -7,8 +7,8 @@ use fleet_agent_config::{Live, VERSION};
 use serde_json::json;
 
 use super::{
-    AutoScalingStep, Ec2Step, EcsStep, GroupChange, IamStep, ParameterStep, Step, Taggable,
-    TemplateUse, Version,
+    AlarmStep, AutoScalingStep, Ec2Step, EcsStep, GroupChange, IamStep, ParameterStep, PolicyUse,
+    Step, Taggable, TemplateUse, Version,
 };
 use crate::{
     desired::{
@@ -16,9 +16,9 @@ use crate::{
         Identity, Image, Network, ServiceRole, Transition,
     },
     inventory::{
-        self, AutoScalingGroup, CapacityProvider, Cluster, ClusterSettings, Group, Instance,
-        InstanceProfile, Inventory, LaunchTemplate, Parameter, Presence, Role, SecurityGroup,
-        SecurityGroupRef, Subnet, Tags, Template, Tenancy,
+        self, Alarm, AutoScalingGroup, CapacityProvider, Cluster, ClusterSettings, Group, Instance,
+        InstanceProfile, Inventory, LaunchTemplate, Parameter, Presence, ProviderSettings, Role,
+        ScalingPolicy, SecurityGroup, SecurityGroupRef, Subnet, Tags, Template, Tenancy,
     },
     spec,
 };
@@ -132,9 +132,14 @@ pub(super) fn environment(environment: &str, groups: &[&str]) -> Desired {
                     },
                     capacity_provider: WantedProvider {
                         name: name("cp"),
-                        target_capacity: 100,
                         instance_warmup_seconds: 600,
                     },
+                    scaling: spec::Scaling::Managed {
+                        target_capacity: 100,
+                    },
+                    alarms: spec::Direction::ALL
+                        .map(|direction| (direction, name(desired::scaling_policy(direction))))
+                        .into(),
                     parameter: desired::Parameter {
                         name: format!("/fleet/shop/{environment}/{group}/agent"),
                         live: Live {
@@ -241,6 +246,7 @@ impl World<'_> {
             Step::AutoScaling(step) => self.auto_scaling(step),
             Step::Ecs(step) => self.ecs(step),
             Step::Parameter(step) => self.parameter(step),
+            Step::Alarm(step) => self.alarm(step),
             Step::Tag { resource, tags } => {
                 if let Taggable::AutoScalingGroup(name) = resource {
                     self.asg(name)?.tags.extend(tags.clone());
@@ -450,7 +456,7 @@ impl World<'_> {
                     template_version: version,
                     mix: new.template.mix.clone(),
                     subnets: new.subnets.iter().cloned().collect(),
-                    new_instances_protected: true,
+                    new_instances_protected: new.new_instances_protected,
                     policies: new.policies.clone(),
                     tags: new.tags.clone(),
                     hooks: new.hooks.clone(),
@@ -494,6 +500,38 @@ impl World<'_> {
             AutoScalingStep::DeleteSchedule { group, name } => {
                 let removed = self.asg(group)?.schedules.remove(name);
                 removed.map(|_| ()).ok_or("no such schedule".into())
+            }
+            AutoScalingStep::PutScalingPolicy {
+                group,
+                direction,
+                settings,
+            } => {
+                if self.is_scaled_by_ecs(group)? {
+                    return Err("two would scale the group".into());
+                }
+                let arn = format!("arn:policy/{group}/{direction:?}");
+                let policy = ScalingPolicy {
+                    arn,
+                    settings: settings.clone(),
+                };
+                self.asg(group)?.scaling_policies.insert(*direction, policy);
+                Ok(())
+            }
+            AutoScalingStep::DeleteScalingPolicy { group, direction } => {
+                let removed = self.asg(group)?.scaling_policies.remove(direction);
+                removed.map(|_| ()).ok_or("no such policy".into())
+            }
+            AutoScalingStep::SetProtection {
+                group,
+                instances,
+                is_on,
+            } => {
+                let found = &mut self.asg(group)?.instances;
+                for id in instances {
+                    let found = found.iter_mut().find(|found| found.id == *id);
+                    found.ok_or("not in the group")?.protected = *is_on;
+                }
+                Ok(())
             }
             AutoScalingStep::StartFirstNode { group } => {
                 let change = GroupChange {
@@ -629,7 +667,7 @@ impl World<'_> {
                 settings,
                 tags,
             } => {
-                self.asg(auto_scaling_group)?;
+                self.may_scale(auto_scaling_group, settings)?;
                 let provider = CapacityProvider {
                     arn: format!("arn:cp/{name}"),
                     tags: tags.clone(),
@@ -644,6 +682,10 @@ impl World<'_> {
                 )
             }
             EcsStep::UpdateCapacityProvider { name, settings } => {
+                let groups = self.desired.groups.iter();
+                let mut groups = groups.filter(|g| g.capacity_provider.name == *name);
+                let asg = groups.next().ok_or("no such group")?;
+                self.may_scale(&asg.auto_scaling_group.name, settings)?;
                 let group = self.group(|g| g.capacity_provider.name == *name)?;
                 existing(&mut group.capacity_provider)?.settings = settings.clone();
                 Ok(())
@@ -689,6 +731,75 @@ impl World<'_> {
         }
     }
 
+    /// What ECS asks of a group that it is to scale: that it protects its nodes, and that nobody else does it.
+    fn may_scale(&mut self, asg: &str, settings: &ProviderSettings) -> Result<(), String> {
+        let asg = self.asg(asg)?;
+        if settings.termination_protection
+            && !(settings.managed_scaling && asg.new_instances_protected)
+        {
+            return Err("managed termination protection needs protected instances".into());
+        }
+        if settings.managed_scaling && !asg.scaling_policies.is_empty() {
+            return Err("two would scale the group".into());
+        }
+        Ok(())
+    }
+
+    fn is_scaled_by_ecs(&mut self, asg: &str) -> Result<bool, String> {
+        let group = self.group(|g| g.auto_scaling_group.name == asg)?;
+        Ok(group.is_scaled_by_ecs())
+    }
+
+    fn alarm(&mut self, step: &AlarmStep) -> Result<(), String> {
+        let direction = |name: &str| match name.ends_with("in") {
+            true => spec::Direction::In,
+            false => spec::Direction::Out,
+        };
+        match step {
+            AlarmStep::Put {
+                name,
+                settings,
+                sets_off,
+                tags,
+            } => {
+                let arn = match sets_off {
+                    PolicyUse::Arn(arn) => arn.clone(),
+                    PolicyUse::Created { group, direction } => {
+                        let policies = &self.asg(group)?.scaling_policies;
+                        policies.get(direction).ok_or("no such policy")?.arn.clone()
+                    }
+                };
+                let alarms = self.alarms(name)?;
+                let kept = match alarms.remove(&direction(name)) {
+                    Some(Presence::Owned(alarm)) => Some(alarm.tags),
+                    Some(_) => return Err("not ours".into()),
+                    None => None,
+                };
+                let alarm = Alarm {
+                    arn: format!("arn:alarm/{name}"),
+                    // Tags of a change are ignored.
+                    tags: kept.or(tags.clone()).unwrap_or_default(),
+                    settings: settings.clone(),
+                    actions: vec![arn],
+                };
+                alarms.insert(direction(name), Presence::Owned(alarm));
+                Ok(())
+            }
+            AlarmStep::Delete { name } => {
+                let removed = self.alarms(name)?.remove(&direction(name));
+                removed.map(|_| ()).ok_or("no such alarm".into())
+            }
+        }
+    }
+
+    fn alarms(
+        &mut self,
+        name: &String,
+    ) -> Result<&mut BTreeMap<spec::Direction, Presence<Alarm>>, String> {
+        let group = self.group(|g| g.alarms.values().any(|of| of == name))?;
+        Ok(&mut group.alarms)
+    }
+
     fn update_group(&mut self, name: &str, change: &GroupChange) -> Result<(), String> {
         let version = match &change.template {
             Some(template) => Some((self.version(template)?, template.mix.clone())),
@@ -724,6 +835,7 @@ impl World<'_> {
             asg.instances.push(Instance {
                 id: format!("i-{index}"),
                 state: "InService".into(),
+                protected: asg.new_instances_protected,
                 template_version: asg.template_version,
                 ..Instance::default()
             });
@@ -801,7 +913,8 @@ impl World<'_> {
                 | Taggable::InstanceProfile(_)
                 | Taggable::LaunchTemplate(_)
                 | Taggable::AutoScalingGroup(_)
-                | Taggable::Parameter(_) => {
+                | Taggable::Parameter(_)
+                | Taggable::Alarm(_) => {
                     return Err(format!("the tests tag no {name}"));
                 }
             }
@@ -843,6 +956,7 @@ pub(super) fn is_empty(inventory: &Inventory) -> bool {
                 || g.auto_scaling_group.is_ours()
                 || g.capacity_provider.is_ours()
                 || g.parameter.is_ours()
+                || g.alarms.values().any(Presence::is_ours)
         })
         .collect();
     !left.contains(&true) && !inventory.cluster.is_ours()

@@ -6,11 +6,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    desired::{Drain, Hook},
+    desired::{Drain, Hook, scaling_policy},
     inventory::{
-        ClusterSettings, GroupTag, Ingress, Mix, Policies, ProviderSettings, Schedule,
-        StrategyItem, Tags, Template, WarmPool,
+        AlarmSettings, ClusterSettings, GroupTag, Ingress, Mix, Policies, PolicySettings,
+        ProviderSettings, Schedule, StrategyItem, Tags, Template, WarmPool,
     },
+    spec::Direction,
 };
 
 /// One write, or one wait, against AWS.
@@ -22,6 +23,7 @@ pub(crate) enum Step {
     AutoScaling(AutoScalingStep),
     Ecs(EcsStep),
     Parameter(ParameterStep),
+    Alarm(AlarmStep),
     /// Adds tags, or sets their values; never removes one.
     Tag {
         resource: Taggable,
@@ -157,6 +159,21 @@ pub(crate) enum AutoScalingStep {
         group: String,
         name: String,
     },
+    PutScalingPolicy {
+        group: String,
+        direction: Direction,
+        settings: PolicySettings,
+    },
+    DeleteScalingPolicy {
+        group: String,
+        direction: Direction,
+    },
+    /// Whether Auto Scaling may take these when it makes a group smaller.
+    SetProtection {
+        group: String,
+        instances: Vec<String>,
+        is_on: bool,
+    },
     /// Sets the desired capacity of a group that has never run to one.
     StartFirstNode {
         group: String,
@@ -260,6 +277,40 @@ pub(crate) enum ParameterStep {
     },
 }
 
+/// CloudWatch alarms.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(crate) enum AlarmStep {
+    /// With tags when it is created: CloudWatch ignores those of a change.
+    Put {
+        name: String,
+        settings: AlarmSettings,
+        sets_off: PolicyUse,
+        tags: Option<Tags>,
+    },
+    Delete {
+        name: String,
+    },
+}
+
+/// The scaling policy that an alarm has carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PolicyUse {
+    Arn(String),
+    /// The one that the same plan creates.
+    Created {
+        group: String,
+        direction: Direction,
+    },
+}
+
+impl From<AlarmStep> for Step {
+    fn from(step: AlarmStep) -> Self {
+        Self::Alarm(step)
+    }
+}
+
 impl From<IamStep> for Step {
     fn from(step: IamStep) -> Self {
         Self::Iam(step)
@@ -304,6 +355,8 @@ pub(crate) enum Taggable {
     LaunchTemplate(String),
     AutoScalingGroup(String),
     Parameter(String),
+    /// ARN.
+    Alarm(String),
 }
 
 impl Taggable {
@@ -315,7 +368,8 @@ impl Taggable {
             | Self::SecurityGroup(name)
             | Self::LaunchTemplate(name)
             | Self::AutoScalingGroup(name)
-            | Self::Parameter(name) => name,
+            | Self::Parameter(name)
+            | Self::Alarm(name) => name,
         }
     }
 }
@@ -327,6 +381,7 @@ pub(crate) struct NewGroup {
     pub(crate) max: u32,
     pub(crate) template: TemplateUse,
     pub(crate) subnets: Vec<String>,
+    pub(crate) new_instances_protected: bool,
     pub(crate) policies: Policies,
     pub(crate) hooks: Vec<Hook>,
     pub(crate) tags: BTreeMap<String, GroupTag>,
@@ -378,6 +433,7 @@ impl Step {
             Self::AutoScaling(step) => step.title(),
             Self::Ecs(step) => step.title(),
             Self::Parameter(step) => step.title(),
+            Self::Alarm(step) => step.title(),
             Self::Tag { resource, .. } => format!("tag {}", resource.name()),
         }
     }
@@ -456,6 +512,22 @@ impl AutoScalingStep {
             Self::DeleteWarmPool { group } => format!("remove warm pool of {group}"),
             Self::PutSchedule { group, name, .. } => format!("set schedule {name} of {group}"),
             Self::DeleteSchedule { group, name } => format!("remove schedule {name} of {group}"),
+            Self::PutScalingPolicy {
+                group, direction, ..
+            } => format!(
+                "set scaling policy {} of {group}",
+                scaling_policy(*direction)
+            ),
+            Self::DeleteScalingPolicy { group, direction } => {
+                format!(
+                    "remove scaling policy {} of {group}",
+                    scaling_policy(*direction)
+                )
+            }
+            Self::SetProtection {
+                group, is_on: true, ..
+            } => format!("protect nodes of {group} from scale-in"),
+            Self::SetProtection { group, .. } => format!("let scale-in take nodes of {group}"),
             Self::StartFirstNode { group } => format!("start the first node of {group}"),
             Self::AwaitFirstNode { group } => format!("see the first node of {group} ready"),
             Self::TryRevision {
@@ -491,6 +563,15 @@ impl EcsStep {
                 format!("update capacity provider {name}")
             }
             Self::DeleteCapacityProvider { name } => format!("delete capacity provider {name}"),
+        }
+    }
+}
+
+impl AlarmStep {
+    pub(crate) fn title(&self) -> String {
+        match self {
+            Self::Put { name, .. } => format!("set alarm {name}"),
+            Self::Delete { name } => format!("remove alarm {name}"),
         }
     }
 }

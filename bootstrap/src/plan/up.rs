@@ -3,6 +3,7 @@
 
 mod beside;
 mod iam;
+mod scaling;
 
 use std::collections::BTreeMap;
 
@@ -13,15 +14,14 @@ use super::{
     NewGroup, ParameterStep, Plan, STARTING, Step, Steps, Taggable, Version, conflicts, describe,
     wanted::{
         cluster_settings, group_change, group_tags, in_order_of, is_settled, is_starting,
-        missing_group_tags, own_tag, policies, provider_settings, revision, spec_tag, template,
-        template_use, value,
+        missing_group_tags, own_tag, policies, protects_nodes, provider_settings, revision,
+        spec_tag, template, template_use, value,
     },
 };
 use crate::{
     desired::{self, Desired},
     inventory::{
-        AutoScalingGroup, Cluster, ClusterSettings, Group, GroupTag, Inventory, SecurityGroupRef,
-        StrategyItem, Tags,
+        Cluster, ClusterSettings, Group, GroupTag, Inventory, SecurityGroupRef, StrategyItem, Tags,
     },
 };
 
@@ -80,7 +80,7 @@ struct Prepared<'a> {
     /// What its parameter holds.
     revision: u64,
     group: &'a desired::Group,
-    existing: Option<&'a AutoScalingGroup>,
+    existing: &'a Group,
     /// All that its nodes rely on.
     ready: Steps,
     /// What creates or changes its capacity provider.
@@ -157,12 +157,21 @@ impl<'a> Up<'a> {
             written: &parameter,
         };
         let asg = self.auto_scaling_group(group, existing, version, live, before);
-        let provider = self.capacity_provider(group, existing, &asg);
+        // One after the other: who scales a group stops before the next begins.
+        let unscaled = self.no_step_scaling(group, existing);
+        let provider = self.capacity_provider(group, existing, &[&asg[..], &unscaled].concat());
+        if let Some(found) = existing.auto_scaling_group.owned()
+            && !is_starting(found)
+        {
+            let after = [&asg[..], &provider].concat();
+            self.step_scaling(group, existing, &after);
+            self.lets_nodes_go(group, existing, &after);
+        }
         let ready = [role, profile, security_group, template, parameter, asg].concat();
         Prepared {
             revision,
             group,
-            existing: existing.auto_scaling_group.owned(),
+            existing,
             ready,
             provider,
         }
@@ -351,6 +360,7 @@ impl<'a> Up<'a> {
             max: wanted.max,
             template,
             subnets: self.desired.network.subnet_ids.clone(),
+            new_instances_protected: protects_nodes(group),
             policies: policies(wanted),
             hooks: wanted.hooks.clone(),
             tags,
@@ -374,9 +384,13 @@ impl<'a> Up<'a> {
         };
         let wanted = &group.auto_scaling_group;
         let template = template_use(group, version);
-        let change = group_change(self.desired, wanted, found, template);
+        let change = group_change(self.desired, group, found, template);
         let mut details = describe::group_changes(found, &change);
         let mut steps = Steps::new();
+        let mut after = after;
+        if change.new_instances_protected == Some(true) {
+            after.extend(self.keeps_nodes(found, &wanted.name, &mut details));
+        }
         if change != GroupChange::default() {
             let update = AutoScalingStep::Update {
                 name: wanted.name.clone(),
@@ -436,7 +450,7 @@ impl<'a> Up<'a> {
         }
         let mark = keep_or(&details, changed(is_settled(group, existing)));
         if details.is_empty() {
-            details.push(describe::controller_owned(found));
+            details.push(describe::controller_owned(group, found));
         }
         let stale = describe::stale(found, version);
         self.builder
@@ -456,10 +470,14 @@ impl<'a> Up<'a> {
         asg: &[usize],
     ) -> Steps {
         let wanted = &group.capacity_provider;
-        let settings = provider_settings(wanted);
+        let settings = provider_settings(group);
         let Some(found) = existing.capacity_provider.owned() else {
+            let detail = match settings.managed_scaling {
+                true => "",
+                false => "managed scaling off",
+            };
             self.builder
-                .line(Mark::Create, "capacity-provider", &wanted.name, "");
+                .line(Mark::Create, "capacity-provider", &wanted.name, detail);
             let create = EcsStep::CreateCapacityProvider {
                 name: wanted.name.clone(),
                 auto_scaling_group: group.auto_scaling_group.name.clone(),
@@ -557,16 +575,17 @@ impl<'a> Up<'a> {
             ready,
             provider,
         } = prepared;
-        if existing.is_some_and(|asg| !is_starting(asg)) {
+        let found = existing.auto_scaling_group.owned();
+        if found.is_some_and(|found| !is_starting(found)) {
             return;
         }
         let wanted = &group.auto_scaling_group;
         // ECS may have asked for more since an earlier run was stopped: tasks wait for those nodes.
-        let found = existing.map_or(0, |asg| asg.desired);
-        let wanted_nodes = wanted.desired.max(found).min(wanted.max);
+        let asked_for = found.map_or(0, |found| found.desired);
+        let wanted_nodes = wanted.desired.max(asked_for).min(wanted.max);
         let mut after: Steps = [&ready, &provider, attached].concat();
         if wanted.desired > 0 {
-            if existing.is_none_or(|asg| asg.desired == 0) {
+            if found.is_none_or(|found| found.desired == 0) {
                 let start = AutoScalingStep::StartFirstNode {
                     group: wanted.name.clone(),
                 };
@@ -600,7 +619,9 @@ impl<'a> Up<'a> {
             tags: [(tag::SPEC.to_owned(), own_tag(&spec_tag(group, revision)))].into(),
         };
         let mut done = vec![open];
-        done.extend(self.launching(wanted, existing, &[open]));
+        done.extend(self.launching(wanted, found, &[open]));
+        done.extend(self.step_scaling(group, existing, &[open]));
+        done.extend(self.lets_nodes_go(group, existing, &[open]));
         self.builder.step(tag, done);
     }
 

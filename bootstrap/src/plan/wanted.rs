@@ -166,13 +166,15 @@ fn mix(group: &desired::AutoScalingGroup) -> Option<Mix> {
     })
 }
 
-/// What differs; desired capacity never does, since ECS owns it.
+/// What differs; desired capacity never does, since it is whoever's who scales the group.
 pub(super) fn group_change(
     desired: &Desired,
-    wanted: &desired::AutoScalingGroup,
+    group: &desired::Group,
     found: &AutoScalingGroup,
     template: TemplateUse,
 ) -> GroupChange {
+    let wanted = &group.auto_scaling_group;
+    let is_protected = protects_nodes(group);
     let subnets: BTreeSet<String> = desired.network.subnet_ids.iter().cloned().collect();
     let same_template = found.mix == template.mix
         && matches!(template.version, Version::Number(n) if found.template_version == Some(n));
@@ -183,7 +185,8 @@ pub(super) fn group_change(
         desired: None,
         template: (!same_template).then_some(template),
         subnets: (found.subnets != subnets).then_some(subnets),
-        new_instances_protected: (!found.new_instances_protected).then_some(true),
+        new_instances_protected: (found.new_instances_protected != is_protected)
+            .then_some(is_protected),
         policies: policies(wanted).changed_from(&found.policies),
     }
 }
@@ -287,12 +290,21 @@ pub(super) fn own_tag(value: &str) -> GroupTag {
     }
 }
 
-pub(super) fn provider_settings(wanted: &desired::CapacityProvider) -> ProviderSettings {
+/// Whether nodes are kept from scale-in: ECS takes that off the ones that it has Auto Scaling take, and
+/// does so only where it scales the group (ECS guide, "Managed termination protection").
+pub(super) fn protects_nodes(group: &desired::Group) -> bool {
+    group.scaling.steps().is_none()
+}
+
+pub(super) fn provider_settings(group: &desired::Group) -> ProviderSettings {
+    let spec::Scaling::Managed { target_capacity } = group.scaling else {
+        return ProviderSettings::default();
+    };
     ProviderSettings {
         managed_scaling: true,
-        target_capacity: wanted.target_capacity,
-        instance_warmup_seconds: wanted.instance_warmup_seconds,
-        termination_protection: true,
+        target_capacity,
+        instance_warmup_seconds: group.capacity_provider.instance_warmup_seconds,
+        termination_protection: protects_nodes(group),
         // The agent drains, under a hook and a deadline of ours.
         managed_draining: false,
     }
@@ -324,7 +336,8 @@ fn spec_hash(group: &desired::Group) -> String {
         "min": asg.min,
         "max": asg.max,
         "hooks": asg.hooks,
-        "target_capacity": group.capacity_provider.target_capacity,
+        "target_capacity": provider_settings(group).target_capacity,
+        "step_scaling": group.scaling.steps(),
         "instance_warmup_seconds": group.capacity_provider.instance_warmup_seconds,
         "policies": policies(asg),
         "metrics": asg.metrics,

@@ -328,8 +328,14 @@ impl Roll<'_> {
         self.settings.surge.of(wanted).min(left)
     }
 
-    /// Bounds as they were first; what ECS asked for beyond stays.
+    /// Bounds as they were first; what ECS asked for beyond stays. Where Auto Scaling chooses who goes, it has
+    /// to find nodes that may.
     fn finish(&self, mark: Mark) -> Next {
+        let is_kept = |node: &&Node| node.is_running() && node.instance.protected;
+        let kept = ids(self.nodes.nodes.iter().filter(is_kept));
+        if !self.nodes.protects_new && !kept.is_empty() {
+            return Next::Write(Write::Unprotect(kept));
+        }
         let (nodes, max) = (self.nodes, mark.max.max(self.nodes.wanted));
         if nodes.min == mark.min && nodes.max == max {
             return Next::Done {

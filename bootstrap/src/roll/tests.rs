@@ -52,6 +52,7 @@ impl Group {
                 wanted: size,
                 template_version: Some(new),
                 roll: None,
+                protects_new: true,
                 nodes: (0..size)
                     .map(|number| node(number, old, "InService"))
                     .collect(),
@@ -74,6 +75,7 @@ impl Group {
                 let version = node.instance.template_version.unwrap_or_default();
                 if version != BROKEN {
                     *node = self::node(number, version, "InService");
+                    node.instance.protected = self.nodes.protects_new;
                 }
             }
         }
@@ -392,9 +394,14 @@ proptest! {
         surge in prop_oneof![(1_u32..9).prop_map(Surge::Nodes), (1_u32..=100).prop_map(Surge::Percent)],
         canary: bool,
         is_broken in prop::bool::weighted(0.2),
+        protects in prop::bool::weighted(0.7),
         troubles in prop::collection::vec((0_u8..5, 0_u32..7), 0..40),
     ) {
         let mut group = Group::new(size, 1, if is_broken { BROKEN } else { 2 });
+        group.nodes.protects_new = protects;
+        for node in &mut group.nodes.nodes {
+            node.instance.protected = protects;
+        }
         let settings = settings(surge, canary);
         let mut failure = None;
         let mut troubles = troubles.into_iter();
@@ -418,7 +425,7 @@ proptest! {
                         group.ecs += more - nodes.wanted;
                         nodes.wanted = more;
                     }
-                    if trouble == 3 {
+                    if trouble == 3 && protects {
                         // ECS protects what has tasks.
                         for node in &mut group.nodes.nodes {
                             node.instance.protected = true;
@@ -452,6 +459,7 @@ proptest! {
         let running = group.nodes.nodes.iter().filter(|node| node.is_running());
         for node in running {
             prop_assert_eq!(node.instance.template_version, Some(version));
+            prop_assert!(protects || !node.instance.protected, "nobody could be taken any more");
         }
         prop_assert_eq!(group.nodes.wanted, group.ecs, "the surge is given back, all of it");
         prop_assert_eq!((group.nodes.min, group.nodes.max), (1, 10));

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Spec, Volume, wire};
+use super::{Scaling, Spec, StepScaling, Volume, wire};
 
 /// A file that says everything of one environment.
 #[derive(Debug, Clone)]
@@ -56,13 +56,36 @@ pub(super) fn completed(mut file: wire::File, spec: &Spec) -> wire::File {
         for (name, schedule) in &mut own.schedules {
             schedule.time_zone = group.schedules.get(name).map(|of| of.time_zone.clone());
         }
-        own.target_capacity = Some(group.target_capacity);
+        match &group.scaling {
+            Scaling::Managed { target_capacity } => own.target_capacity = Some(*target_capacity),
+            Scaling::Steps(steps) => own.step_scaling = Some(steps.into()),
+        }
         own.system_memory_mib = group.node.system_memory_mib;
         own.block_metadata_service = group.node.block_metadata_service;
         own.sidecars = Some(group.sidecars.keys().cloned().collect());
     }
     file.environments = [(spec.environment.clone(), wire::File::default())].into();
     file
+}
+
+impl From<&StepScaling> for wire::StepScaling {
+    fn from(steps: &StepScaling) -> Self {
+        let out = steps.out.steps.iter().map(|step| wire::StepOut {
+            above: Some(step.percent),
+            nodes: Some(step.nodes),
+        });
+        let inward = steps.inward.steps.iter().map(|step| wire::StepIn {
+            below: Some(step.percent),
+            nodes: Some(step.nodes),
+        });
+        Self {
+            out: Some(out.collect()),
+            out_minutes: Some(steps.out.minutes),
+            inward: Some(inward.collect()),
+            in_minutes: Some(steps.inward.minutes),
+            warmup_seconds: Some(steps.warmup_seconds),
+        }
+    }
 }
 
 fn complete(own: &mut wire::Volume, volume: &Volume) {

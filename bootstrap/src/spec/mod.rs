@@ -15,6 +15,7 @@ mod schedule;
 mod schema;
 mod shapes;
 mod spot;
+mod step_scaling;
 mod tags;
 mod user_data;
 mod volume;
@@ -42,6 +43,7 @@ pub use schedule::Schedule;
 pub use schema::schema;
 pub(crate) use shapes::ec2_id;
 pub use spot::{Spot, SpotAllocation};
+pub use step_scaling::{Direction, Ladder, Scaling, Step, StepScaling};
 pub(crate) use tags::{VALUE_MAX as TAG_VALUE_MAX, value_problem as tag_value_problem};
 pub use user_data::{UserData, UserDataKind};
 pub use volume::{Volume, VolumeKind};
@@ -153,8 +155,8 @@ pub struct Group {
     pub schedules: BTreeMap<String, Schedule>,
     /// How its nodes are spread over zones.
     pub zone_distribution: ZoneDistribution,
-    /// Target capacity of the capacity provider, per cent.
-    pub target_capacity: u32,
+    /// Who sizes it.
+    pub scaling: Scaling,
     /// When a disk of its nodes counts as low or full: its own settings over those of all groups.
     pub disk: DiskConfig,
     /// What becomes of its nodes that stay impaired: its own settings over those of all groups.

@@ -10,7 +10,7 @@ use fleet_agent_config::{
 
 use super::{
     Agent, Group, Network, PROVIDERS_MAX, Source, Spec, Spot, WarmPool, ami, cluster, drain,
-    scaling, schedule, shapes, spot, tags, user_data, volume, wire,
+    scaling, schedule, shapes, spot, step_scaling, tags, user_data, volume, wire,
 };
 
 /// Security groups of one network interface beside the fleet's own: what the quota can be raised to, and
@@ -23,7 +23,6 @@ pub(super) const NODES_MAX: u32 = 5_000;
 const INSTANCE_TYPES_MAX: usize = 40;
 /// Managed policies on one role, at most (IAM quotas); ten unless the account's quota was raised.
 const POLICIES_MAX: usize = 20;
-const TARGET_CAPACITY_DEFAULT: u32 = 100;
 
 /// What the rules make of a file.
 pub(super) struct Checked {
@@ -80,6 +79,7 @@ pub(super) fn check(file: wire::File, environment: &str, read: user_data::Read<'
         health: &file.health,
         tags: &file.tags,
         sidecars: &file.sidecars,
+        is_alone: file.groups.len() == 1 && file.cluster.adopt.is_none(),
         read,
     };
     let names: Vec<String> = file.groups.keys().cloned().collect();
@@ -122,6 +122,8 @@ struct Shared<'a> {
     health: &'a HealthConfig,
     tags: &'a BTreeMap<String, String>,
     sidecars: &'a BTreeMap<String, SidecarConfig>,
+    /// A group has the cluster to itself.
+    is_alone: bool,
     read: user_data::Read<'a>,
 }
 
@@ -207,16 +209,10 @@ impl Rules {
         });
         let wrong = group.max_lifetime_days.and_then(scaling::lifetime);
         self.check(key("max_lifetime_days"), wrong);
-        let target_capacity = group.target_capacity.unwrap_or(TARGET_CAPACITY_DEFAULT);
-        self.check(
-            key("target_capacity"),
-            outside(
-                target_capacity,
-                1,
-                100,
-                "it is the percentage of nodes that ECS keeps busy",
-            ),
-        );
+        let found = step_scaling::check(&table, &group, shared.is_alone);
+        self.problems.extend(found.problems);
+        self.warnings.extend(found.warnings);
+        let scaling = step_scaling::read(&group);
         if shared.agent.source.is_none() && ami.is_amazons() {
             self.warnings.push(Problem::new(
                 table.as_str(),
@@ -288,7 +284,7 @@ impl Rules {
                 .into_iter()
                 .map(|(name, schedule)| (name, schedule.into()))
                 .collect(),
-            target_capacity,
+            scaling,
             disk: group.disk.or(*shared.disk).completed(),
             health: group.health.or(*shared.health).completed(),
             node: node.completed(),

@@ -65,7 +65,7 @@ pub struct WarmPool {
     pub state: WarmPoolState,
 }
 
-/// What nodes in a warm pool do. Hibernated ones would need instances made for that.
+/// What nodes in a warm pool do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WarmPoolState {
@@ -74,6 +74,9 @@ pub enum WarmPoolState {
     Stopped,
     /// They run.
     Running,
+    /// Refused, with what stands against it.
+    #[schemars(skip)]
+    Hibernated,
 }
 
 impl WarmPoolState {
@@ -82,6 +85,7 @@ impl WarmPoolState {
         match self {
             Self::Stopped => "Stopped",
             Self::Running => "Running",
+            Self::Hibernated => "Hibernated",
         }
     }
 }
@@ -108,6 +112,12 @@ pub(super) fn warm_pool(key: &str, group: &wire::Group) -> Vec<Problem> {
     let has_spot = group.spot.as_ref().and_then(|spot| spot.percent) > Some(0);
     let why = "does not go with `spot`: Auto Scaling keeps no Spot nodes in a pool";
     wrong("", has_spot.then(|| why.to_owned()));
+    // EC2 guide, "Hibernation prerequisites": images of Amazon Linux 2023, of which the ECS-optimized ones
+    // are made from the minimal one; ECS guide, "Configuring pre-initialized instances", speaks of
+    // `Stopped` alone.
+    let why = "cannot be \"hibernated\": AWS does not say that ECS-optimized images hibernate, and a node that wakes goes on within the boot in which it was proven; take \"stopped\" or \"running\"";
+    let hibernates = pool.state == WarmPoolState::Hibernated;
+    wrong(".state", hibernates.then(|| why.to_owned()));
     let why = "it is a number of nodes";
     wrong(".min", outside(pool.min, 0, NODES_MAX, why));
     if let Some(most) = pool.max_prepared {
@@ -152,6 +162,7 @@ mod tests {
             pool("warm_pool = { max_prepared = 2 }").contains("p.max_prepared: 2 is outside 3")
         );
         assert!(pool("warm_pool = { min = 4, max_prepared = 3 }").contains("3 is outside 4"));
+        assert!(pool("warm_pool = { state = \"hibernated\" }").contains("p.state: cannot be"));
         assert!(pool("warm_pool = { min = 5001 }").contains("p.min: 5001 is outside"));
     }
 }

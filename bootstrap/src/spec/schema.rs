@@ -103,6 +103,12 @@ docker_volume = {}
 warm_pool = {}
 schedules.any = { cron = "0 0 * * *", min = 1 }
 
+[groups.steps]
+min = 1
+max = 1
+desired = 1
+step_scaling = { out = [{ above = 75 }], in = [{ below = 30 }] }
+
 [sidecars.any]
 image = "any:1"
 flush_signal = "SIGTERM"
@@ -201,6 +207,8 @@ mod tests {
             ("StrategyItem/properties/weight", json!(1)),
             ("WarmPool/properties/state", json!("stopped")),
             ("Schedule/properties/time_zone", json!("Etc/UTC")),
+            ("StepScaling/properties/in_minutes", json!(15)),
+            ("StepOut/properties/nodes", json!(1)),
             ("Group/properties/deletion_protection", json!("none")),
             ("DrainConfig/properties/rebalance", json!("ignore")),
             ("SidecarConfig/properties/stop_timeout_seconds", json!(10)),

@@ -360,6 +360,25 @@ fn the_full_file_says_the_same_and_is_its_own_full_file() {
     insta::assert_snapshot!("full", full.expect("valid").text);
 }
 
+#[test]
+fn a_file_with_steps_says_all_of_them_when_it_is_full() {
+    let (head, _) = FILE.split_once("[groups.web]").expect("a group");
+    let head = head.replace("default_strategy", "# default_strategy");
+    let text = format!(
+        "{head}[groups.web]\ninstance_types = [\"m7i.large\"]\nmin = 1\nmax = 3\nstep_scaling = {{ in = [{{ below = 20 }}] }}\n\n[environments.dev]\n"
+    );
+    let file = FleetFile::new("fleet.toml", text);
+    let full = file.full("dev").expect("valid");
+    assert!(!full.text.contains("target_capacity"), "{}", full.text);
+    for part in ["above = 75", "below = 20", "in_minutes = 15"] {
+        assert!(full.text.contains(part), "{part}: {}", full.text);
+    }
+    let again = FleetFile::new("fleet.toml", full.text.clone());
+    let groups = |file: &FleetFile| file.spec("dev").expect("valid").groups;
+    assert_eq!(groups(&again)[0].scaling, groups(&file)[0].scaling);
+    assert_eq!(again.full("dev").expect("valid").text, full.text);
+}
+
 /// A default that is written down is the default still: no node hears of it.
 #[test]
 fn what_is_left_out_and_what_says_the_same_come_to_the_same() {

@@ -210,6 +210,9 @@ pub(super) struct Group {
     pub(super) schedules: BTreeMap<String, Schedule>,
     /// How full ECS keeps the nodes before it adds one, per cent (1 to 100).
     pub(super) target_capacity: Option<u32>,
+    /// In the place of that, for the only group of a cluster: Auto Scaling adds and takes nodes by how much
+    /// of the cluster's CPU or memory, whichever is more, its tasks reserve. Needs a `min` of 1 or more.
+    pub(super) step_scaling: Option<StepScaling>,
     /// Memory that tasks are not offered, for Docker and the agents, MiB; sidecars' comes on top.
     pub(super) system_memory_mib: Option<u32>,
     /// Whether tasks are kept from the instance metadata service, and so from the node's own role.
@@ -273,6 +276,41 @@ pub(super) struct WarmPool {
     pub(super) max_prepared: Option<u32>,
     /// What they do while they wait.
     pub(super) state: WarmPoolState,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct StepScaling {
+    /// When nodes are added, and how many; default: one above 75 %.
+    pub(super) out: Option<Vec<StepOut>>,
+    /// After so many minutes on end above the lowest of these.
+    pub(super) out_minutes: Option<u32>,
+    /// When nodes are taken away, and how many; default: one below 30 %.
+    #[serde(rename = "in")]
+    pub(super) inward: Option<Vec<StepIn>>,
+    /// After so many minutes on end below the highest of these.
+    pub(super) in_minutes: Option<u32>,
+    /// How long a new node takes to show in the metrics, seconds (1 to 3600): until then it counts as
+    /// on its way.
+    pub(super) warmup_seconds: Option<u32>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct StepOut {
+    /// While more than this is reserved, per cent (1 to 99), up to where the next step begins.
+    pub(super) above: Option<u32>,
+    /// So many nodes are added.
+    pub(super) nodes: Option<u32>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct StepIn {
+    /// While less than this is reserved, per cent (1 to 99), down to where the next step begins.
+    pub(super) below: Option<u32>,
+    /// So many nodes are taken away.
+    pub(super) nodes: Option<u32>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

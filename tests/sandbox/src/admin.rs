@@ -120,6 +120,16 @@ pub struct RunTasks {
     pub maximum_percent: Option<u32>,
 }
 
+/// POST alarm.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Breach {
+    /// CloudWatch alarm.
+    pub alarm: String,
+    /// What its metric has been at for as long as it asks.
+    pub value: f64,
+}
+
 /// POST scale.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -240,6 +250,17 @@ async fn serve(world: &World, method: &Method, path: &str, body: &[u8]) -> Resul
                 honor_cooldown: None,
             };
             world.change(|state, now| state.autoscaling.set_desired_capacity(request, now))?;
+            Ok(json!({}))
+        }
+        ("POST", "alarm") => {
+            let Breach { alarm, value } = read(body)?;
+            world.change(|state, now| {
+                let breach = state.cloudwatch.breach(&alarm, value)?;
+                breach.actions.iter().try_for_each(|policy| {
+                    let autoscaling = &mut state.autoscaling;
+                    autoscaling.scale_by_step(policy, breach.distance, now)
+                })
+            })?;
             Ok(json!({}))
         }
         ("POST", "terminate") => {

@@ -64,6 +64,13 @@ enum Subcommands {
         /// Desired capacity.
         desired: u32,
     },
+    /// Have a CloudWatch alarm stand, and its scaling policy carried out.
+    Alarm {
+        /// CloudWatch alarm.
+        alarm: String,
+        /// What its metric has been at for as long as it asks.
+        value: f64,
+    },
     /// Terminate an instance through its Auto Scaling group, hooks and all.
     Terminate {
         /// EC2 instance id.
@@ -315,6 +322,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Subcommands::Status => print(&pretty(&client(name)?.status().await?)?)?,
         Subcommands::RunTasks(args) => client(name)?.run_tasks(&args.into()).await?,
         Subcommands::Scale { group, desired } => client(name)?.scale(&group, desired).await?,
+        Subcommands::Alarm { alarm, value } => client(name)?.alarm(&alarm, value).await?,
         Subcommands::Terminate {
             instance,
             decrement,

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 pub use crate::{
     admin::{
-        Allow, Begun, CancelMaintenance, ClusterState, GroupState, Image, Maintain, Network,
-        NodeState, Power, PowerAction, Rebalance, RegisterImage, RunTasks, Scale, SetImds,
+        Allow, Begun, Breach, CancelMaintenance, ClusterState, GroupState, Image, Maintain,
+        Network, NodeState, Power, PowerAction, Rebalance, RegisterImage, RunTasks, Scale, SetImds,
         SetLifeCycle, SetTags, Spot, Status, Terminate,
     },
     calls::CallCount,
@@ -67,6 +67,12 @@ impl Client {
     pub async fn scale(&self, group: &str, desired: u32) -> anyhow::Result<()> {
         let group = group.to_owned();
         self.tell("scale", &Scale { group, desired }).await
+    }
+
+    /// Has an alarm stand: its metric has been at `value` for as long as it asks.
+    pub async fn alarm(&self, alarm: &str, value: f64) -> anyhow::Result<()> {
+        let alarm = alarm.to_owned();
+        self.tell("alarm", &Breach { alarm, value }).await
     }
 
     /// Terminates an instance through its group.

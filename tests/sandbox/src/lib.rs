@@ -7,6 +7,7 @@ pub mod api_error;
 pub mod autoscaling;
 mod calls;
 pub mod client;
+pub mod cloudwatch;
 pub mod ecs;
 mod faults;
 mod gateway;

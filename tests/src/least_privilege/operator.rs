@@ -138,7 +138,7 @@ fn work_in_adopted() -> Vec<Step> {
     ));
     // Whether there is one of its own.
     let own = json!({ "clusters": ["shop-dev"] });
-    steps.push(whole("ReadEcs", "ecs:DescribeClusters", own));
+    steps.push(whole("Read", "ecs:DescribeClusters", own));
     steps
 }
 
@@ -372,7 +372,12 @@ fn work_in(name: &str) -> Vec<Step> {
             json!({ "ResourceId": ["i-1"], "Tag": [{ "Key": "fleet:drain" }] }),
         ),
     ];
-    let simple: [(&'static str, &[&'static str], &Value); 12] = [
+    let alarm = json!({
+        "AlarmName": "shop-dev-web-fleet-scale-in",
+        "AlarmNames": ["shop-dev-web-fleet-scale-in"],
+        "ResourceARN": arn("cloudwatch", "alarm:shop-dev-web-fleet-scale-in"),
+    });
+    let simple: [(&'static str, &[&'static str], &Value); 14] = [
         (
             "Look",
             &[
@@ -380,6 +385,7 @@ fn work_in(name: &str) -> Vec<Step> {
                 "autoscaling:DescribeAutoScalingGroups",
                 "autoscaling:DescribeAutoScalingInstances",
                 "autoscaling:DescribeLifecycleHooks",
+                "autoscaling:DescribePolicies",
                 "autoscaling:DescribeScalingActivities",
                 "autoscaling:DescribeScheduledActions",
                 "ec2:DescribeImages",
@@ -454,12 +460,14 @@ fn work_in(name: &str) -> Vec<Step> {
             &[
                 "autoscaling:CompleteLifecycleAction",
                 "autoscaling:DeleteAutoScalingGroup",
+                "autoscaling:DeletePolicy",
                 "autoscaling:DeleteScheduledAction",
                 "autoscaling:DeleteTags",
                 "autoscaling:DeleteWarmPool",
                 "autoscaling:DisableMetricsCollection",
                 "autoscaling:EnableMetricsCollection",
                 "autoscaling:PutLifecycleHook",
+                "autoscaling:PutScalingPolicy",
                 "autoscaling:PutScheduledUpdateGroupAction",
                 "autoscaling:PutWarmPool",
                 "autoscaling:SetInstanceProtection",
@@ -467,11 +475,20 @@ fn work_in(name: &str) -> Vec<Step> {
             &group,
         ),
         (
-            "ReadEcs",
+            "Read",
+            &[
+                "cloudwatch:DescribeAlarms",
+                "cloudwatch:ListTagsForResource",
+            ],
+            &alarm,
+        ),
+        ("ChangeGroups", &["cloudwatch:DeleteAlarms"], &alarm),
+        (
+            "Read",
             &["ecs:DescribeClusters", "ecs:ListContainerInstances"],
             &cluster,
         ),
-        ("ReadEcs", &["ecs:DescribeCapacityProviders"], &provider),
+        ("Read", &["ecs:DescribeCapacityProviders"], &provider),
         (
             "ListInCluster",
             &["ecs:ListServices", "ecs:ListTasks"],
@@ -565,6 +582,39 @@ fn every_action_is_needed(policy: &Value, steps: &[Step]) {
     }
 }
 
+/// Of a cluster with one group: its own alarms, and no others.
+#[test]
+fn with_steps_the_operator_may_set_the_alarms_of_his_groups() {
+    let (before, batch) = FILE.split_once("[groups.batch]").expect("a group");
+    let (_, after) = batch
+        .split_once("[environments.dev]")
+        .expect("an environment");
+    let lone = before.replace("min = 0", "min = 1\nstep_scaling = {}");
+    let steps = desired(&format!("{lone}[environments.dev]{after}"));
+    let set = |group: &str| {
+        let name = format!("shop-dev-{group}-fleet-scale-out");
+        let arn = arn("cloudwatch", &format!("alarm:{name}"));
+        [
+            whole(
+                "SetAlarms",
+                "cloudwatch:PutMetricAlarm",
+                json!({ "AlarmName": name, "Tags": tags("Key", "Value") }),
+            ),
+            whole(
+                "SetAlarms",
+                "cloudwatch:TagResource",
+                json!({ "ResourceARN": arn, "Tags": tags("Key", "Value") }),
+            ),
+        ]
+    };
+    let policy = steps.operator_policy(ACCOUNT);
+    assert_eq!(refused(&policy, &set("web")), [""; 0]);
+    let both = ["cloudwatch:PutMetricAlarm", "cloudwatch:TagResource"];
+    assert_eq!(refused(&policy, &set("other")), both);
+    let managed = desired(FILE).operator_policy(ACCOUNT);
+    assert_eq!(refused(&managed, &set("web")), both);
+}
+
 /// Another environment of the same fleet, another fleet in the same account, and a role of neither.
 #[test]
 fn an_operator_of_one_environment_changes_nothing_of_another() {
@@ -615,6 +665,12 @@ fn an_operator_of_one_environment_changes_nothing_of_another() {
                 "",
                 "autoscaling:UpdateAutoScalingGroup",
                 json!({ "AutoScalingGroupName": "shop-prod-web" }),
+            ),
+            call(
+                &theirs,
+                "",
+                "cloudwatch:DeleteAlarms",
+                json!({ "AlarmNames": ["shop-dev-web-fleet-scale-in"] }),
             ),
             call(
                 &theirs,

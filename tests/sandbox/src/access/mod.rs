@@ -8,6 +8,7 @@
 //! here is not known to be authorized by anything.
 
 mod autoscaling;
+mod cloudwatch;
 mod ec2;
 mod ecs;
 mod iam;
@@ -63,6 +64,7 @@ pub fn requests(call: &Call, facts: &dyn Facts) -> Option<Vec<Request>> {
     let account = Account(facts);
     match call.service.as_str() {
         "autoscaling" => autoscaling::requests(call, account),
+        "cloudwatch" => cloudwatch::requests(call, account),
         "ec2" => ec2::requests(call, account),
         "ecs" => ecs::requests(call, account),
         "iam" => iam::requests(call, account),

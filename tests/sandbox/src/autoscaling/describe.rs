@@ -8,9 +8,8 @@ use super::{
     group::Template,
     invalid,
     requests::{
-        DescribeActivities, DescribeGroups, DescribeHooks, DescribeInstances, DescribePolicies,
-        DescribeTags, Filter, InstanceMaintenancePolicy, MixedInstancesPolicy, TemplateSpec,
-        ZoneDistribution,
+        DescribeActivities, DescribeGroups, DescribeHooks, DescribeInstances, DescribeTags, Filter,
+        InstanceMaintenancePolicy, MixedInstancesPolicy, TemplateSpec, ZoneDistribution,
     },
     warm_pool::DescribedPool,
 };
@@ -198,14 +197,6 @@ struct DescribedTag {
     propagate_at_launch: bool,
 }
 
-/// DescribePolicies.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct DescribedPolicies {
-    #[serde(serialize_with = "members")]
-    scaling_policies: Vec<String>,
-}
-
 impl Model {
     /// DescribeAutoScalingGroups. Unknown names are left out.
     ///
@@ -356,22 +347,6 @@ impl Model {
         Ok(DescribedTags {
             tags: page.items,
             next_token: page.next_token,
-        })
-    }
-
-    /// DescribePolicies: none, since putting one is not served.
-    ///
-    /// # Errors
-    /// `ValidationError` for an unknown group.
-    pub fn describe_policies(
-        &self,
-        request: &DescribePolicies,
-    ) -> Result<DescribedPolicies, ApiError> {
-        if let Some(name) = &request.auto_scaling_group_name {
-            self.known_group(name)?;
-        }
-        Ok(DescribedPolicies {
-            scaling_policies: Vec::new(),
         })
     }
 }

@@ -10,6 +10,7 @@ use super::{
     at,
     hooks::Hook,
     invalid,
+    policies::ScalingPolicy,
     requests::{
         DeleteGroup, GroupRequest, InstanceMaintenancePolicy, MetricsCollection,
         MixedInstancesPolicy, SetDesiredCapacity, TagSpec, Tags, TemplateSpec, ZoneDistribution,
@@ -57,6 +58,8 @@ pub struct Group {
     pub warm_pool: Option<WarmPool>,
     /// Scheduled actions by name.
     pub schedules: BTreeMap<String, Schedule>,
+    /// Scaling policies by name.
+    pub policies: BTreeMap<String, ScalingPolicy>,
     /// Newest first.
     pub activities: VecDeque<Activity>,
     pub(super) template: Template,
@@ -219,6 +222,7 @@ impl Model {
             instances: Roster::default(),
             warm_pool: None,
             schedules: BTreeMap::new(),
+            policies: BTreeMap::new(),
             activities: VecDeque::new(),
             template,
             subnets,

@@ -13,8 +13,9 @@
 //!   shows `Terminating:Wait`, as on AWS, and never later.
 //!
 //! # Not served
-//! Instance refresh, attaching, scaling policies, suspension, load balancers. Scheduled actions are kept
-//! and never carried out; nor does a lifetime end.
+//! Instance refresh, attaching, scaling policies but for steps, suspension, load balancers. Scheduled actions
+//! are kept and never carried out; nor does a lifetime end. Step scaling policies are carried out as they are
+//! told to be ([`Model::scale_by_step`]), at once: nothing warms up.
 
 mod activity;
 mod capacity;
@@ -23,6 +24,7 @@ mod group;
 mod hooks;
 mod instances;
 mod lifecycle;
+mod policies;
 pub mod requests;
 mod roster;
 mod schedules;
@@ -37,12 +39,13 @@ use crate::{api_error::ApiError, ids::Ids};
 
 pub use activity::Activity;
 pub use describe::{
-    AutoScalingInstances, DescribedActivities, DescribedGroups, DescribedHooks, DescribedPolicies,
-    DescribedTags, MovementReply, TerminationReply, members,
+    AutoScalingInstances, DescribedActivities, DescribedGroups, DescribedHooks, DescribedTags,
+    MovementReply, TerminationReply, members,
 };
 pub use group::{Group, GroupTag, Subnet};
 pub use hooks::{Hook, Transition};
 pub use instances::{Instance, LifecycleState, PoolState};
+pub use policies::{DescribedPolicies, ScalingPolicy};
 pub use requests::TemplateSpec;
 pub use roster::Roster;
 pub use schedules::{DescribedSchedules, Schedule};

@@ -272,16 +272,66 @@ pub struct DescribeTags {
     pub max_records: Option<usize>,
 }
 
-/// DescribePolicies. There are none.
+/// DescribePolicies.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
 pub struct DescribePolicies {
     /// All groups if absent.
     pub auto_scaling_group_name: Option<String>,
+    /// All if empty.
+    pub policy_names: Vec<String>,
+    /// All if empty.
+    pub policy_types: Vec<String>,
     /// Page.
     pub next_token: Option<String>,
     /// Page size.
     pub max_records: Option<usize>,
+}
+
+/// PutScalingPolicy, of steps.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct PutScalingPolicy {
+    /// Group name.
+    pub auto_scaling_group_name: String,
+    /// Policy name.
+    pub policy_name: String,
+    /// `StepScaling`; others are refused.
+    pub policy_type: Option<String>,
+    /// `ChangeInCapacity`; others are refused.
+    pub adjustment_type: Option<String>,
+    /// Stored.
+    pub metric_aggregation_type: Option<String>,
+    /// Steps by how far the metric is beyond its alarm's threshold.
+    pub step_adjustments: Vec<StepAdjustment>,
+    /// Stored; nothing warms up.
+    pub estimated_instance_warmup: Option<u32>,
+    /// Default true.
+    pub enabled: Option<bool>,
+}
+
+/// A step of a [`PutScalingPolicy`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct StepAdjustment {
+    /// Relative to the threshold; without end if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric_interval_lower_bound: Option<f64>,
+    /// Relative to the threshold; without end if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric_interval_upper_bound: Option<f64>,
+    /// Nodes, fewer if negative.
+    pub scaling_adjustment: i32,
+}
+
+/// DeletePolicy.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+pub struct DeletePolicy {
+    /// Group name.
+    pub auto_scaling_group_name: String,
+    /// Policy name.
+    pub policy_name: String,
 }
 
 /// PutLifecycleHook, or a hook of creation.

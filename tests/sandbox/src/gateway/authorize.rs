@@ -36,7 +36,7 @@ pub(super) async fn call(world: &World, call: &ApiCall) -> Result<(), ApiError> 
         return Ok(());
     };
     let body = match call.protocol {
-        Protocol::Json => serde_json::from_slice(&call.body).unwrap_or_default(),
+        Protocol::Json | Protocol::Cbor => serde_json::from_slice(&call.body).unwrap_or_default(),
         Protocol::Query | Protocol::Ec2 => form::read(&call.body).unwrap_or_default(),
     };
     let asked = Call {
@@ -149,7 +149,7 @@ impl Why {
         };
         let [json, query, ec2] = codes;
         let (code, status) = match protocol {
-            Protocol::Json => json,
+            Protocol::Json | Protocol::Cbor => json,
             Protocol::Query => query,
             Protocol::Ec2 => ec2,
         };
@@ -299,6 +299,7 @@ impl Facts for Live<'_> {
                 let id = arn.rsplit('/').next().unwrap_or_default();
                 self.ec2.tags.get(id).cloned().unwrap_or_default()
             }
+            Some("cloudwatch") => self.state.cloudwatch.tags_of(arn),
             Some("ecs") => self.state.ecs.tags_of(arn),
             _ => Tags::new(),
         }

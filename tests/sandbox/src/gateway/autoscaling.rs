@@ -95,6 +95,9 @@ fn serve_at_once(
                 &model.describe_schedules(&read(call)?)?,
             );
         }
+        "PutScalingPolicy" => {
+            return Reply::query(operation, request_id, &model.put_policy(read(call)?)?);
+        }
         "EnterStandby" => {
             let activities = model.enter_standby(&read(call)?, now)?;
             return Reply::query(operation, request_id, &MovementReply { activities });
@@ -116,6 +119,7 @@ fn serve_at_once(
         "EnableMetricsCollection" => model.enable_metrics(&read(call)?),
         "DisableMetricsCollection" => model.disable_metrics(&read(call)?),
         "CreateOrUpdateTags" => model.create_or_update_tags(&read(call)?),
+        "DeletePolicy" => model.delete_policy(&read(call)?),
         "DeleteTags" => model.delete_tags(&read(call)?),
         "PutLifecycleHook" => model.put_hook(&read(call)?),
         "DeleteLifecycleHook" => model.delete_hook(&read(call)?, now),

@@ -5,6 +5,7 @@
 
 mod authorize;
 mod autoscaling;
+mod cloudwatch;
 mod console;
 mod ecs;
 mod form;
@@ -69,7 +70,7 @@ async fn answer(world: &World, request: Request) -> Response<Body> {
     }
     let signed = request::scope(&parts.headers, &parts.uri);
     match ApiCall::read(parts.headers, &parts.uri, body) {
-        Some(call) if path == "/" => serve_call(world, &call).await,
+        Some(call) if call.is_at(path) => serve_call(world, &call).await,
         _ => unserved_rest(
             signed.as_ref().map(|(_, service)| service),
             &parts.method,
@@ -142,12 +143,16 @@ async fn served(world: &World, call: &ApiCall, request_id: &str) -> Response<Bod
     };
     reply
         .unwrap_or_else(|error| Reply::error(call.protocol, &error, request_id))
+        .spoken(call.protocol)
         .into_response(request_id)
 }
 
 async fn serve_allowed(world: &World, call: &ApiCall, request_id: &str) -> Result<Reply, ApiError> {
     match (call.service.as_str(), call.operation.as_str()) {
         ("autoscaling", _) => autoscaling::serve(world, call, request_id).await,
+        ("cloudwatch", _) => world
+            .change(|state, _| cloudwatch::serve(&mut state.cloudwatch, call))
+            .map(Reply::json),
         ("ecs", _) => world
             .change(|state, now| ecs::serve(state, call, now))
             .map(Reply::json),
@@ -164,7 +169,8 @@ fn instead(fault: &FaultRule, call: &ApiCall, request_id: &str) -> Option<Respon
         return Some(Response::new(Body::from_stream(stream::iter([broken()]))));
     }
     if let Some(body) = &fault.answer {
-        return Some(Reply::json(body.clone()).into_response(request_id));
+        let reply = Reply::json(body.clone()).spoken(call.protocol);
+        return Some(reply.into_response(request_id));
     }
     let code = fault.code.clone()?;
     let message = fault
@@ -172,7 +178,8 @@ fn instead(fault: &FaultRule, call: &ApiCall, request_id: &str) -> Option<Respon
         .clone()
         .unwrap_or_else(|| "a fault rule".to_owned());
     let error = ApiError::new(code, message).with_status(fault.status.unwrap_or(400));
-    Some(Reply::error(call.protocol, &error, request_id).into_response(request_id))
+    let reply = Reply::error(call.protocol, &error, request_id).spoken(call.protocol);
+    Some(reply.into_response(request_id))
 }
 
 fn broken() -> io::Result<Bytes> {
@@ -230,7 +237,7 @@ impl Drop for Waits<'_> {
 /// The refusal of an operation nobody here serves.
 fn unserved(call: &ApiCall) -> ApiError {
     let code = match call.protocol {
-        Protocol::Json => "UnknownOperationException",
+        Protocol::Json | Protocol::Cbor => "UnknownOperationException",
         Protocol::Query | Protocol::Ec2 => "InvalidAction",
     };
     let (service, operation) = (&call.service, &call.operation);

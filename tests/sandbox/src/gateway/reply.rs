@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 use super::request::Protocol;
 use crate::api_error::ApiError;
 
+/// Of bodies in CBOR.
+const CBOR: &str = "application/cbor";
+
 /// A reply before it is sent.
 #[derive(Debug, Clone)]
 pub(super) struct Reply {
@@ -68,7 +71,7 @@ impl Reply {
     pub(super) fn error(protocol: Protocol, error: &ApiError, request_id: &str) -> Self {
         let (code, message) = (escape(error.code.as_str()), escape(error.message.as_str()));
         match protocol {
-            Protocol::Json => Self {
+            Protocol::Json | Protocol::Cbor => Self {
                 status: error.status,
                 ..Self::json(json!({ "__type": error.code, "message": error.message }))
             },
@@ -90,11 +93,32 @@ impl Reply {
         }
     }
 
+    /// A reply in JSON as a service says it that speaks CBOR.
+    pub(super) fn spoken(self, protocol: Protocol) -> Self {
+        if protocol != Protocol::Cbor {
+            return self;
+        }
+        let value: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        let (status, body) = match minicbor_serde::to_vec(&value) {
+            Ok(body) => (self.status, body),
+            // No value of JSON's is beyond CBOR.
+            Err(_) => (500, Vec::new()),
+        };
+        Self {
+            status,
+            content_type: CBOR.to_owned(),
+            body,
+        }
+    }
+
     pub(super) fn into_response(self, request_id: &str) -> Response<Body> {
         let mut response = Response::new(Body::from(self.body));
         *response.status_mut() =
             StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
+        if self.content_type == CBOR {
+            headers.insert("smithy-protocol", HeaderValue::from_static("rpc-v2-cbor"));
+        }
         if let Ok(content_type) = HeaderValue::from_str(&self.content_type) {
             headers.insert(header::CONTENT_TYPE, content_type);
         }

@@ -19,6 +19,8 @@ pub(super) enum Protocol {
     Ec2,
     /// JSON both ways.
     Json,
+    /// CBOR both ways; here it is read and made as JSON.
+    Cbor,
 }
 
 /// One attempt of one API call.
@@ -38,6 +40,18 @@ impl ApiCall {
     pub(super) fn read(headers: HeaderMap, uri: &Uri, body: Bytes) -> Option<Self> {
         let target = headers.get("x-amz-target").and_then(|v| v.to_str().ok());
         let scope = scope(&headers, uri);
+        if let Some(operation) = operation_of_path(uri.path()) {
+            let (caller, service) = scope?;
+            let value: serde_json::Value = minicbor_serde::from_slice(&body).ok()?;
+            return Some(Self {
+                service: named(service),
+                operation: operation.to_owned(),
+                caller,
+                protocol: Protocol::Cbor,
+                headers,
+                body: Bytes::from(value.to_string()),
+            });
+        }
         let (operation, service) = match target {
             Some(target) => {
                 let (prefix, operation) = target.rsplit_once('.')?;
@@ -50,7 +64,7 @@ impl ApiCall {
             }
         };
         let (caller, service) = match scope {
-            Some((caller, signed)) => (caller, signed),
+            Some((caller, signed)) => (caller, named(signed)),
             None => (ANONYMOUS.to_owned(), service?.to_owned()),
         };
         let protocol = match (target, service.as_str()) {
@@ -66,6 +80,25 @@ impl ApiCall {
             headers,
             body,
         })
+    }
+
+    /// Whether calls of its protocol are made there: of all but one they are made in one place.
+    pub(super) fn is_at(&self, path: &str) -> bool {
+        path == "/" || self.protocol == Protocol::Cbor
+    }
+}
+
+/// What a service that speaks CBOR is asked for (Smithy RPC v2: `/service/NAME/operation/NAME`).
+fn operation_of_path(path: &str) -> Option<&str> {
+    let (_service, operation) = path.strip_prefix("/service/")?.split_once("/operation/")?;
+    Some(operation)
+}
+
+/// By the name that actions have in policies.
+fn named(signed: String) -> String {
+    match signed.as_str() {
+        "monitoring" => "cloudwatch".to_owned(),
+        _ => signed,
     }
 }
 
@@ -129,6 +162,20 @@ mod tests {
             ("ecs", "ListTasks", "AKIA1")
         );
         assert_eq!(call.protocol, Protocol::Json);
+
+        let mut headers = HeaderMap::new();
+        let signature = signature.replace("/ecs/", "/monitoring/");
+        headers.insert("authorization", signature.parse().unwrap());
+        let uri = Uri::from_static("/service/GraniteServiceVersion20100801/operation/DeleteAlarms");
+        let asked = serde_json::json!({ "AlarmNames": ["a"] });
+        let body = Bytes::from(minicbor_serde::to_vec(&asked).unwrap());
+        let call = ApiCall::read(headers, &uri, body).unwrap();
+        assert_eq!(
+            (call.service.as_str(), call.operation.as_str()),
+            ("cloudwatch", "DeleteAlarms")
+        );
+        assert!(call.protocol == Protocol::Cbor && call.is_at(uri.path()));
+        assert_eq!(call.body, asked.to_string().as_bytes());
 
         let body = Bytes::from_static(b"Action=AssumeRoleWithWebIdentity&Version=2011-06-15");
         let call = ApiCall::read(HeaderMap::new(), &Uri::from_static("/"), body).unwrap();
