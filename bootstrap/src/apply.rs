@@ -13,7 +13,7 @@ mod iam;
 mod revision;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -23,7 +23,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use fleet_agent_config::names::tag;
 
 use crate::{
-    cloud::{CallError, Cloud, Kind},
+    cloud::{CallError, Cloud, Kind, passes},
     execute::{Event, Runner},
     inventory::{GroupTag, Tags},
     plan::{AutoScalingStep, ParameterStep, Step, Taggable},
@@ -54,6 +54,8 @@ pub(crate) struct Apply<'a> {
 /// What AWS drew for us in this run.
 #[derive(Debug, Default)]
 struct Made {
+    /// By name.
+    clusters: BTreeSet<String>,
     /// Ids by name.
     security_groups: BTreeMap<String, String>,
     /// Versions by launch template.
@@ -150,14 +152,20 @@ impl<'a> Apply<'a> {
     ) -> Result<()> {
         let began = Instant::now();
         let mut interval = FIRST_POLL;
-        while !is_done().await? {
+        loop {
+            let story = match is_done().await {
+                Ok(true) => break,
+                Ok(false) => "waiting for AWS".to_owned(),
+                Err(error) if passes(&error) => format!("waits: {error:#}"),
+                Err(error) => return Err(error),
+            };
             ensure!(
                 began.elapsed() < limit,
                 "{what} is not done after {} minutes: look at it in the console, then run this \
                  again",
                 limit.as_secs() / 60
             );
-            self.progress.live(what, "waiting for AWS");
+            self.progress.live(what, &story);
             self.watch.pause(interval).await?;
             interval = (interval * 2).min(POLL);
         }

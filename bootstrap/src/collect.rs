@@ -1,16 +1,15 @@
 //! Reads what exists, in two rounds of parallel calls: everything by its deterministic name, while AWS
 //! is asked who we are; the details of what was found.
 //!
-//! A group that left the file is known by its capacity provider on the cluster; only where there is
-//! one that the file does not name are there further reads.
+//! A group that left the file is known by what it is launched from and its capacity provider; only where
+//! there is one are there further reads.
 //!
-//! Scaling policies and alarms are looked for only where there could be any: not of groups that ECS
-//! scales and is to scale. Alarms do not carry their tags, so that a third round asks those that were
-//! found for them.
-//!
-//! Reads are batched wherever the API can, so that their number grows with pages. A read that fails is an error: what is unknown is never taken for absent.
+//! Reads are batched wherever the API can, so that their number grows with pages. A read that fails is
+//! an error: what is unknown is never taken for absent.
 
+mod details;
 mod reads;
+mod tenancy;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,16 +17,17 @@ use anyhow::{Context, Result, ensure};
 use fleet_agent_config::names::tag;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use self::reads::Reads;
+pub(crate) use self::reads::Reading;
+use self::{
+    details::{details, details_of_all, put},
+    reads::Reads,
+    tenancy::tenancy,
+};
 use crate::{
-    cloud::{CallError, Cloud, Service, Standing, Task},
-    desired::{self, Desired, Hook, Image, ServiceRole},
-    inventory::{
-        self, Alarm, CapacityProvider, Cluster, Group, Inventory, LaunchTemplate, Parameter,
-        Presence, Role, ScalingPolicy, Schedule, Tags, Template, Tenancy, Workload,
-    },
+    cloud::{CallError, Cloud},
+    desired::{self, Desired, Identity, Image},
+    inventory::{self, Cluster, Group, Inventory, Parameter, Presence, Role, Tags, Tenancy},
     plan::Goal,
-    spec::Direction,
 };
 
 /// Calls in flight for reads that cannot be batched: IAM's limits are unpublished, and low.
@@ -64,14 +64,13 @@ pub(crate) async fn detailed(
     cloud: &Cloud,
     desired: &Desired,
     goal: Goal,
+    reading: Reading,
     mut inventory: Inventory,
 ) -> Result<Inventory, CallError> {
-    let (details, removed) = tokio::try_join!(details(cloud, desired, goal, &inventory), async {
-        match inventory.standing_cluster() {
-            Some(cluster) => removed(cloud, desired, cluster).await,
-            None => Ok(Vec::new()),
-        }
-    })?;
+    let (details, removed) = tokio::try_join!(
+        details(cloud, desired, goal, reading, &inventory),
+        removed(cloud, desired, inventory.standing_cluster()),
+    )?;
     details.put_into(&mut inventory);
     // `up` only says that they are there.
     if goal == Goal::Down && !removed.is_empty() {
@@ -79,8 +78,8 @@ pub(crate) async fn detailed(
             groups: removed.clone(),
             ..desired.clone()
         };
-        let mut found = named(cloud, &rest, goal).await?;
-        let details = details_of_all(cloud, &rest, goal, &found.groups).await?;
+        let mut found = named(cloud, &rest, goal, reading).await?;
+        let details = details_of_all(cloud, &rest, goal, reading, &found.groups).await?;
         put(details, &mut found.groups);
         inventory.groups.extend(found.groups);
     }
@@ -91,90 +90,57 @@ pub(crate) async fn detailed(
     Ok(inventory)
 }
 
-/// What of somebody else's cluster depends on these groups.
-async fn tenancy(
-    cloud: &Cloud,
-    cluster: &str,
-    groups: &BTreeMap<String, Group>,
-) -> Result<Tenancy, CallError> {
-    let groups = groups.values();
-    let nodes: BTreeSet<&str> = groups
-        .filter_map(|group| group.auto_scaling_group.owned())
-        .flat_map(|group| &group.instances)
-        .map(|instance| instance.id.as_str())
-        .collect();
-    let (services, instances) = tokio::try_join!(
-        cloud.ecs.services(cluster),
-        cloud.ecs.container_instances(cluster)
-    )?;
-    let ours: BTreeSet<&str> = instances
-        .iter()
-        .filter(|instance| nodes.contains(instance.instance_id.as_str()))
-        .map(|instance| instance.arn.as_str())
-        .collect();
-    // Without a node there is no task on one.
-    let tasks = match ours.is_empty() {
-        true => Vec::new(),
-        false => cloud.ecs.tasks(cluster, None).await?,
-    };
-    Ok(depending(&services, &tasks, &ours))
-}
-
-/// From what is in a cluster, and the ARNs of the container instances that are ours.
-fn depending(services: &[Service], tasks: &[Task], ours: &BTreeSet<&str>) -> Tenancy {
-    let mut tenancy = Tenancy::default();
-    for service in services {
-        for provider in &service.providers {
-            let bound = tenancy.bound.entry(provider.clone()).or_default();
-            bound.insert(service.name.clone());
-        }
-    }
-    let is_on_ours = |task: &&Task| {
-        let on = task.container_instance.as_deref();
-        on.is_some_and(|arn| ours.contains(arn))
-    };
-    for task in tasks.iter().filter(is_on_ours) {
-        match &task.service {
-            Some(service) => *tenancy.service_tasks.entry(service.clone()).or_default() += 1,
-            None => tenancy.standalone_tasks += 1,
-        }
-    }
-    tenancy
-}
-
-/// Groups of ours on the cluster that are not in the file any more.
+/// Groups of ours that are not in the file any more: by a capacity provider on the cluster, an Auto Scaling
+/// group or a launch template, of which `down` deletes the last after everything else.
 ///
 /// # Errors
 /// The read that failed.
 pub(crate) async fn removed(
     cloud: &Cloud,
     desired: &Desired,
-    cluster: &Cluster,
+    cluster: Option<&Cluster>,
 ) -> Result<Vec<desired::Group>, CallError> {
     let known = Names::of(desired).capacity_providers;
-    let others: Vec<String> = cluster
-        .providers
-        .iter()
+    let attached = cluster.into_iter().flat_map(|cluster| &cluster.providers);
+    let others: Vec<String> = attached
         .filter(|name| !known.contains(name))
         .cloned()
         .collect();
-    let found = cloud.ecs.capacity_providers(&others).await?;
-    Ok(removed_groups(desired, &found))
+    let Identity {
+        owner, environment, ..
+    } = &desired.identity;
+    let ours = [(tag::OWNER, &**owner), (tag::ENVIRONMENT, &**environment)];
+    let (providers, groups, templates) = tokio::try_join!(
+        cloud.ecs.capacity_providers(&others),
+        cloud.autoscaling.tagged(&ours),
+        cloud.ec2.tagged_launch_templates(&ours),
+    )?;
+    let providers = providers.into_iter();
+    let providers = providers.map(|(name, found)| (name, found.resource.tags));
+    let mut removed = removed_groups(desired, providers, |group| &group.capacity_provider.name);
+    removed.extend(removed_groups(desired, groups, |group| {
+        &group.auto_scaling_group.name
+    }));
+    removed.extend(removed_groups(desired, templates, |group| {
+        &group.launch_template.name
+    }));
+    Ok(removed.into_values().collect())
 }
 
 /// Ours by the tags, and by a name that follows from them: one without the other proves nothing.
 fn removed_groups(
     desired: &Desired,
-    others: &BTreeMap<String, Standing<CapacityProvider>>,
-) -> Vec<desired::Group> {
-    let of = |(name, standing): (&String, &Standing<CapacityProvider>)| {
-        let tags = &standing.resource.tags;
-        let group = tags.get(tag::GROUP)?;
-        let is_ours = Presence::judge(tags, &desired.identity, Some(group), || ()).is_ours();
+    found: impl IntoIterator<Item = (String, Tags)>,
+    named: fn(&desired::Group) -> &String,
+) -> BTreeMap<String, desired::Group> {
+    let is_in_file = |name: &str| desired.groups.iter().any(|group| group.name == name);
+    let of = |(name, tags): (String, Tags)| {
+        let group = tags.get(tag::GROUP).filter(|group| !is_in_file(group))?;
+        let is_ours = Presence::judge(&tags, &desired.identity, Some(group), || ()).is_ours();
         let removed = desired::removed(&desired.identity, group);
-        (is_ours && removed.capacity_provider.name == *name).then_some(removed)
+        (is_ours && *named(&removed) == name).then(|| (group.clone(), removed))
     };
-    others.iter().filter_map(of).collect()
+    found.into_iter().filter_map(of).collect()
 }
 
 /// The first round, which needs nobody's answer; the account is not known by it.
@@ -185,8 +151,10 @@ pub(crate) async fn named(
     cloud: &Cloud,
     desired: &Desired,
     goal: Goal,
+    reading: Reading,
 ) -> Result<Inventory, CallError> {
-    let (names, reads) = (Names::of(desired), Reads::new(cloud, desired));
+    let names = Names::of(desired);
+    let reads = Reads::new(cloud, desired, reading);
     let (
         subnets,
         described,
@@ -202,7 +170,7 @@ pub(crate) async fn named(
         cloud.ec2.subnets(&desired.network.subnet_ids),
         described_images(cloud, desired, goal),
         cloud.ssm.values(&names.parameters),
-        each(desired, |group| reads.parameter_tags(group)),
+        each(desired, |group| cloud.ssm.tags(&group.parameter.name)),
         cloud.ecs.clusters(&names.clusters),
         cloud.ecs.capacity_providers(&names.capacity_providers),
         cloud.autoscaling.groups(&names.auto_scaling_groups),
@@ -296,217 +264,10 @@ pub(crate) async fn named(
     Ok(inventory)
 }
 
-/// What the second round finds.
-struct Details {
-    missing_service_roles: Vec<ServiceRole>,
-    workload: Workload,
-    groups: BTreeMap<String, GroupDetails>,
-}
-
-async fn details(
-    cloud: &Cloud,
-    desired: &Desired,
-    goal: Goal,
-    inventory: &Inventory,
-) -> Result<Details, CallError> {
-    let cluster = inventory.cluster.owned().is_some() && goal == Goal::Down;
-    let found = &inventory.groups;
-    let makes = |found: &Group| matches!(found.auto_scaling_group, Presence::Absent);
-    let makes_cluster =
-        !desired.cluster.is_adopted && matches!(inventory.cluster, Presence::Absent);
-    let makes_something = goal == Goal::Up && (makes_cluster || found.values().any(makes));
-    let (missing_service_roles, workload, groups) = tokio::try_join!(
-        async {
-            if makes_something {
-                missing_service_roles(cloud, desired).await
-            } else {
-                Ok(Vec::new())
-            }
-        },
-        async {
-            if cluster {
-                cloud.ecs.workload(&desired.cluster.own_name).await
-            } else {
-                Ok(Workload::default())
-            }
-        },
-        details_of_all(cloud, desired, goal, found),
-    )?;
-    Ok(Details {
-        missing_service_roles,
-        workload,
-        groups,
-    })
-}
-
-impl Details {
-    fn put_into(self, inventory: &mut Inventory) {
-        inventory.missing_service_roles = self.missing_service_roles;
-        if let Presence::Owned(cluster) = &mut inventory.cluster {
-            cluster.workload = self.workload;
-        }
-        put(self.groups, &mut inventory.groups);
-    }
-}
-
-fn put(details: BTreeMap<String, GroupDetails>, groups: &mut BTreeMap<String, Group>) {
-    for (name, details) in details {
-        let Some(existing) = groups.get_mut(&name) else {
-            continue;
-        };
-        if let Presence::Owned(LaunchTemplate { latest, .. }) = &mut existing.launch_template {
-            *latest = details.template;
-        }
-        if let Presence::Owned(asg) = &mut existing.auto_scaling_group {
-            asg.hooks = details.hooks;
-            asg.schedules = details.schedules;
-            asg.scaling_policies = details.scaling_policies;
-        }
-        existing.alarms = details.alarms;
-        if let Presence::Owned(role) = &mut existing.role
-            && let Some(Policies { inline, attached }) = details.policies
-        {
-            role.inline_policies = inline;
-            role.attached_policies = attached;
-        }
-    }
-}
-
-/// Whether a group could have scaling policies, or alarms that outlived them. Groups are given some once they
-/// have a capacity provider that scales nothing, and lose them before it does again.
-fn may_have_steps(group: &desired::Group, found: &Group) -> bool {
-    let is_there = found.auto_scaling_group.is_ours() || found.capacity_provider.is_ours();
-    group.scaling.steps().is_some() || (is_there && !found.is_scaled_by_ecs())
-}
-
-#[derive(Default)]
-struct GroupDetails {
-    template: Template,
-    hooks: Vec<Hook>,
-    schedules: BTreeMap<String, Schedule>,
-    /// None where they were read with the role.
-    policies: Option<Policies>,
-    scaling_policies: BTreeMap<Direction, ScalingPolicy>,
-    alarms: BTreeMap<Direction, Presence<Alarm>>,
-}
-
-struct Policies {
-    inline: BTreeMap<String, Option<serde_json::Value>>,
-    attached: Vec<String>,
-}
-
-async fn details_of_all(
-    cloud: &Cloud,
-    desired: &Desired,
-    goal: Goal,
-    found: &BTreeMap<String, Group>,
-) -> Result<BTreeMap<String, GroupDetails>, CallError> {
-    let reads = &Reads::new(cloud, desired);
-    let groups = desired.groups.iter();
-    let groups = groups.filter_map(|group| Some((group, found.get(&group.name)?)));
-    let each = groups.clone().map(|(group, found)| async move {
-        let details = details_of(cloud, reads, group, found).await?;
-        Ok((group, details))
-    });
-    let scaled = groups.filter(|(group, found)| may_have_steps(group, found));
-    let names: Vec<String> = scaled
-        .flat_map(|(group, _)| group.alarms.values().cloned())
-        .collect();
-    // They go with their groups.
-    let asks_for_policies = goal == Goal::Up && !names.is_empty();
-    let (each, mut policies, alarms) = tokio::try_join!(
-        stream::iter(each)
-            .buffered(PARALLEL)
-            .try_collect::<Vec<_>>(),
-        async {
-            if asks_for_policies {
-                cloud.autoscaling.scaling_policies().await
-            } else {
-                Ok(BTreeMap::new())
-            }
-        },
-        cloud.cloudwatch.alarms(&names),
-    )?;
-    let each = each.into_iter().map(|(group, mut details)| {
-        let policies = policies.remove(&group.auto_scaling_group.name);
-        details.scaling_policies = policies.unwrap_or_default();
-        let alarms = group.alarms.iter().filter_map(|(direction, name)| {
-            let alarm = Some(alarms.get(name)?.clone());
-            let alarm = present(desired, Some(&group.name), alarm, |alarm| &alarm.tags);
-            Some((*direction, alarm))
-        });
-        details.alarms = alarms.collect();
-        (group.name.clone(), details)
-    });
-    Ok(each.collect())
-}
-
-async fn details_of(
-    cloud: &Cloud,
-    reads: &Reads<'_>,
-    group: &desired::Group,
-    found: &Group,
-) -> Result<GroupDetails, CallError> {
-    let role = &group.role;
-    let asg = &group.auto_scaling_group.name;
-    let (template, hooks, schedules, policies) = tokio::try_join!(
-        if_owned(&found.launch_template, || {
-            reads.template(&group.launch_template.name)
-        }),
-        if_owned(&found.auto_scaling_group, || {
-            cloud.autoscaling.hooks(asg)
-        }),
-        if_owned(&found.auto_scaling_group, || { reads.schedules(asg) }),
-        if_owned(&found.role, || async {
-            if found.role.owned().is_some_and(|role| role.is_whole) {
-                return Ok(None);
-            }
-            let (inline, attached) = tokio::try_join!(
-                cloud.iam.inline_policies(&role.name, &role.policy_name),
-                cloud.iam.attached_policies(&role.name),
-            )?;
-            Ok(Some(Policies { inline, attached }))
-        }),
-    )?;
-    Ok(GroupDetails {
-        template,
-        hooks,
-        schedules,
-        policies,
-        ..GroupDetails::default()
-    })
-}
-
-async fn missing_service_roles(
-    cloud: &Cloud,
-    desired: &Desired,
-) -> Result<Vec<ServiceRole>, CallError> {
-    let reads = desired.service_roles().into_iter().map(|role| async move {
-        let found = cloud.iam.role(role.role()).await?;
-        Ok(found.is_none().then_some(role))
-    });
-    let found: Vec<_> = stream::iter(reads).buffered(PARALLEL).try_collect().await?;
-    Ok(found.into_iter().flatten().collect())
-}
-
 async fn given_role(cloud: &Cloud, group: &desired::Group) -> Result<Option<Role>, CallError> {
     match &group.given_role {
         Some(name) => cloud.iam.role(name).await,
         None => Ok(None),
-    }
-}
-
-async fn if_owned<T, V: Default, F>(
-    presence: &Presence<T>,
-    read: impl FnOnce() -> F,
-) -> Result<V, CallError>
-where
-    F: Future<Output = Result<V, CallError>>,
-{
-    if presence.owned().is_some() {
-        read().await
-    } else {
-        Ok(V::default())
     }
 }
 
@@ -638,87 +399,11 @@ mod tests {
     use super::*;
     use crate::{
         desired::{Cluster, Identity, Network},
-        inventory::{AutoScalingGroup, ProviderSettings, Tags},
-        plan::model,
-        spec::{Ladder, Scaling, StepScaling},
+        inventory::Tags,
     };
 
-    /// What ECS scales and is to scale costs no call more.
     #[test]
-    fn policies_and_alarms_are_asked_for_only_where_there_could_be_any() {
-        let mut wanted = model::desired(&["web"]).groups.remove(0);
-        let found = |is_there: bool, by_ecs: Option<bool>| Group {
-            auto_scaling_group: match is_there {
-                true => Presence::Owned(AutoScalingGroup::default()),
-                false => Presence::Absent,
-            },
-            capacity_provider: match by_ecs {
-                Some(managed_scaling) => Presence::Owned(CapacityProvider {
-                    settings: ProviderSettings {
-                        managed_scaling,
-                        ..ProviderSettings::default()
-                    },
-                    ..CapacityProvider::default()
-                }),
-                None => Presence::Absent,
-            },
-            ..Group::default()
-        };
-        for (is_there, by_ecs, asks) in [
-            (false, None, false),
-            (true, Some(true), false),
-            (true, Some(false), true),
-            // Its provider was not made yet, or has gone before it.
-            (true, None, true),
-            // Somebody else deleted the group.
-            (false, Some(false), true),
-        ] {
-            let found = found(is_there, by_ecs);
-            let case = format!("{is_there} {by_ecs:?}");
-            assert_eq!(may_have_steps(&wanted, &found), asks, "{case}");
-        }
-        let none = Ladder {
-            minutes: 1,
-            steps: Vec::new(),
-        };
-        wanted.scaling = Scaling::Steps(StepScaling {
-            out: none.clone(),
-            inward: none,
-            warmup_seconds: 1,
-        });
-        assert!(may_have_steps(&wanted, &found(false, None)));
-    }
-
-    #[test]
-    fn only_tasks_on_our_nodes_and_services_that_name_our_providers_depend_on_us() {
-        let service = |name: &str, providers: &[&str]| Service {
-            name: name.into(),
-            providers: providers.iter().map(|name| (*name).into()).collect(),
-        };
-        let task = |service: Option<&str>, on: Option<&str>| Task {
-            arn: "arn:task".into(),
-            service: service.map(str::to_owned),
-            container_instance: on.map(str::to_owned),
-        };
-        let found = depending(
-            &[service("api", &["ours", "theirs"]), service("web", &[])],
-            &[
-                task(Some("web"), Some("ours/1")),
-                task(Some("web"), Some("ours/2")),
-                task(Some("web"), Some("theirs/1")),
-                task(Some("web"), None),
-                task(None, Some("ours/1")),
-                task(None, Some("theirs/1")),
-            ],
-            &["ours/1", "ours/2"].into(),
-        );
-        assert_eq!(found.service_tasks, [("web".into(), 2)].into());
-        assert_eq!(found.standalone_tasks, 1);
-        assert_eq!(found.bound["ours"], ["api".to_owned()].into());
-    }
-
-    #[test]
-    fn only_providers_with_our_tags_and_our_name_are_groups_of_ours() {
+    fn only_what_has_our_tags_and_our_name_is_of_a_group_of_ours() {
         let desired = Desired {
             identity: Identity {
                 fleet: "shop".into(),
@@ -748,24 +433,23 @@ mod tests {
                 (tag::ENVIRONMENT, environment),
                 (tag::GROUP, group),
             ];
-            Standing {
-                resource: CapacityProvider {
-                    tags: tags.map(|(key, value)| (key.into(), value.into())).into(),
-                    ..CapacityProvider::default()
-                },
-                leaving: false,
-                updating: false,
-                failure: None,
-            }
+            let tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned()));
+            Tags::from(tags)
         };
-        let others = [
+        let others: [(String, Tags); 4] = [
             ("shop-dev-batch".into(), provider("f-1", "dev", "batch")),
             ("shop-dev-a".into(), provider("f-2", "dev", "a")),
             ("shop-dev-b".into(), provider("f-1", "prod", "b")),
             ("renamed".into(), provider("f-1", "dev", "c")),
         ];
-        let removed = removed_groups(&desired, &others.into());
-        let names: Vec<&str> = removed.iter().map(|group| group.name.as_str()).collect();
-        assert_eq!(names, ["batch"]);
+        let removed = removed_groups(&desired, others, |group| &group.capacity_provider.name);
+        assert_eq!(removed.keys().collect::<Vec<_>>(), ["batch"]);
+        let in_file = Desired {
+            groups: removed.into_values().collect(),
+            ..desired
+        };
+        let again = [("shop-dev-batch".into(), provider("f-1", "dev", "batch"))];
+        let none = removed_groups(&in_file, again, |group| &group.capacity_provider.name);
+        assert_eq!(none.len(), 0);
     }
 }

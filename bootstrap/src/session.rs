@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     apply::Apply,
     cloud::Cloud,
-    collect,
+    collect::{self, Reading},
     desired::{self, Desired, Transition},
     execute::{self, Stop},
     inventory::{Group, Inventory},
@@ -48,6 +48,7 @@ pub(crate) struct Session {
     account: OnceCell<String>,
     /// Rounds of parallel reads of the last plan.
     rounds: Cell<usize>,
+    reading: Cell<Reading>,
 }
 
 /// How a plan was made, for its header.
@@ -89,6 +90,7 @@ impl Session {
             expected_account: spec.account,
             account: OnceCell::new(),
             rounds: Cell::new(collect::ROUNDS),
+            reading: Cell::new(Reading::First),
         })
     }
 
@@ -186,7 +188,7 @@ impl Session {
     }
 
     async fn named(&self, goal: Goal) -> Result<Inventory> {
-        let read = collect::named(&self.cloud, &self.desired, goal);
+        let read = collect::named(&self.cloud, &self.desired, goal, self.reading.get());
         let read = async { read.await.context(UNREAD) };
         let mut inventory = self.identified(read).await?;
         self.account().clone_into(&mut inventory.account);
@@ -194,7 +196,8 @@ impl Session {
     }
 
     async fn detailed(&self, goal: Goal, named: Inventory) -> Result<Inventory> {
-        let read = collect::detailed(&self.cloud, &self.desired, goal, named).await;
+        let (cloud, reading) = (&self.cloud, self.reading.get());
+        let read = collect::detailed(cloud, &self.desired, goal, reading, named).await;
         read.context(UNREAD)
     }
 
@@ -316,6 +319,7 @@ impl Session {
         progress: &Progress<'_>,
     ) -> Result<()> {
         progress.begin(plan.steps.len());
+        self.reading.set(Reading::Again);
         let apply = Apply::new(&self.cloud, watch, progress);
         let result = execute::execute(plan, &apply, &watch.stop).await;
         result.map_err(|halt| anyhow!("{halt}\n{}", self.how_to_go_on(plan.goal)))

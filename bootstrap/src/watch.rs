@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Result, anyhow, bail};
 
 use crate::{
-    cloud::{Activity, Cloud},
+    cloud::{Activity, CallError, Cloud, passes},
     execute::{Stop, Stopped},
     nodes::{self, Node, Nodes},
     plan::GroupChange,
@@ -103,7 +103,14 @@ impl<'a> Watch<'a> {
                 self.progress.settled(group);
                 Ok(())
             }
-            Err(error) if self.stop.is_requested() || !self.opened.contains(group) => Err(error),
+            // A call that failed says nothing of the nodes.
+            Err(error)
+                if self.stop.is_requested()
+                    || !self.opened.contains(group)
+                    || error.is::<CallError>() =>
+            {
+                Err(error)
+            }
             Err(error) => Err(self.settle(group, error).await),
         }
     }
@@ -112,30 +119,42 @@ impl<'a> Watch<'a> {
         let began = Instant::now();
         let deadline = began + self.launch_limit(group);
         loop {
-            let all = self.observe(began).await?;
-            let Some(nodes) = all.iter().find(|nodes| nodes.group == group) else {
-                bail!("auto scaling group {group} is gone: somebody deleted it meanwhile");
-            };
-            // Of all that the group wants, those that were emptied on purpose do not get ready.
-            let (wanted, set_aside) = match wanted {
-                Some(wanted) => (wanted, 0),
-                None => (nodes.wanted, nodes.set_aside()),
-            };
-            self.progress.live(group, &nodes.progress(wanted));
-            if nodes.has_ready(wanted.saturating_sub(set_aside)) {
-                self.tell_set_aside(nodes);
-                return Ok(());
-            }
-
-            self.remember(group).await?;
-            if let Some(why) = self.given_up(nodes, began.elapsed()).await? {
-                bail!(why);
-            }
-            if Instant::now() >= deadline {
-                return Err(self.too_late(nodes, wanted).await);
+            match self.look(group, wanted, began).await {
+                Ok(true) => return Ok(()),
+                Err(error) if passes(&error) && Instant::now() < deadline => {
+                    self.progress.live(group, &format!("waits: {error:#}"));
+                }
+                other => drop(other?),
             }
             self.pause(POLL).await?;
         }
+    }
+
+    /// Whether they are ready; one call after another, for [`Watch::wait`].
+    async fn look(&self, group: &str, wanted: Option<u32>, began: Instant) -> Result<bool> {
+        let all = self.observe(began).await?;
+        let Some(nodes) = all.iter().find(|nodes| nodes.group == group) else {
+            bail!("auto scaling group {group} is gone: somebody deleted it meanwhile");
+        };
+        // Of all that the group wants, those that were emptied on purpose do not get ready.
+        let (wanted, set_aside) = match wanted {
+            Some(wanted) => (wanted, 0),
+            None => (nodes.wanted, nodes.set_aside()),
+        };
+        self.progress.live(group, &nodes.progress(wanted));
+        if nodes.has_ready(wanted.saturating_sub(set_aside)) {
+            self.tell_set_aside(nodes);
+            return Ok(true);
+        }
+
+        self.remember(group).await?;
+        if let Some(why) = self.given_up(nodes, began.elapsed()).await? {
+            bail!(why);
+        }
+        if began.elapsed() >= self.launch_limit(group) {
+            return Err(self.too_late(nodes, wanted).await);
+        }
+        Ok(false)
     }
 
     /// A group's nodes as they are now; none if the group is gone.

@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "waits for AWS: needs the clock")]
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     collections::BTreeMap,
     time::{Duration, Instant},
 };
@@ -34,7 +34,9 @@ impl Apply<'_> {
             } => {
                 let create = || ecs.create_cluster(name, settings, tags);
                 self.patiently(step.title(), IAM_LIMIT, is_linking, create)
-                    .await
+                    .await?;
+                self.made().clusters.insert(name.clone());
+                Ok(())
             }
             EcsStep::UpdateCluster { name, settings } => {
                 let update = || ecs.update_cluster(name, settings);
@@ -130,12 +132,16 @@ impl Apply<'_> {
 
     /// The call replaces the whole list, and has no condition by which to lose against another writer:
     /// each write is made of what was read right before it, and what it came to is read again, until
-    /// there is nothing to write.
+    /// there is nothing to write. On a cluster that this run has made there is nothing to read yet.
     async fn attach(&self, cluster: &str, change: &Attachments<'_>) -> Result<()> {
-        let has_written = Cell::new(false);
-        self.until(ECS_LIMIT, cluster, async || {
-            let ecs = &self.cloud.ecs;
-            let Some(found) = ecs.cluster(cluster).await? else {
+        if self.made().clusters.contains(cluster) {
+            let _ = self
+                .put_attached(cluster, change, &Cluster::default())
+                .await?;
+        }
+        let (has_written, refusal) = (Cell::new(false), RefCell::new(None));
+        let attached = self.until(ECS_LIMIT, cluster, async || {
+            let Some(found) = self.cloud.ecs.cluster(cluster).await? else {
                 bail!("cluster {cluster} is gone: somebody deleted it meanwhile");
             };
             if let Some(why) = found.failure.filter(|_| has_written.get()) {
@@ -144,20 +150,42 @@ impl Apply<'_> {
             if found.updating {
                 return Ok(false);
             }
-            let Some((providers, strategy)) = change.wanted(&found.resource)? else {
-                return Ok(true);
-            };
-            let put = ecs.put_cluster_capacity_providers(cluster, &providers, &strategy);
-            match put.await {
-                Err(error) if !is_settling(&error) => Err(error.into()),
-                Err(_) => Ok(false),
-                Ok(()) => {
+            match self.put_attached(cluster, change, &found.resource).await? {
+                Put::Needless => Ok(true),
+                Put::Refused(why) => {
+                    self.progress.live(cluster, &format!("waits: {why}"));
+                    *refusal.borrow_mut() = Some(why);
+                    Ok(false)
+                }
+                Put::Done => {
                     has_written.set(true);
+                    *refusal.borrow_mut() = None;
                     Ok(false)
                 }
             }
+        });
+        attached.await.map_err(|error| match refusal.take() {
+            Some(why) => error.context(why),
+            None => error,
         })
-        .await
+    }
+
+    async fn put_attached(
+        &self,
+        cluster: &str,
+        change: &Attachments<'_>,
+        found: &Cluster,
+    ) -> Result<Put> {
+        let Some((providers, strategy)) = change.wanted(found)? else {
+            return Ok(Put::Needless);
+        };
+        let ecs = &self.cloud.ecs;
+        let put = ecs.put_cluster_capacity_providers(cluster, &providers, &strategy);
+        match put.await {
+            Err(error) if is_settling(&error) => Ok(Put::Refused(error)),
+            Err(error) => Err(error.into()),
+            Ok(()) => Ok(Put::Done),
+        }
     }
 
     async fn provider_gone(&self, name: &str) -> Result<()> {
@@ -188,6 +216,15 @@ impl Apply<'_> {
         }
         *next = Some(Instant::now() + PROVIDER_WRITE_INTERVAL);
     }
+}
+
+/// What became of a write.
+enum Put {
+    /// All is so already.
+    Needless,
+    /// Not now: another change is under way, or something still uses what is to go.
+    Refused(CallError),
+    Done,
 }
 
 /// What is to change of a cluster's capacity providers.

@@ -15,7 +15,7 @@ use fleet_agent_config::names::{DRAIN_HOOK, LAUNCH_HOOK};
 
 use super::{Apply, RELEASE_LIMIT, is_in_use};
 use crate::{
-    cloud::{CallError, ContainerInstance, Kind},
+    cloud::{CallError, ContainerInstance, Kind, passes},
     desired::{Drain, Hook, Transition},
     inventory::{AutoScalingGroup, Instance, Policies},
     plan::GroupChange,
@@ -40,8 +40,8 @@ impl Apply<'_> {
         let began = Instant::now();
         loop {
             let found = match self.cloud.autoscaling.groups(&[group.to_owned()]).await {
-                Err(error) if error.kind == Kind::Throttled => {
-                    self.progress.live(group, "AWS asks for fewer calls");
+                Err(error) if error.passes() && began.elapsed() < limit => {
+                    self.progress.live(group, &format!("waits: {error}"));
                     self.watch.pause(POLL).await?;
                     continue;
                 }
@@ -68,10 +68,16 @@ impl Apply<'_> {
                      put it in service again, or terminate it, then run `down` again"
                 );
             }
-            unless_throttled(self.unprotect(group, &found).await)?;
+            unless_it_passes(self.unprotect(group, &found).await)?;
             let hooks = match &mut hooks {
                 Some(hooks) => hooks,
-                none => none.insert(self.cloud.autoscaling.hooks(group).await?),
+                none => match self.cloud.autoscaling.hooks(group).await {
+                    Err(error) if error.passes() => {
+                        self.watch.pause(POLL).await?;
+                        continue;
+                    }
+                    other => none.insert(other?),
+                },
             };
             let waiting: Vec<&Instance> = found
                 .instances
@@ -87,12 +93,12 @@ impl Apply<'_> {
                     for instance in waiting {
                         let since = idle_since.get(&instance.id);
                         if since.is_some_and(|since| since.elapsed() >= grace) {
-                            unless_throttled(self.answer(group, hooks, instance).await)?;
+                            unless_it_passes(self.answer(group, hooks, instance).await)?;
                         }
                     }
                 }
                 // What is idle is told on the next look.
-                Err(error) if error.kind == Kind::Throttled => {}
+                Err(error) if error.passes() => {}
                 Err(error) => return Err(error.into()),
             }
             self.progress.live(group, &story(&found));
@@ -219,11 +225,10 @@ fn grace(drain: Drain) -> Duration {
     AGENT_GRACE + Duration::from_secs(drain.sidecars_seconds.into())
 }
 
-/// A throttled call is made again on the next look.
-fn unless_throttled(result: Result<()>) -> Result<()> {
-    let is_throttled = |error: &CallError| error.kind == Kind::Throttled;
+/// What was throttled, or got no answer, is called again on the next look.
+fn unless_it_passes(result: Result<()>) -> Result<()> {
     match result {
-        Err(error) if error.downcast_ref().is_some_and(is_throttled) => Ok(()),
+        Err(error) if passes(&error) => Ok(()),
         other => other,
     }
 }
@@ -273,14 +278,15 @@ mod tests {
     }
 
     #[test]
-    fn only_a_throttled_call_is_left_for_the_next_look() {
+    fn only_what_passes_is_left_for_the_next_look() {
         let failed = |kind| {
             let mut error = CallError::malformed("autoscaling:Any", "g", "answer");
             error.kind = kind;
             Err(error.into())
         };
-        assert!(unless_throttled(failed(Kind::Throttled)).is_ok());
-        assert!(unless_throttled(failed(Kind::Denied)).is_err());
+        assert!(unless_it_passes(failed(Kind::Throttled)).is_ok());
+        assert!(unless_it_passes(failed(Kind::Unreachable)).is_ok());
+        assert!(unless_it_passes(failed(Kind::Denied)).is_err());
     }
 
     #[test]

@@ -6,7 +6,8 @@ use aws_sdk_autoscaling::{
     Client,
     config::Builder,
     types::{
-        AutoScalingGroup as SdkGroup, ScalingActivityStatusCode, ScheduledUpdateGroupAction, Tag,
+        AutoScalingGroup as SdkGroup, Filter, ScalingActivityStatusCode,
+        ScheduledUpdateGroupAction, Tag,
     },
 };
 
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     desired::Hook,
-    inventory::{AutoScalingGroup, GroupTag, Mix, Schedule, WarmPool},
+    inventory::{AutoScalingGroup, GroupTag, Mix, Schedule, Tags, WarmPool},
     plan::{GroupChange, NewGroup},
     preflight::Quota,
 };
@@ -95,6 +96,33 @@ impl AutoScaling {
             }
         }
         Ok(groups)
+    }
+
+    /// Names and tags of all groups that have these tags.
+    pub(crate) async fn tagged(
+        &self,
+        tags: &[(&str, &str)],
+    ) -> Result<Vec<(String, Tags)>, CallError> {
+        let filters = tags.iter().map(|(key, value)| {
+            let filter = Filter::builder().name(format!("tag:{key}"));
+            filter.values(*value).build()
+        });
+        let found: Vec<SdkGroup> = self
+            .client
+            .describe_auto_scaling_groups()
+            .set_filters(Some(filters.collect()))
+            .into_paginator()
+            .items()
+            .send()
+            .try_collect()
+            .await
+            .map_err(failed("autoscaling:DescribeAutoScalingGroups", "account"))?;
+        let tags = |group: SdkGroup| {
+            let tags = group.tags.unwrap_or_default().into_iter();
+            let tags = tags.filter_map(|tag| Some((tag.key?, tag.value.unwrap_or_default())));
+            Some((group.auto_scaling_group_name?, tags.collect()))
+        };
+        Ok(found.into_iter().filter_map(tags).collect())
     }
 
     /// The groups that instances belong to, by instance; those in no group are left out.

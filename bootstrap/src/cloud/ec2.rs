@@ -245,6 +245,28 @@ impl Ec2 {
             .collect())
     }
 
+    /// Names and tags of all launch templates that have these tags.
+    pub(crate) async fn tagged_launch_templates(
+        &self,
+        tagged: &[(&str, &str)],
+    ) -> Result<Vec<(String, Tags)>, CallError> {
+        let filters = tagged.iter();
+        let filters = filters.map(|(key, value)| filter(&format!("tag:{key}"), &[(*value).into()]));
+        let found: Vec<_> = self
+            .client
+            .describe_launch_templates()
+            .set_filters(Some(filters.collect()))
+            .into_paginator()
+            .items()
+            .send()
+            .try_collect()
+            .await
+            .map_err(failed("ec2:DescribeLaunchTemplates", "account"))?;
+        let found = found.into_iter();
+        let found = found.filter_map(|found| Some((found.launch_template_name?, tags(found.tags))));
+        Ok(found.collect())
+    }
+
     /// The data of a launch template's newest version.
     pub(crate) async fn latest_version(&self, name: &str) -> Result<Template, CallError> {
         const CALL: &str = "ec2:DescribeLaunchTemplateVersions";

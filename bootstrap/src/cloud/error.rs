@@ -37,6 +37,11 @@ pub(crate) enum Kind {
 }
 
 impl CallError {
+    /// Gone on the next look, as it seems: whoever waits anyway goes on waiting.
+    pub(crate) fn passes(&self) -> bool {
+        matches!(self.kind, Kind::Throttled | Kind::Unreachable)
+    }
+
     /// An answer that lacks what it must hold.
     pub(crate) fn malformed(call: &'static str, resource: &str, missing: &str) -> Self {
         Self {
@@ -62,6 +67,11 @@ pub(crate) fn found<T>(result: Result<T, CallError>) -> Result<Option<T>, CallEr
         Err(error) if error.kind == Kind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// [`CallError::passes`], of any error.
+pub(crate) fn passes(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(CallError::passes)
 }
 
 /// Done, or there was nothing to do it to.
@@ -115,9 +125,10 @@ where
     if text.to_lowercase().contains("credential") {
         (
             Kind::Credentials,
-            "no AWS credentials were found: set AWS_PROFILE to a profile that exists, or \
-             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-                .to_owned(),
+            format!(
+                "no AWS credentials could be had: set AWS_PROFILE to a profile that exists, log in again if it \
+                 is one of SSO, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY ({text})"
+            ),
         )
     } else {
         (

@@ -16,6 +16,9 @@ use crate::{
     preflight::Quota,
 };
 
+/// The most that IAM gives at a time.
+const ROLES_PER_PAGE: i32 = 1_000;
+
 #[derive(Debug)]
 pub(crate) struct Iam {
     client: Client,
@@ -83,7 +86,11 @@ impl Iam {
     /// read. Lists all roles of the account, a right of its own (`iam:GetAccountAuthorizationDetails`).
     pub(crate) async fn roles(&self, policies: &BTreeMap<&str, &str>) -> Result<Listed, CallError> {
         let request = self.client.get_account_authorization_details();
-        let mut pages = request.filter(EntityType::Role).into_paginator().send();
+        let mut pages = request
+            .filter(EntityType::Role)
+            .max_items(ROLES_PER_PAGE)
+            .into_paginator()
+            .send();
         let mut listed = Listed::default();
         while let Some(page) = pages.next().await {
             let page = page.map_err(failed("iam:GetAccountAuthorizationDetails", "account"))?;

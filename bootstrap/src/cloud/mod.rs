@@ -23,8 +23,8 @@ mod template;
 pub(crate) use autoscaling::{Activity, Pinned};
 pub(crate) use config::Cloud;
 pub(crate) use ec2::Ec2Instance;
-pub(crate) use ecs::{ContainerInstance, Service, Standing, Task};
-pub(crate) use error::{CallError, Kind};
+pub(crate) use ecs::{ContainerInstance, Service, Task};
+pub(crate) use error::{CallError, Kind, passes};
 pub(crate) use iam::Listed;
 pub(crate) use launch::Launch;
 

@@ -1,15 +1,11 @@
 //! Parameters: the groups' live settings, and the public ones that name images.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    iter,
-};
+use std::collections::BTreeMap;
 
 use aws_sdk_ssm::{
     Client,
     config::Builder,
-    error::BuildError,
-    types::{ParameterStringFilter, ParameterType, ResourceTypeForTagging, Tag},
+    types::{ParameterType, ResourceTypeForTagging, Tag},
 };
 
 use super::error::{CallError, failed, found, gone};
@@ -17,8 +13,6 @@ use crate::inventory::Tags;
 
 /// Names a GetParameters call takes.
 const BATCH: usize = 10;
-/// Values that a filter of DescribeParameters takes.
-const FILTER_VALUES: usize = 50;
 
 #[derive(Debug)]
 pub(crate) struct Ssm {
@@ -50,34 +44,6 @@ impl Ssm {
             values.extend(found.into_iter().filter_map(|p| Some((p.name?, p.value?))));
         }
         Ok(values)
-    }
-
-    /// Those of these parameters that have all of these tags, each with one of its values.
-    pub(crate) async fn tagged(
-        &self,
-        names: &[&str],
-        tags: &BTreeMap<&str, BTreeSet<&str>>,
-    ) -> Result<BTreeSet<String>, CallError> {
-        const CALL: &str = "ssm:DescribeParameters";
-        let mut found = BTreeSet::new();
-        for batch in names.chunks(FILTER_VALUES) {
-            let tags = tags.iter();
-            let tags = tags.map(|(key, values)| filter(&format!("tag:{key}"), values.iter()));
-            let filters = iter::once(filter("Name", batch.iter())).chain(tags);
-            let filters = filters.collect::<Result<Vec<_>, _>>();
-            let filters = filters.map_err(|_| CallError::malformed(CALL, "filter", "key"))?;
-            let request = self.client.describe_parameters();
-            let mut pages = request
-                .set_parameter_filters(Some(filters))
-                .into_paginator()
-                .send();
-            while let Some(page) = pages.next().await {
-                let page = page.map_err(failed(CALL, "account"))?;
-                let parameters = page.parameters.unwrap_or_default();
-                found.extend(parameters.into_iter().filter_map(|found| found.name));
-            }
-        }
-        Ok(found)
     }
 
     /// Tags of a parameter; `None` when there is no such parameter.
@@ -144,15 +110,6 @@ impl Ssm {
             .map(drop)
             .map_err(failed("ssm:AddTagsToResource", name))
     }
-}
-
-fn filter<'a>(
-    key: &str,
-    values: impl Iterator<Item = &'a &'a str>,
-) -> Result<ParameterStringFilter, BuildError> {
-    let filter = ParameterStringFilter::builder().key(key).option("Equals");
-    let values = values.map(ToString::to_string).collect();
-    filter.set_values(Some(values)).build()
 }
 
 fn ssm_tags(tags: &Tags) -> Vec<Tag> {

@@ -1,20 +1,30 @@
 //! Reads of single things that AWS also lists: by name where there are few groups, and where there are
 //! many once for all, in pages, so that their number does not grow with groups.
 //!
-//! Lifecycle hooks have no such list. Whoever may not see all of an account reads by name.
+//! Lifecycle hooks have no such list, and that of parameters is filtered after it is cut into pages, so that
+//! it takes as long as the account has parameters. Whoever may not see all roles reads them by name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use tokio::sync::OnceCell;
 
 use crate::{
     cloud::{CallError, Cloud, Kind, Listed},
     desired::{Desired, Group},
-    inventory::{InstanceProfile, Role, Schedule, Tags, Template},
+    inventory::{InstanceProfile, Role, Schedule, Template},
 };
 
 /// Fewer groups are read by name: the lists hold what else is in the account, too.
 const MANY: usize = 5;
+
+/// What was written before a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// Nothing by this run.
+    First,
+    /// Something: lists may show it late, and are not asked.
+    Again,
+}
 
 /// One plan's reads.
 pub(super) struct Reads<'a> {
@@ -22,7 +32,6 @@ pub(super) struct Reads<'a> {
     desired: &'a Desired,
     in_pages: bool,
     listed: OnceCell<Listed>,
-    tagged: OnceCell<BTreeSet<String>>,
     templates: OnceCell<BTreeMap<String, Template>>,
     schedules: OnceCell<Schedules>,
 }
@@ -31,13 +40,12 @@ pub(super) struct Reads<'a> {
 type Schedules = BTreeMap<String, BTreeMap<String, Schedule>>;
 
 impl<'a> Reads<'a> {
-    pub(super) fn new(cloud: &'a Cloud, desired: &'a Desired) -> Self {
+    pub(super) fn new(cloud: &'a Cloud, desired: &'a Desired, reading: Reading) -> Self {
         Self {
             cloud,
             desired,
-            in_pages: desired.groups.len() >= MANY,
+            in_pages: reading == Reading::First && desired.groups.len() >= MANY,
             listed: OnceCell::new(),
-            tagged: OnceCell::new(),
             templates: OnceCell::new(),
             schedules: OnceCell::new(),
         }
@@ -71,29 +79,11 @@ impl<'a> Reads<'a> {
     async fn listed(&self) -> Result<&Listed, CallError> {
         let groups = self.desired.groups.iter();
         let policies = groups.map(|group| (&*group.role.name, &*group.role.policy_name));
-        let read = async || unless_denied(self.cloud.iam.roles(&policies.collect()).await);
+        let read = async || match self.cloud.iam.roles(&policies.collect()).await {
+            Err(error) if error.kind == Kind::Denied => Ok(Listed::default()),
+            other => other,
+        };
         self.listed.get_or_try_init(read).await
-    }
-
-    /// Tags of a group's parameter; `None` when there is no such parameter. Those that have all that they
-    /// should have are found by these; the others are asked for.
-    pub(super) async fn parameter_tags(&self, group: &Group) -> Result<Option<Tags>, CallError> {
-        let name = &group.parameter.name;
-        if self.in_pages && self.tagged().await?.contains(name) {
-            return Ok(Some(group.tags.clone()));
-        }
-        self.cloud.ssm.tags(name).await
-    }
-
-    async fn tagged(&self) -> Result<&BTreeSet<String>, CallError> {
-        let mut tags: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for (key, value) in self.desired.groups.iter().flat_map(|group| &group.tags) {
-            let _ = tags.entry(key).or_default().insert(value);
-        }
-        let names = self.desired.groups.iter();
-        let names: Vec<&str> = names.map(|group| &*group.parameter.name).collect();
-        let read = async || unless_denied(self.cloud.ssm.tagged(&names, &tags).await);
-        self.tagged.get_or_try_init(read).await
     }
 
     /// The data of a launch template's newest version.
@@ -122,12 +112,5 @@ impl<'a> Reads<'a> {
         let read = || self.cloud.autoscaling.schedules(None);
         let all = self.schedules.get_or_try_init(read).await?;
         Ok(all.get(group).cloned().unwrap_or_default())
-    }
-}
-
-fn unless_denied<T: Default>(list: Result<T, CallError>) -> Result<T, CallError> {
-    match list {
-        Err(error) if error.kind == Kind::Denied => Ok(T::default()),
-        other => other,
     }
 }

@@ -1,6 +1,6 @@
 //! `down`: removes everything an environment owns, in one run.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::json;
 
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     execute::Stop,
     exit::Exit,
     output::{Output, green},
-    plan::{Goal, Mark, Plan},
+    plan::{Goal, Mark, Plan, TASKS},
     progress::Progress,
     session::{Session, interruptible},
 };
@@ -21,6 +21,7 @@ pub async fn run(args: &DownArgs, out: &Output) -> Result<Exit> {
     let session = Session::open(&args.common.file, &args.environment, out).await?;
     let plan = session.plan(Goal::Down).await?;
     session.show(&plan, out);
+    let deleted = plan.count(Mark::Delete);
     let owner = session.desired.identity.owner.clone();
     if plan.steps.is_empty() {
         out.line(format!("Nothing to do: nothing owned by {owner} is there."));
@@ -30,20 +31,36 @@ pub async fn run(args: &DownArgs, out: &Output) -> Result<Exit> {
             out.note("nothing was changed");
             return Ok(Exit::Error);
         }
+        let plan = if args.yes {
+            plan
+        } else {
+            still(&session, &plan).await?
+        };
         interruptible(out, async |stop| {
             take_down(&session, &plan, out, stop).await
         })
         .await?;
         out.line(green(format!(
-            "Deleted {}. Verified by reading again: nothing owned by {owner} remains.",
-            plan.count(Mark::Delete)
+            "Deleted {deleted}. Verified by reading again: nothing owned by {owner} remains."
         )));
     }
-    out.json(&json!({
-        "state": session.header(),
-        "deleted": plan.count(Mark::Delete),
-    }));
+    out.json(&json!({ "state": session.header(), "deleted": deleted }));
     Ok(Exit::Done)
+}
+
+/// People take their time: the plan of now, if it deletes what they were shown. Tasks come and go.
+async fn still(session: &Session, shown: &Plan) -> Result<Plan> {
+    let now = session.plan(Goal::Down).await?;
+    let deleted = |plan: &Plan| -> Vec<(&str, String)> {
+        let lines = plan.lines.iter();
+        let deleted = lines.filter(|line| line.mark == Mark::Delete && line.kind != TASKS);
+        deleted.map(|line| (line.kind, line.name.clone())).collect()
+    };
+    ensure!(
+        deleted(&now) == deleted(shown),
+        "nothing was changed: AWS holds something else than when the plan was shown; run this again, and look at it"
+    );
+    Ok(now)
 }
 
 /// What is somebody else's and feels it is said once more.

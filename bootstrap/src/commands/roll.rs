@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     cli::{RollArgs, RollWish},
-    cloud::{CallError, Kind, Pinned},
+    cloud::{self, CallError, Kind, Pinned},
     desired,
     execute::{Stop, Stopped},
     exit::Exit,
@@ -418,15 +418,10 @@ fn is_going_back(nodes: &Nodes) -> bool {
     nodes.mark().is_some_and(|mark| mark.state == State::Back)
 }
 
-/// What is gone on the next look.
+/// What is gone on the next look; a group that is being changed as well.
 fn passes(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<CallError>();
-    error.is_some_and(|error| {
-        matches!(
-            error.kind,
-            Kind::Throttled | Kind::InUse | Kind::Unreachable
-        )
-    })
+    let in_use = |error: &CallError| error.kind == Kind::InUse;
+    cloud::passes(error) || error.downcast_ref().is_some_and(in_use)
 }
 
 async fn write(

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     cli::StatusArgs,
-    cloud::Activity,
+    cloud::{Activity, passes},
     collect,
     execute::Stopped,
     exit::Exit,
@@ -107,7 +107,11 @@ pub async fn run(args: &StatusArgs, out: &Output) -> Result<Exit> {
     let pause = Duration::from_secs(seconds);
     let watched = interruptible(out, async |stop| {
         loop {
-            look(&session, out).await?;
+            // That is when it is wanted most.
+            match look(&session, out).await {
+                Err(error) if passes(&error) => out.note(format!("{error:#}")),
+                other => drop(other?),
+            }
             watch::pause(&stop, pause).await?;
             out.clear();
         }
@@ -139,10 +143,8 @@ async fn read(session: &Session) -> Result<Status<'_>> {
     }))
     .await?;
     // Another fleet's cluster of this name holds nothing of ours.
-    let removed = match &cluster {
-        Some(standing) => collect::removed(cloud, desired, &standing.resource).await?,
-        None => Vec::new(),
-    };
+    let standing = cluster.as_ref().map(|standing| &standing.resource);
+    let removed = collect::removed(cloud, desired, standing).await?;
     let (mut groups, mut rows) = (Vec::new(), Vec::new());
     for group in &desired.groups {
         let asg = &group.auto_scaling_group.name;

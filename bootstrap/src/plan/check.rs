@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use super::{
     AlarmStep, AutoScalingStep, Ec2Step, EcsStep, Goal, IamStep, ParameterStep, Plan, Step,
 };
-use crate::{desired::Desired, inventory::Inventory};
+use crate::{
+    desired::Desired,
+    inventory::{Inventory, Presence},
+};
 
 /// Everything wrong with a plan.
 pub(super) fn check(plan: &Plan, desired: &Desired, inventory: &Inventory) -> Vec<String> {
@@ -15,8 +18,10 @@ pub(super) fn check(plan: &Plan, desired: &Desired, inventory: &Inventory) -> Ve
             wrong.push(format!("{} waits for a later step", planned.step.title()));
         }
         wrong.extend(about_clusters(&planned.step, desired, inventory));
+        let mut earlier = plan.steps[..index].iter();
         if let Some(name) = touched(&planned.step)
             && !owned_names(desired, inventory).contains(name)
+            && !earlier.any(|earlier| created(&earlier.step) == Some(name))
         {
             wrong.push(format!("{} touches what is not ours", planned.step.title()));
         }
@@ -122,6 +127,7 @@ const ORDER: &[(&str, &str)] = &[
     ("protect nodes", "update auto scaling group"),
     ("remove alarm", "empty auto scaling group"),
     ("remove warm pool", "empty auto scaling group"),
+    ("remove schedule", "empty auto scaling group"),
     ("delete service", "empty auto scaling group"),
     ("stop ", "empty auto scaling group"),
     ("empty auto scaling group", "set capacity providers"),
@@ -129,7 +135,8 @@ const ORDER: &[(&str, &str)] = &[
     ("delete capacity provider", "delete auto scaling group"),
     ("delete auto scaling group", "delete launch template"),
     ("delete auto scaling group", "delete security group"),
-    ("delete auto scaling group", "delete cluster"),
+    ("empty auto scaling group", "deregister"),
+    ("delete capacity provider", "delete cluster"),
     ("delete auto scaling group", "delete instance profile"),
     ("take role", "delete instance profile"),
     ("take role", "delete role"),
@@ -170,27 +177,27 @@ fn transitive(plan: &Plan, index: usize) -> BTreeSet<usize> {
     before
 }
 
-/// The existing resource that a step changes or deletes.
+/// What a step changes or deletes; what it creates AWS refuses where something is.
 fn touched(step: &Step) -> Option<&str> {
     match step {
-        Step::Iam(
-            IamStep::UpdateTrustPolicy { role: name, .. }
-            | IamStep::DetachRolePolicy { role: name, .. }
-            | IamStep::DeleteRole { name }
-            | IamStep::DeleteInstanceProfile { name },
-        )
-        | Step::Ec2(
+        Step::Iam(step) => of_iam(step),
+        Step::Ec2(
             Ec2Step::DeleteSecurityGroup { name, .. }
             | Ec2Step::RevokeIngress { name, .. }
             | Ec2Step::CreateLaunchTemplateVersion { name, .. }
             | Ec2Step::DeleteLaunchTemplate { name },
         )
-        | Step::AutoScaling(
-            AutoScalingStep::Delete { name }
-            | AutoScalingStep::DeleteWarmPool { group: name }
-            | AutoScalingStep::DeleteScalingPolicy { group: name, .. }
-            | AutoScalingStep::SetProtection { group: name, .. }
-            | AutoScalingStep::Empty { group: name, .. },
+        | Step::Parameter(
+            ParameterStep::Delete { name }
+            | ParameterStep::Put {
+                name, tags: None, ..
+            },
+        )
+        | Step::Alarm(
+            AlarmStep::Delete { name }
+            | AlarmStep::Put {
+                name, tags: None, ..
+            },
         )
         | Step::Ecs(
             EcsStep::DeleteCluster { name }
@@ -200,15 +207,77 @@ fn touched(step: &Step) -> Option<&str> {
             | EcsStep::DeleteService { cluster: name, .. }
             | EcsStep::StopTasks { cluster: name, .. }
             | EcsStep::DeregisterContainerInstances { cluster: name },
-        )
-        | Step::Parameter(ParameterStep::Delete { name })
-        | Step::Alarm(
-            AlarmStep::Delete { name }
-            | AlarmStep::Put {
-                name, tags: None, ..
-            },
         ) => Some(name),
-        // What creates is refused by AWS where something is; the rest acts on what was created.
+        Step::AutoScaling(step) => of_auto_scaling(step),
+        Step::Tag { resource, .. } => Some(resource.name()),
+        // A cluster's list is looked at by `about_clusters`.
+        Step::Ec2(_) | Step::Ecs(_) | Step::Parameter(_) | Step::Alarm(_) => None,
+    }
+}
+
+fn of_iam(step: &IamStep) -> Option<&str> {
+    match step {
+        IamStep::UpdateTrustPolicy { role: name, .. }
+        | IamStep::SetPermissionsBoundary { role: name, .. }
+        | IamStep::AttachRolePolicy { role: name, .. }
+        | IamStep::PutRolePolicy { role: name, .. }
+        | IamStep::DeleteRolePolicy { role: name, .. }
+        | IamStep::DetachRolePolicy { role: name, .. }
+        | IamStep::DeleteRole { name }
+        | IamStep::AddRoleToInstanceProfile { profile: name, .. }
+        | IamStep::RemoveRoleFromInstanceProfile { profile: name, .. }
+        | IamStep::DeleteInstanceProfile { name } => Some(name),
+        IamStep::CreateServiceLinkedRole { .. }
+        | IamStep::CreateRole { .. }
+        | IamStep::CreateInstanceProfile { .. } => None,
+    }
+}
+
+fn of_auto_scaling(step: &AutoScalingStep) -> Option<&str> {
+    match step {
+        AutoScalingStep::Create(_) => None,
+        AutoScalingStep::Update { name, .. }
+        | AutoScalingStep::Delete { name }
+        | AutoScalingStep::PutHook { group: name, .. }
+        | AutoScalingStep::CollectMetrics { group: name, .. }
+        | AutoScalingStep::PutWarmPool { group: name, .. }
+        | AutoScalingStep::DeleteWarmPool { group: name }
+        | AutoScalingStep::PutSchedule { group: name, .. }
+        | AutoScalingStep::DeleteSchedule { group: name, .. }
+        | AutoScalingStep::PutScalingPolicy { group: name, .. }
+        | AutoScalingStep::DeleteScalingPolicy { group: name, .. }
+        | AutoScalingStep::SetProtection { group: name, .. }
+        | AutoScalingStep::StartFirstNode { group: name }
+        | AutoScalingStep::AwaitFirstNode { group: name }
+        | AutoScalingStep::TryRevision { group: name, .. }
+        | AutoScalingStep::SpreadRevision { group: name, .. }
+        | AutoScalingStep::Empty { group: name, .. } => Some(name),
+    }
+}
+
+/// What a step makes.
+fn created(step: &Step) -> Option<&str> {
+    match step {
+        Step::Iam(
+            IamStep::CreateRole { name, .. } | IamStep::CreateInstanceProfile { name, .. },
+        )
+        | Step::Ec2(
+            Ec2Step::CreateSecurityGroup { name, .. } | Ec2Step::CreateLaunchTemplate { name, .. },
+        )
+        | Step::Ecs(
+            EcsStep::CreateCluster { name, .. } | EcsStep::CreateCapacityProvider { name, .. },
+        )
+        | Step::Parameter(ParameterStep::Put {
+            name,
+            tags: Some(_),
+            ..
+        })
+        | Step::Alarm(AlarmStep::Put {
+            name,
+            tags: Some(_),
+            ..
+        }) => Some(name),
+        Step::AutoScaling(AutoScalingStep::Create(group)) => Some(&group.name),
         Step::Iam(_)
         | Step::Ec2(_)
         | Step::AutoScaling(_)
@@ -227,6 +296,10 @@ fn owned_names<'a>(desired: &'a Desired, inventory: &'a Inventory) -> BTreeSet<&
         }
     };
     add(inventory.cluster.is_ours(), &desired.cluster.own_name);
+    // Some are tagged by ARN or id.
+    if let Some(cluster) = inventory.cluster.owned() {
+        add(true, &cluster.arn);
+    }
     for group in desired.groups.iter().chain(&inventory.removed) {
         let Some(found) = inventory.groups.get(&group.name) else {
             continue;
@@ -244,6 +317,15 @@ fn owned_names<'a>(desired: &'a Desired, inventory: &'a Inventory) -> BTreeSet<&
             &group.capacity_provider.name,
         );
         add(found.parameter.is_ours(), &group.parameter.name);
+        if let Some(provider) = found.capacity_provider.owned() {
+            add(true, &provider.arn);
+        }
+        if let Some(firewall) = found.security_group.owned() {
+            add(true, &firewall.id);
+        }
+        for alarm in found.alarms.values().filter_map(Presence::owned) {
+            add(true, &alarm.arn);
+        }
         for (direction, name) in &group.alarms {
             add(found.alarm(*direction).is_ours(), name);
         }

@@ -10,7 +10,7 @@ use super::down::{all, is_our_provider};
 use crate::{
     desired::{Desired, Group, Image, launched_cluster},
     inventory::{Inventory, Presence, Role},
-    spec::{Direction, PROVIDERS_MAX},
+    spec::{Direction, FARGATE, PROVIDERS_MAX},
 };
 
 /// Something that `up` or `down` must not, or cannot, work around.
@@ -58,6 +58,8 @@ pub(super) fn find_down(desired: &Desired, inventory: &Inventory) -> Vec<Conflic
     if desired.cluster.is_adopted {
         found.own_cluster(desired, inventory);
         found.bound(desired, inventory);
+    } else {
+        found.shared(desired, inventory);
     }
     for group in all(desired, inventory) {
         found.elsewhere(group, desired, inventory);
@@ -170,6 +172,29 @@ impl Conflicts {
 
     /// ECS takes no provider off a cluster that a service or the default strategy names, and where tasks go
     /// instead is not ours to say.
+    /// Services of all go with a cluster, and nodes of others keep it from going.
+    fn shared(&mut self, desired: &Desired, inventory: &Inventory) {
+        let Some(cluster) = inventory.cluster.owned() else {
+            return;
+        };
+        let is_others = |name: &&String| {
+            !FARGATE.contains(&name.as_str()) && !is_our_provider(name, desired, inventory)
+        };
+        let others: Vec<&str> = cluster
+            .providers
+            .iter()
+            .filter(is_others)
+            .map(String::as_str)
+            .collect();
+        if !others.is_empty() {
+            let problem = format!(
+                "others have capacity providers on it, whose services would go with it: have them leave it (`aws ecs put-cluster-capacity-providers`), then run `down` again: {}",
+                others.join(", ")
+            );
+            self.add("cluster", &desired.cluster.name, problem);
+        }
+    }
+
     fn bound(&mut self, desired: &Desired, inventory: &Inventory) {
         let Some(given) = &inventory.given_cluster else {
             return;

@@ -109,6 +109,16 @@ impl Down<'_> {
     fn empty(&mut self, group: &desired::Group, found: &Group, after: &[usize]) -> Option<usize> {
         let name = &group.auto_scaling_group.name;
         let mut after = after.to_vec();
+        // One that comes while nodes leave would launch others.
+        if let Some(asg) = found.auto_scaling_group.owned() {
+            for schedule in asg.schedules.keys() {
+                let remove = AutoScalingStep::DeleteSchedule {
+                    group: name.clone(),
+                    name: schedule.clone(),
+                };
+                after.push(self.builder.step(remove, []));
+            }
+        }
         // The policies that they set off go with the group.
         for direction in Direction::ALL {
             let name = group.alarm(direction);
@@ -206,17 +216,8 @@ impl Down<'_> {
                 format!("{} drained and terminated", asg_found.instances.len()),
             );
         }
-        let template = self.delete(
-            "launch-template",
-            &group.launch_template.name,
-            &found.launch_template,
-            |_| Ec2Step::DeleteLaunchTemplate {
-                name: group.launch_template.name.clone(),
-            },
-            asg.clone(),
-        );
-        self.identity(group, found, &asg);
-        self.delete(
+        let mut rest = self.identity(group, found, &asg);
+        rest.extend(self.delete(
             "parameter",
             &group.parameter.name,
             &found.parameter,
@@ -224,8 +225,8 @@ impl Down<'_> {
                 name: group.parameter.name.clone(),
             },
             asg.clone(),
-        );
-        self.delete(
+        ));
+        rest.extend(self.delete(
             "security-group",
             &group.security_group.name,
             &found.security_group,
@@ -233,13 +234,36 @@ impl Down<'_> {
                 name: group.security_group.name.clone(),
                 id: found.map_or_else(String::new, |group| group.id.clone()),
             },
-            [&asg, &template[..]].concat(),
+            asg.clone(),
+        ));
+        // Of a group that left the file nothing else tells any more that it is there.
+        let has_left = self
+            .inventory
+            .removed
+            .iter()
+            .any(|one| one.name == group.name);
+        self.delete(
+            "launch-template",
+            &group.launch_template.name,
+            &found.launch_template,
+            |_| Ec2Step::DeleteLaunchTemplate {
+                name: group.launch_template.name.clone(),
+            },
+            if has_left {
+                [&asg, &rest[..]].concat()
+            } else {
+                asg.clone()
+            },
         );
-        [provider, asg].concat()
+        // A group of size 0 that nothing scales starts nothing, and may take minutes to go, as the cluster may.
+        match found.auto_scaling_group {
+            Presence::Owned(_) => [&provider, emptied].concat(),
+            Presence::Absent | Presence::Leaving | Presence::Foreign(_) => [provider, asg].concat(),
+        }
     }
 
     /// Role and instance profile, each emptied before it goes.
-    fn identity(&mut self, group: &desired::Group, found: &Group, asg: &[usize]) {
+    fn identity(&mut self, group: &desired::Group, found: &Group, asg: &[usize]) -> Steps {
         let role = &group.role.name;
         let mut removed = Steps::new();
         if let Some(profile) = found.instance_profile.owned() {
@@ -252,7 +276,7 @@ impl Down<'_> {
             }
         }
         let after = [asg, &removed].concat();
-        self.delete(
+        let mut gone = self.delete(
             "instance-profile",
             &group.instance_profile,
             &found.instance_profile,
@@ -282,13 +306,14 @@ impl Down<'_> {
             self.builder
                 .line(Mark::Adopted, "role", name, "kept, never deleted");
         }
-        self.delete(
+        gone.extend(self.delete(
             "role",
             role,
             &found.role,
             |_| IamStep::DeleteRole { name: role.clone() },
             cleared,
-        );
+        ));
+        gone
     }
 
     fn cluster(&mut self, gone: &[usize]) {

@@ -49,7 +49,7 @@ pub(crate) enum Goal {
 pub(crate) const STARTING: &str = "starting";
 
 /// The kind of a line about tasks.
-const TASKS: &str = "tasks";
+pub(crate) const TASKS: &str = "tasks";
 
 /// What to do, and what it comes to for each resource.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -143,8 +143,20 @@ impl Plan {
     /// Whether it says how instances are launched from then on.
     pub(crate) fn launches(&self) -> bool {
         let mut steps = self.steps.iter().map(|planned| &planned.step);
-        steps.any(|step| matches!(step, Step::AutoScaling(AutoScalingStep::Create(_))))
-            || !self.templates().is_empty()
+        let launches = |step: &Step| match step {
+            Step::AutoScaling(AutoScalingStep::Create(_)) => true,
+            Step::AutoScaling(AutoScalingStep::Update { change, .. }) => {
+                change.template.is_some() || change.subnets.is_some()
+            }
+            Step::Iam(_)
+            | Step::Ec2(_)
+            | Step::AutoScaling(_)
+            | Step::Ecs(_)
+            | Step::Parameter(_)
+            | Step::Alarm(_)
+            | Step::Tag { .. } => false,
+        };
+        steps.any(launches) || !self.templates().is_empty()
     }
 
     /// What it writes into launch templates, by their names.

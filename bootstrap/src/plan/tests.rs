@@ -1,5 +1,9 @@
 //! What plans look like, and that following them leads where they say.
 
+mod adopted;
+mod convergence;
+mod step_scaling;
+
 use std::fmt::Write;
 
 use proptest::prelude::*;
@@ -705,7 +709,7 @@ fn up_stops_before_a_group_that_left_the_file() {
 fn down_removes_a_group_that_left_the_file_like_any_other() {
     let (desired, mut inventory) = batch_removed();
     if let Presence::Owned(cluster) = &mut inventory.cluster {
-        cluster.providers.push("somebodys".to_owned());
+        cluster.providers.push("FARGATE".to_owned());
     }
     let plan = planned(&desired, &inventory, Goal::Down);
     let put = Step::Ecs(EcsStep::PutClusterCapacityProviders {
@@ -723,6 +727,85 @@ fn down_removes_a_group_that_left_the_file_like_any_other() {
     assert!(model::is_empty(&inventory));
 }
 
+/// What `collect` finds of groups that are not in the file: by what they are launched from, and by their
+/// providers on the cluster.
+fn found_again(inventory: &mut Inventory, batch: &crate::desired::Group) {
+    let found = &inventory.groups["batch"];
+    let attached = inventory.cluster.owned().is_some_and(|cluster| {
+        let provider = &batch.capacity_provider.name;
+        found.capacity_provider.owned().is_some() && cluster.providers.contains(provider)
+    });
+    let is_found = attached
+        || found.auto_scaling_group.owned().is_some()
+        || found.launch_template.owned().is_some();
+    inventory.removed = is_found.then(|| batch.clone()).into_iter().collect();
+    if !is_found {
+        let left = inventory.groups.remove("batch").expect("batch");
+        assert_eq!(
+            left,
+            crate::inventory::Group::default(),
+            "nobody knows of it"
+        );
+    }
+}
+
+#[test]
+fn a_group_that_left_the_file_is_never_lost_sight_of() {
+    let (desired, whole) = batch_removed();
+    let batch = whole.removed[0].clone();
+    let steps = planned(&desired, &whole, Goal::Down).steps;
+    for cut in 0..=steps.len() {
+        let mut inventory = whole.clone();
+        let apply = |inventory: &mut Inventory, step: &Planned| {
+            let all = Desired {
+                groups: [&desired.groups[..], std::slice::from_ref(&batch)].concat(),
+                ..desired.clone()
+            };
+            model::apply(inventory, &all, &step.step).expect("works");
+        };
+        for step in &steps[..cut] {
+            apply(&mut inventory, step);
+        }
+        found_again(&mut inventory, &batch);
+        for step in planned(&desired, &inventory, Goal::Down).steps {
+            apply(&mut inventory, &step);
+        }
+        assert!(model::is_empty(&inventory), "cut after {cut}");
+    }
+}
+
+#[test]
+fn down_stops_before_a_cluster_that_others_use() {
+    let desired = model::desired(&["web"]);
+    let mut inventory = up(&desired);
+    if let Presence::Owned(cluster) = &mut inventory.cluster {
+        let others = ["FARGATE", "somebodys"].map(str::to_owned);
+        cluster.providers.extend(others);
+    }
+    let found = plan(&desired, &inventory, Goal::Down).expect_err("others");
+    insta::assert_snapshot!(found[0].to_string(), @"cluster shop-dev: others have capacity providers on it, whose services would go with it: have them leave it (`aws ecs put-cluster-capacity-providers`), then run `down` again: somebodys");
+    assert_eq!(found.len(), 1);
+}
+
+#[test]
+fn schedules_go_before_the_nodes() {
+    let desired = model::desired(&["web"]);
+    let mut inventory = up(&desired);
+    let group = inventory.groups.get_mut("web").expect("web");
+    if let Presence::Owned(asg) = &mut group.auto_scaling_group {
+        let schedule = crate::inventory::Schedule::default();
+        asg.schedules = [("nightly".to_owned(), schedule)].into();
+    }
+    let plan = planned(&desired, &inventory, Goal::Down);
+    let told = golden(&plan);
+    assert!(
+        told.contains("remove schedule nightly of shop-dev-web"),
+        "{told}"
+    );
+    apply_all(&desired, &mut inventory, &plan);
+    assert!(model::is_empty(&inventory));
+}
+
 #[test]
 fn down_from_nothing_and_beside_what_is_not_ours() {
     let desired = model::desired(&["web"]);
@@ -734,623 +817,4 @@ fn down_from_nothing_and_beside_what_is_not_ours() {
     let plan = planned(&desired, &inventory, Goal::Down);
     assert_eq!(plan.steps, []);
     assert_eq!(plan.count(Mark::Adopted), 3, "{}", golden(&plan));
-}
-
-/// An environment with these groups in somebody else's cluster, and nothing of it there yet.
-fn adopted(groups: &[&str]) -> (Desired, Inventory) {
-    let mut desired = model::desired(groups);
-    model::adopting(&mut desired);
-    let mut inventory = model::empty(&desired);
-    let mut given = model::others_cluster(&["FARGATE", "theirs"]);
-    given.default_strategy = vec![StrategyItem {
-        provider: "theirs".into(),
-        weight: 2,
-        base: 1,
-    }];
-    inventory.given_cluster = Some(given);
-    (desired, inventory)
-}
-
-fn given(inventory: &mut Inventory) -> &mut Cluster {
-    inventory.given_cluster.as_mut().expect("adopted")
-}
-
-#[test]
-fn an_adopted_cluster_gets_our_providers_and_loses_them_and_nothing_else() {
-    let (desired, mut inventory) = adopted(&["web"]);
-    let before = inventory.given_cluster.clone();
-    let plan = planned(&desired, &inventory, Goal::Up);
-    insta::assert_snapshot!("adopted_up", golden(&plan));
-    apply_all(&desired, &mut inventory, &plan);
-    assert_eq!(
-        given(&mut inventory).providers,
-        ["FARGATE", "theirs", "shop-dev-web-cp"]
-    );
-    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
-
-    // Its owner goes on with it.
-    given(&mut inventory).settings = ClusterSettings::default();
-    given(&mut inventory).default_strategy.clear();
-    given(&mut inventory).providers.insert(0, "new".into());
-    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
-    inventory.given_cluster = before.clone();
-    given(&mut inventory)
-        .providers
-        .push("shop-dev-web-cp".into());
-
-    inventory.tenancy.service_tasks = [("api".to_owned(), 3), ("job".to_owned(), 1)].into();
-    inventory.tenancy.standalone_tasks = 2;
-    let plan = planned(&desired, &inventory, Goal::Down);
-    insta::assert_snapshot!("adopted_down", golden(&plan));
-    assert_eq!(plan.tenants(), Some("3 of api, 1 of job, 2 of no service"));
-    apply_all(&desired, &mut inventory, &plan);
-    assert!(model::is_empty(&inventory));
-    assert_eq!(inventory.given_cluster, before);
-    inventory.tenancy = Tenancy::default();
-    assert_eq!(planned(&desired, &inventory, Goal::Down).steps, []);
-}
-
-/// The checker is what proves it of every plan, so it has to see it.
-#[test]
-fn the_checker_sees_what_must_not_become_of_an_adopted_cluster() {
-    let (desired, mut inventory) = adopted(&["web"]);
-    let up = planned(&desired, &inventory, Goal::Up);
-    apply_all(&desired, &mut inventory, &up);
-    let main = || "main".to_owned();
-    let put = |add: &[&str], remove: &[&str], default_strategy| {
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        EcsStep::PutClusterCapacityProviders {
-            cluster: main(),
-            add: names(add),
-            remove: names(remove),
-            default_strategy,
-        }
-    };
-    let wrong = |step: Step| {
-        let mut plan = Plan::empty(Goal::Down);
-        let after = Vec::new();
-        plan.steps.push(Planned { step, after });
-        !check(&plan, &desired, &inventory).is_empty()
-    };
-    assert!(!wrong(put(&[], &["shop-dev-web-cp"], None).into()));
-    assert!(!wrong(put(&["shop-dev-web-cp"], &[], None).into()));
-    let settings = ClusterSettings::default();
-    for step in [
-        put(&[], &["shop-dev-web-cp", "theirs"], None),
-        put(&["somebodys"], &[], None),
-        put(&[], &["shop-dev-web-cp"], Some(Vec::new())),
-        EcsStep::DeleteCluster { name: main() },
-        EcsStep::UpdateCluster {
-            name: main(),
-            settings,
-        },
-        EcsStep::DeleteService {
-            cluster: main(),
-            service: "api".into(),
-        },
-        EcsStep::StopTasks {
-            cluster: main(),
-            tasks: Vec::new(),
-        },
-        EcsStep::DeregisterContainerInstances { cluster: main() },
-        EcsStep::DeleteCapacityProvider {
-            name: "theirs".into(),
-        },
-    ] {
-        assert!(wrong(step.clone().into()), "{step:?}");
-    }
-    let tag = Step::Tag {
-        resource: Taggable::Ecs(given(&mut inventory.clone()).arn.clone()),
-        tags: BTreeMap::new(),
-    };
-    assert!(wrong(tag));
-}
-
-#[test]
-fn another_fleets_cluster_is_adopted_by_name_and_its_owner_is_told() {
-    let (desired, mut inventory) = adopted(&["web"]);
-    let owner = ("fleet:owner".to_owned(), "f-2".to_owned());
-    given(&mut inventory).tags.extend([owner]);
-    let plan = planned(&desired, &inventory, Goal::Up);
-    assert!(
-        golden(&plan).contains("never changed, with FARGATE theirs, though it is owned by f-2"),
-        "{}",
-        golden(&plan)
-    );
-}
-
-#[test]
-fn what_an_adopted_cluster_must_be_for_up() {
-    let (desired, mut inventory) = adopted(&["web", "batch"]);
-    let told = |inventory: &Inventory| {
-        let found = plan(&desired, inventory, Goal::Up).expect_err("conflicts");
-        let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
-        lines.join("\n")
-    };
-    let cluster = inventory.given_cluster.take();
-    insta::assert_snapshot!(told(&inventory), @"cluster main: there is none in eu-central-1: correct `adopt` in [cluster], or take it out to have one made");
-    inventory.given_cluster = cluster;
-    "DEPROVISIONING".clone_into(&mut given(&mut inventory).status);
-    given(&mut inventory).providers = (0..19).map(|n| format!("theirs-{n}")).collect();
-    let own = model::others_cluster(&[]);
-    inventory.cluster = Presence::Owned(own);
-    insta::assert_snapshot!(told(&inventory), @r"
-    cluster shop-dev: is this environment's own, and would be left behind for main: take `adopt` out of [cluster], run `down`, then put it back
-    cluster main: is DEPROVISIONING, and nodes join only one that is ACTIVE: correct `adopt` in [cluster]
-    cluster main: has 19 capacity providers, and the groups would be 2 more: ECS takes at most 20
-    ");
-
-    // What is on it fits, however many they are.
-    inventory.cluster = Presence::Absent;
-    let cluster = given(&mut inventory);
-    "ACTIVE".clone_into(&mut cluster.status);
-    let ours = ["shop-dev-web-cp", "shop-dev-batch-cp"].map(str::to_owned);
-    cluster.providers.extend(ours);
-    let _ = planned(&desired, &inventory, Goal::Up);
-
-    // One of our name that is not ours is nobody's business, unless it is the one that is named.
-    let (mut desired, mut inventory) = adopted(&["web"]);
-    inventory.cluster = Presence::Foreign("it carries no fleet:owner tag".into());
-    let _ = planned(&desired, &inventory, Goal::Up);
-    inventory.cluster = Presence::Owned(model::others_cluster(&[]));
-    desired.cluster.name.clone_from(&desired.cluster.own_name);
-    let found = plan(&desired, &inventory, Goal::Up).expect_err("its own");
-    insta::assert_snapshot!(found[0].to_string(), @"cluster shop-dev: is this environment's own, and goes with it at `down`: take `adopt` out of [cluster]");
-    assert_eq!(
-        plan(&desired, &inventory, Goal::Down).expect_err("its own"),
-        found
-    );
-}
-
-#[test]
-fn down_leaves_to_the_owner_of_an_adopted_cluster_what_only_he_can_decide() {
-    let (desired, mut inventory) = adopted(&["web"]);
-    let up = planned(&desired, &inventory, Goal::Up);
-    apply_all(&desired, &mut inventory, &up);
-    let bound = &mut inventory.tenancy.bound;
-    bound.insert("theirs".into(), ["web".to_owned()].into());
-    let _ = planned(&desired, &inventory, Goal::Down);
-    let bound = &mut inventory.tenancy.bound;
-    let services = ["api".to_owned(), "job".to_owned()];
-    bound.insert("shop-dev-web-cp".into(), services.into());
-    given(&mut inventory).default_strategy.push(StrategyItem {
-        provider: "shop-dev-web-cp".into(),
-        weight: 1,
-        base: 0,
-    });
-    let found = plan(&desired, &inventory, Goal::Down).expect_err("conflicts");
-    let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
-    insta::assert_snapshot!(lines.join("\n"), @r"
-    cluster main: its default strategy names capacity provider shop-dev-web-cp, and where its tasks go is its owner's to say: take it out (`aws ecs put-cluster-capacity-providers`), then run `down` again
-    cluster main: services name capacity provider shop-dev-web-cp in their strategy, and ECS does not take it away from under them: give them another (`aws ecs update-service --capacity-provider-strategy`), or delete them, then run `down` again: api, job
-    ");
-    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
-}
-
-#[test]
-fn a_group_that_left_the_file_is_found_in_an_adopted_cluster_too() {
-    let (mut desired, mut inventory) = adopted(&["web", "batch"]);
-    let before = inventory.given_cluster.clone();
-    let up = planned(&desired, &inventory, Goal::Up);
-    apply_all(&desired, &mut inventory, &up);
-    inventory.removed = desired.groups.split_off(1);
-    let found = plan(&desired, &inventory, Goal::Up).expect_err("conflicts");
-    assert!(found[0].to_string().contains("no longer in fleet.toml"));
-    let down = planned(&desired, &inventory, Goal::Down);
-    apply_all(&desired, &mut inventory, &down);
-    assert!(model::is_empty(&inventory));
-    assert_eq!(inventory.given_cluster, before);
-}
-
-#[test]
-fn an_adopted_cluster_that_is_gone_is_no_obstacle_for_down() {
-    let (desired, mut inventory) = adopted(&["web"]);
-    let up = planned(&desired, &inventory, Goal::Up);
-    apply_all(&desired, &mut inventory, &up);
-    inventory.given_cluster = None;
-    let down = planned(&desired, &inventory, Goal::Down);
-    assert!(golden(&down).contains("is not there"), "{}", golden(&down));
-    apply_all(&desired, &mut inventory, &down);
-    assert!(model::is_empty(&inventory));
-}
-
-#[test]
-fn nodes_that_joined_another_cluster_stop_either_way() {
-    let inventory = up(&of_file(""));
-    let adopts = "[environments.dev.cluster]\nadopt = \"main\"\n";
-    let unset = "[environments.dev]\nunset = [\"cluster\"]";
-    let text = include_str!("../../tests/fleet.toml").replace("[environments.dev]", unset);
-    let spec = crate::spec::FleetFile::new("fleet.toml", format!("{text}\n{adopts}")).spec("dev");
-    let mut desired = crate::desired::build(&spec.expect("valid")).expect("builds");
-    desired.network = model::desired(&[]).network;
-    for goal in [Goal::Up, Goal::Down] {
-        let mut inventory = inventory.clone();
-        inventory.given_cluster = Some(model::others_cluster(&[]));
-        let found = plan(&desired, &inventory, goal).expect_err("conflicts");
-        let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
-        let told = lines.join("\n");
-        assert!(
-            told.contains(
-                "cluster shop-dev: is this environment's own, and would be left behind for main"
-            ),
-            "{told}"
-        );
-        assert!(told.contains("auto scaling group shop-dev-web: its nodes join cluster shop-dev, and not main: put"), "{told}");
-        // And after that cluster was deleted by hand.
-        inventory.cluster = Presence::Absent;
-        let found = plan(&desired, &inventory, goal).expect_err("conflicts");
-        assert!(
-            found
-                .iter()
-                .any(|one| one.to_string().contains("its nodes join cluster shop-dev"))
-        );
-    }
-}
-
-/// Somebody else's cluster, with whatever on it.
-fn others() -> impl Strategy<Value = Cluster> {
-    const PROVIDERS: &[&str] = &[
-        "FARGATE",
-        "FARGATE_SPOT",
-        "theirs",
-        "shop-dev-webs",
-        "dev-web-cp",
-    ];
-    let providers = proptest::sample::subsequence(PROVIDERS, 0..=PROVIDERS.len());
-    (providers, any::<bool>()).prop_map(|(providers, has_strategy)| {
-        let mut cluster = model::others_cluster(&providers);
-        let first = cluster.providers.first().filter(|_| has_strategy).cloned();
-        let item = |provider| StrategyItem {
-            provider,
-            weight: 1,
-            base: 0,
-        };
-        cluster.default_strategy = first.map(item).into_iter().collect();
-        cluster
-    })
-}
-
-/// A cluster without the providers that belong to these environments.
-fn without(cluster: Option<&Cluster>, environments: &[&Desired]) -> Option<Cluster> {
-    let mut cluster = cluster?.clone();
-    let is_theirs = |name: &String| {
-        let mut groups = environments.iter().flat_map(|desired| &desired.groups);
-        groups.any(|group| group.capacity_provider.name == *name)
-    };
-    cluster.providers.retain(|name| !is_theirs(name));
-    Some(cluster)
-}
-
-/// Steps such as a file could have.
-fn steps(above: u32) -> Scaling {
-    let step = |percent, nodes| LadderStep { percent, nodes };
-    Scaling::Steps(StepScaling {
-        out: Ladder {
-            minutes: 2,
-            steps: vec![step(above, 1), step(90, 3)],
-        },
-        inward: Ladder {
-            minutes: 15,
-            steps: vec![step(30, 1)],
-        },
-        warmup_seconds: 300,
-    })
-}
-
-#[test]
-fn steps_come_in_the_place_of_managed_scaling_and_go_for_it() {
-    let mut desired = model::desired(&["web"]);
-    let managed = desired.groups[0].scaling.clone();
-    desired.groups[0].scaling = steps(75);
-    let mut inventory = model::empty(&desired);
-    let plan = planned(&desired, &inventory, Goal::Up);
-    insta::assert_snapshot!("step_scaling", golden(&plan));
-    apply_all(&desired, &mut inventory, &plan);
-    let again = planned(&desired, &inventory, Goal::Up);
-    insta::assert_snapshot!("step_scaling_again", golden(&again));
-    assert_eq!(again.steps, []);
-    let nodes = |inventory: &Inventory, is_protected: bool| {
-        let asg = inventory.groups["web"].auto_scaling_group.owned();
-        let asg = asg.expect("there").clone();
-        let all = asg
-            .instances
-            .iter()
-            .all(|node| node.protected == is_protected);
-        all && asg.new_instances_protected == is_protected
-    };
-    assert!(nodes(&inventory, false));
-
-    desired.groups[0].scaling = steps(80);
-    let plan = planned(&desired, &inventory, Goal::Up);
-    insta::assert_snapshot!("step_scaling_changed", golden(&plan));
-    apply_all(&desired, &mut inventory, &plan);
-    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
-
-    let down = planned(&desired, &inventory, Goal::Down);
-    let mut gone = inventory.clone();
-    apply_all(&desired, &mut gone, &down);
-    assert!(golden(&down).contains("- alarm"), "{}", golden(&down));
-    assert!(model::is_empty(&gone));
-
-    desired.groups[0].scaling = managed;
-    let plan = planned(&desired, &inventory, Goal::Up);
-    insta::assert_snapshot!("step_scaling_ended", golden(&plan));
-    apply_all(&desired, &mut inventory, &plan);
-    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
-    assert!(nodes(&inventory, true));
-    assert_eq!(inventory.groups["web"].alarms, [].into());
-
-    desired.groups[0].scaling = steps(75);
-    let plan = planned(&desired, &inventory, Goal::Up);
-    insta::assert_snapshot!("step_scaling_begun", golden(&plan));
-    apply_all(&desired, &mut inventory, &plan);
-    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
-    assert!(nodes(&inventory, false));
-}
-
-#[test]
-fn what_somebody_else_did_to_steps_is_taken_back() {
-    let mut desired = model::desired(&["web"]);
-    desired.groups[0].scaling = steps(75);
-    let mut inventory = up(&desired);
-    let group = inventory.groups.get_mut("web").expect("web");
-    if let Some(Presence::Owned(alarm)) = group.alarms.get_mut(&Direction::Out) {
-        alarm.settings.is_enabled = false;
-        alarm.settings.cluster = None;
-        alarm.settings.minutes = 5;
-        alarm.tags.insert("fleet:name".into(), "other".into());
-        alarm.actions.push("arn:sns".into());
-    }
-    if let Presence::Owned(asg) = &mut group.auto_scaling_group {
-        asg.scaling_policies.remove(&Direction::In);
-        let out = asg
-            .scaling_policies
-            .get_mut(&Direction::Out)
-            .expect("there");
-        out.settings.warmup_seconds = None;
-        out.settings.steps.pop();
-        asg.instances[1].protected = true;
-    }
-    let plan = planned(&desired, &inventory, Goal::Up);
-    insta::assert_snapshot!("step_scaling_touched", golden(&plan));
-    // The model's tags are of what has ARNs of its own.
-    let retag = |step: &Step| matches!(step, Step::Tag { .. });
-    for step in plan.steps.iter().filter(|planned| !retag(&planned.step)) {
-        model::apply(&mut inventory, &desired, &step.step).expect("works");
-    }
-    let rest = planned(&desired, &inventory, Goal::Up);
-    assert!(
-        rest.steps.iter().all(|planned| retag(&planned.step)),
-        "{}",
-        golden(&rest)
-    );
-}
-
-#[test]
-fn an_alarm_of_somebody_else_s_stands_in_the_way_of_steps_alone() {
-    let mut desired = model::desired(&["web"]);
-    let mut inventory = up(&desired);
-    let group = inventory.groups.get_mut("web").expect("web");
-    let foreign = Presence::Foreign("it carries no fleet:owner tag".into());
-    group.alarms.insert(Direction::In, foreign);
-    assert_eq!(planned(&desired, &inventory, Goal::Up).steps, []);
-    let down = planned(&desired, &inventory, Goal::Down);
-    assert!(!golden(&down).contains("remove alarm"), "{}", golden(&down));
-    desired.groups[0].scaling = steps(75);
-    let conflicts = plan(&desired, &inventory, Goal::Up).expect_err("not ours");
-    let told = conflicts[0].to_string();
-    assert!(
-        told.starts_with("alarm shop-dev-web-fleet-scale-in: exists and is not"),
-        "{told}"
-    );
-}
-
-/// Some of what a file can say of a group, in any combination.
-fn keys() -> impl Strategy<Value = String> {
-    const KEYS: &[&str] = &[
-        "max = 7",
-        "min = 1",
-        "target_capacity = 70",
-        "detailed_monitoring = true",
-        "metrics = true",
-        "max_lifetime_days = 30",
-        "deletion_protection = \"prevent-force-deletion\"",
-        "zone_distribution = \"balanced-only\"",
-        "spot = { percent = 40 }",
-        "key_pair = \"ops\"",
-        "security_groups = [\"sg-0123456789abcdef0\"]",
-        "policies = [\"arn:aws:iam::aws:policy/CloudWatchAgentServerPolicy\"]",
-        "permissions_boundary = \"arn:aws:iam::aws:policy/AdministratorAccess\"",
-        "docker_volume = { size_gib = 50 }",
-        "schedules = { night = { cron = \"0 20 * * *\", min = 0 } }",
-        "ecs = { ECS_LOGLEVEL = \"debug\" }",
-        "system_memory_mib = 256",
-    ];
-    let some = proptest::sample::subsequence(KEYS, 0..=KEYS.len());
-    some.prop_map(|keys| format!("[environments.dev.groups.web]\n{}\n", keys.join("\n")))
-}
-
-/// What somebody else does to it.
-fn touched(group: &mut crate::inventory::Group, how: usize) {
-    match (how, group) {
-        (1, group) => {
-            if let Presence::Owned(asg) = &mut group.auto_scaling_group {
-                asg.max = 99;
-                asg.desired = 5;
-            }
-        }
-        (2, group) => {
-            if let Presence::Owned(template) = &mut group.launch_template {
-                template.latest_version += 1;
-                template.latest.instance_type = "x9.large".into();
-            }
-        }
-        (3, group) => {
-            if let Presence::Owned(role) = &mut group.role {
-                role.attached_policies
-                    .push("arn:aws:iam::aws:policy/AdministratorAccess".into());
-                role.inline_policies.insert("by-hand".into(), None);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Without what depends on the way.
-fn lasting(mut inventory: Inventory) -> Inventory {
-    for group in inventory.groups.values_mut() {
-        if let Presence::Owned(asg) = &mut group.auto_scaling_group {
-            asg.desired = 0;
-            asg.template_version = None;
-            asg.instances.clear();
-        }
-        if let Presence::Owned(template) = &mut group.launch_template {
-            template.latest_version = 0;
-        }
-    }
-    inventory
-}
-
-proptest! {
-    /// Killed after any number of steps, in either direction, the next run ends where one without
-    /// interruption would have.
-    #[test]
-    fn every_interruption_converges(
-        groups in 1..3_usize,
-        cuts in proptest::collection::vec((any::<bool>(), 0..60_usize), 0..4),
-        desired_nodes in 0..4_u32,
-        end_up in any::<bool>(),
-        forgets in any::<bool>(),
-        given in proptest::option::of(others()),
-        has_steps in any::<bool>(),
-        changes_its_mind in any::<bool>(),
-    ) {
-        let mut desired = model::desired(&["web", "batch"][..groups]);
-        if given.is_some() {
-            model::adopting(&mut desired);
-        }
-        let all = desired.clone();
-        let untouched = |inventory: &Inventory| without(inventory.given_cluster.as_ref(), &[&all]) == given;
-        for group in &mut desired.groups {
-            group.auto_scaling_group.desired = desired_nodes;
-            group.auto_scaling_group.min = desired_nodes.min(1);
-            if has_steps {
-                group.scaling = steps(75);
-            }
-        }
-        let mut inventory = model::empty(&desired);
-        inventory.given_cluster.clone_from(&given);
-        let managed = Scaling::Managed { target_capacity: 100 };
-        for (goes_up, count) in cuts {
-            if changes_its_mind {
-                for group in &mut desired.groups {
-                    group.scaling = match group.scaling {
-                        Scaling::Managed { .. } => steps(60),
-                        Scaling::Steps(_) => managed.clone(),
-                    };
-                }
-            }
-            let goal = if goes_up { Goal::Up } else { Goal::Down };
-            // A provider whose group `down` was killed after deleting is refused, with advice.
-            let Ok(plan) = plan(&desired, &inventory, goal) else { continue };
-            prop_assert_eq!(check(&plan, &desired, &inventory), [""; 0]);
-            for planned in plan.steps.iter().take(count) {
-                model::apply(&mut inventory, &desired, &planned.step)
-                    .map_err(TestCaseError::fail)?;
-                prop_assert!(untouched(&inventory), "{}", planned.step.title());
-            }
-        }
-        let goal = if end_up { Goal::Up } else { Goal::Down };
-        if goal == Goal::Down && forgets {
-            inventory.removed = desired.groups.split_off(1);
-        }
-        let last = planned(&desired, &inventory, goal);
-        for step in &last.steps {
-            model::apply(&mut inventory, &desired, &step.step).map_err(TestCaseError::fail)?;
-        }
-        prop_assert_eq!(planned(&desired, &inventory, goal).steps, []);
-        prop_assert!(untouched(&inventory));
-        if goal == Goal::Down {
-            prop_assert!(model::is_empty(&inventory));
-            prop_assert_eq!(inventory.given_cluster, given);
-        }
-    }
-
-    /// Each plans by what it saw, and acts when the other has acted since.
-    #[test]
-    fn environments_in_one_adopted_cluster_never_touch_each_other(
-        given in others(),
-        turns in proptest::collection::vec((0..2_usize, any::<bool>(), 1..30_usize), 0..12),
-        ends_up in (any::<bool>(), any::<bool>()),
-    ) {
-        let mut worlds: Vec<(Desired, Inventory, Vec<Planned>)> = ["dev", "prod"].map(|name| {
-            let mut desired = model::environment(name, &["web", "batch"]);
-            model::adopting(&mut desired);
-            let inventory = model::empty(&desired);
-            (desired, inventory, Vec::new())
-        }).into();
-        let all: Vec<Desired> = worlds.iter().map(|(desired, ..)| desired.clone()).collect();
-        let mut cluster = Some(given.clone());
-        for (index, goes_up, steps) in turns {
-            let (desired, inventory, open) = &mut worlds[index];
-            inventory.given_cluster.clone_from(&cluster);
-            if open.is_empty() {
-                let goal = if goes_up { Goal::Up } else { Goal::Down };
-                let Ok(plan) = plan(desired, inventory, goal) else { continue };
-                prop_assert_eq!(check(&plan, desired, inventory), [""; 0]);
-                *open = plan.steps;
-            }
-            for planned in open.drain(..steps.min(open.len())) {
-                let others = without(cluster.as_ref(), &[&all[index]]);
-                model::apply(inventory, desired, &planned.step).map_err(TestCaseError::fail)?;
-                cluster.clone_from(&inventory.given_cluster);
-                prop_assert_eq!(without(cluster.as_ref(), &[&all[index]]), others);
-            }
-        }
-        let goals = [ends_up.0, ends_up.1].map(|up| if up { Goal::Up } else { Goal::Down });
-        for ((desired, inventory, _), goal) in worlds.iter_mut().zip(goals) {
-            inventory.given_cluster.clone_from(&cluster);
-            let last = planned(desired, inventory, goal);
-            for step in &last.steps {
-                model::apply(inventory, desired, &step.step).map_err(TestCaseError::fail)?;
-            }
-            cluster.clone_from(&inventory.given_cluster);
-        }
-        for ((desired, inventory, _), goal) in worlds.iter_mut().zip(goals) {
-            inventory.given_cluster.clone_from(&cluster);
-            prop_assert_eq!(planned(desired, inventory, goal).steps, []);
-            let ours = desired.groups.iter().map(|group| &group.capacity_provider.name);
-            let attached = |name: &String| {
-                cluster.as_ref().is_some_and(|cluster| cluster.providers.contains(name))
-            };
-            prop_assert_eq!(ours.filter(|name| attached(name)).count(), if goal == Goal::Up { 2 } else { 0 });
-            prop_assert_eq!(model::is_empty(inventory), goal == Goal::Down);
-        }
-        prop_assert_eq!(without(cluster.as_ref(), &[&all[0], &all[1]]), Some(given));
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
-
-    /// Whatever the file said before: what counts is what it says now. What stays on purpose is left out: tags that
-    /// nobody removes, the size that is ECS's, and numbers of versions and revisions.
-    #[test]
-    fn what_a_file_said_before_leaves_no_trace(
-        before in keys(),
-        now in keys(),
-        meanwhile in 0..4_usize,
-    ) {
-        let (before, now) = (of_file(&before), of_file(&now));
-        let mut inventory = up(&before);
-        if let Some(group) = inventory.groups.get_mut("web") {
-            touched(group, meanwhile);
-        }
-        let plan = planned(&now, &inventory, Goal::Up);
-        for step in &plan.steps {
-            model::apply(&mut inventory, &now, &step.step).map_err(TestCaseError::fail)?;
-        }
-        prop_assert_eq!(planned(&now, &inventory, Goal::Up).steps, []);
-        prop_assert_eq!(lasting(inventory), lasting(up(&now)));
-    }
 }

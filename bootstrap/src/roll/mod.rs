@@ -189,11 +189,30 @@ impl Roll<'_> {
                 )),
             };
         }
+        if let Some(mark) = self.rebound(mark) {
+            return Next::Write(Write::Note(mark));
+        }
         match self.nodes.min.saturating_sub(mark.base) {
             0 => self.between(mark),
             surge if surge < mark.surge => self.launch(mark, surge),
             surge => self.surging(mark, surge, told),
         }
+    }
+
+    /// The mark, where somebody else set the bounds meanwhile, such as a schedule: they are the group's from
+    /// then on, and the nodes that were added are no surplus any more.
+    fn rebound(&self, mark: Mark) -> Option<Mark> {
+        let (nodes, raised) = (self.nodes, mark.base + mark.surge);
+        if nodes.min == mark.min || (mark.base..=raised).contains(&nodes.min) {
+            return None;
+        }
+        let is_as_raised = nodes.max == mark.max || nodes.max == mark.max.max(raised);
+        Some(Mark {
+            base: nodes.wanted.max(nodes.min),
+            min: nodes.min,
+            max: if is_as_raised { mark.max } else { nodes.max },
+            ..mark
+        })
     }
 
     /// Adds what of the wave is not in effect yet.
