@@ -1,6 +1,8 @@
 //! Nodes are replaced by newer ones, without tasks lost and without capacity lost; a version that does
 //! not get ready is taken back.
 
+use std::{thread, time::Duration};
+
 use anyhow::Result;
 use fleet_tests::{Fleet, Sandbox, agent_source, eventually};
 use serde_json::Value;
@@ -22,6 +24,73 @@ fn a_group_is_rolled_and_rolled_back() {
     nothing_to_roll(&fleet).expect("a roll");
     rolled_after_a_kill(&fleet, &old).expect("a roll");
     rolled_back(&fleet).expect("a roll");
+}
+
+/// From another terminal than that of whoever rolls, with nodes on paper.
+#[test]
+fn a_roll_is_paused_resumed_and_cancelled() {
+    let sandbox = Sandbox::on_paper("it-wishes").expect("a sandbox");
+    let source = "source = { url = \"https://example.com/fleet-agent\", sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\" }";
+    let agent = format!("[environments.dev.agent]\n{source}\n");
+    let fleet = Fleet::init(&sandbox, "shop", &format!("{agent}{SIZES}")).expect("init");
+    let _ = up(&fleet).expect("up");
+    let old = ready(&fleet.status().expect("status"));
+
+    let debug = format!("{SIZES}ecs = {{ ECS_LOGLEVEL = \"debug\" }}\n");
+    fleet.replace(SIZES, &debug).expect("a file");
+    meanwhile(&fleet, || {
+        wish(&fleet, "--pause");
+        assert!(rolls(&fleet).is_some_and(|mark| mark.ends_with("paused")));
+        let paused = ready(&fleet.status().expect("status"));
+        // As long as three nodes would take.
+        thread::sleep(PAUSE);
+        assert_eq!(ready(&fleet.status().expect("status")), paused);
+        wish(&fleet, "--resume");
+    });
+    let new = ready(&fleet.status().expect("status"));
+    assert!(new.iter().all(|(_, version)| *version == 2), "{new:?}");
+    assert!(!new.iter().any(|node| old.contains(node)), "{new:?}");
+    as_in_the_file(&fleet).expect("as in the file");
+
+    fleet.replace("= \"debug\"", "= \"info\"").expect("a file");
+    meanwhile(&fleet, || wish(&fleet, "--cancel"));
+    let left = ready(&fleet.status().expect("status"));
+    let still_old = left.iter().filter(|node| new.contains(node)).count();
+    assert!(
+        still_old > 0,
+        "the first wave is brought home, no other begins: {left:?}"
+    );
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert_eq!(rolls(&fleet), None);
+}
+
+/// Long enough for a wish while the first new node is watched.
+const BAKE: &str = "4";
+const PAUSE: Duration = Duration::from_secs(6);
+
+/// Rolls, and does something once that is under way.
+fn meanwhile(fleet: &Fleet<'_>, something: impl FnOnce()) {
+    thread::scope(|scope| {
+        let roll = ["roll", "dev", "--yes", "--surge", "1", "--bake", BAKE];
+        let rolling = scope.spawn(move || fleet.bootstrap(&roll));
+        eventually("a roll", 30, || Ok(rolls(fleet))).expect("a roll");
+        something();
+        let rolled = rolling.join().expect("no panic").expect("runs");
+        let _ = rolled.exits(0);
+    });
+}
+
+fn wish(fleet: &Fleet<'_>, wish: &str) {
+    let _ = fleet
+        .bootstrap(&["roll", "dev", wish, "--bake", BAKE])
+        .expect("runs")
+        .exits(0);
+}
+
+/// What is noted of the group's roll.
+fn rolls(fleet: &Fleet<'_>) -> Option<String> {
+    let status = fleet.status().expect("status");
+    Some(status["groups"][0]["roll"].as_str()?.to_owned())
 }
 
 fn up(fleet: &Fleet<'_>) -> Result<fleet_tests::Ran> {

@@ -29,6 +29,10 @@ const ECS_HOOK: &str = "ecs-managed-draining-termination-hook";
 /// in which it flushes and stops its sidecars.
 const AGENT_GRACE: Duration = Duration::from_secs(20);
 
+/// Nodes are asked for the last of their tasks one by one, by the reads that their agents need as well; those
+/// that answer for themselves need none.
+const ANSWERS_PER_LOOK: usize = 10;
+
 impl Apply<'_> {
     /// Sets every size to zero and waits until no instance is left.
     pub(super) async fn empty_group(&self, group: &str, cluster: &str, drain: Drain) -> Result<()> {
@@ -86,14 +90,30 @@ impl Apply<'_> {
                 .collect();
             match self.idle(cluster, &waiting).await {
                 Ok(idle) => {
-                    idle_since.retain(|id, _| idle.contains(id));
-                    for id in idle {
-                        idle_since.entry(id).or_insert_with(Instant::now);
+                    idle_since.retain(|id, _| idle.contains_key(id));
+                    for id in idle.keys() {
+                        idle_since.entry(id.clone()).or_insert_with(Instant::now);
                     }
-                    for instance in waiting {
+                    let is_due = |instance: &&&Instance| {
                         let since = idle_since.get(&instance.id);
-                        if since.is_some_and(|since| since.elapsed() >= grace) {
-                            unless_it_passes(self.answer(group, hooks, instance).await)?;
+                        since.is_some_and(|since| since.elapsed() >= grace)
+                    };
+                    let due: Vec<&&Instance> = waiting
+                        .iter()
+                        .filter(is_due)
+                        .take(ANSWERS_PER_LOOK)
+                        .collect();
+                    for instance in due {
+                        let arn = idle.get(&instance.id).and_then(Option::as_deref);
+                        match self.is_empty(cluster, arn).await {
+                            Ok(true) => {
+                                unless_it_passes(self.answer(group, hooks, instance).await)?;
+                            }
+                            Ok(false) => {
+                                let _ = idle_since.insert(instance.id.clone(), Instant::now());
+                            }
+                            Err(error) if error.passes() => {}
+                            Err(error) => return Err(error.into()),
                         }
                     }
                 }
@@ -162,30 +182,31 @@ impl Apply<'_> {
             .await?)
     }
 
-    /// Those waiting instances that have no live task. Container instances are read once for all.
+    /// Those waiting instances that count no task, with the ARN that ECS knows them by. Container instances are
+    /// read once for all.
     async fn idle(
         &self,
         cluster: &str,
         waiting: &[&Instance],
-    ) -> Result<BTreeSet<String>, CallError> {
-        let mut idle = BTreeSet::new();
+    ) -> Result<BTreeMap<String, Option<String>>, CallError> {
         if waiting.is_empty() {
-            return Ok(idle);
+            return Ok(BTreeMap::new());
         }
-        let ecs = &self.cloud.ecs;
         let registered = self.registered(cluster).await?;
-        for instance in waiting {
-            let is_idle = match registered.iter().find(|c| c.instance_id == instance.id) {
-                // The counts leave out tasks that are stopping, so only a busy one needs no list.
-                Some(found) if found.running_tasks + found.pending_tasks > 0 => false,
-                Some(found) => ecs.tasks(cluster, Some(&found.arn)).await?.is_empty(),
-                None => true,
-            };
-            if is_idle {
-                idle.insert(instance.id.clone());
-            }
+        let idle = waiting.iter().filter_map(|instance| {
+            let found = registered.iter().find(|c| c.instance_id == instance.id);
+            let is_busy = found.is_some_and(|found| found.running_tasks + found.pending_tasks > 0);
+            (!is_busy).then(|| (instance.id.clone(), found.map(|found| found.arn.clone())))
+        });
+        Ok(idle.collect())
+    }
+
+    /// Whether it has no live task at all: the counts leave out those that are stopping.
+    async fn is_empty(&self, cluster: &str, arn: Option<&str>) -> Result<bool, CallError> {
+        match arn {
+            Some(arn) => Ok(self.cloud.ecs.tasks(cluster, Some(arn)).await?.is_empty()),
+            None => Ok(true),
         }
-        Ok(idle)
     }
 
     /// Answers those hooks that may be holding the instance.

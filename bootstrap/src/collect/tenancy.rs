@@ -2,10 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::PARALLEL;
 use crate::{
     cloud::{CallError, Cloud, Service, Task},
     inventory::{Group, Tenancy},
 };
+
+/// Nodes that are asked one by one for their tasks.
+const FEW: usize = 40;
 
 /// What of somebody else's cluster depends on these groups.
 pub(super) async fn tenancy(
@@ -28,10 +34,15 @@ pub(super) async fn tenancy(
         .filter(|instance| nodes.contains(instance.instance_id.as_str()))
         .map(|instance| instance.arn.as_str())
         .collect();
-    // Without a node there is no task on one.
-    let tasks = match ours.is_empty() {
-        true => Vec::new(),
-        false => cloud.ecs.tasks(cluster, None).await?,
+    // Others' tasks may be many more.
+    let tasks = match ours.len() > FEW {
+        true => cloud.ecs.tasks(cluster, None).await?,
+        false => {
+            let ours = ours.iter();
+            let reads = ours.map(|arn| cloud.ecs.tasks(cluster, Some(arn)));
+            let each: Vec<_> = stream::iter(reads).buffered(PARALLEL).try_collect().await?;
+            each.concat()
+        }
     };
     Ok(depending(&services, &tasks, &ours))
 }

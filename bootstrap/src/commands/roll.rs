@@ -16,7 +16,7 @@ use crate::{
     execute::{Stop, Stopped},
     exit::Exit,
     inventory::GroupTag,
-    nodes::{Node, Nodes},
+    nodes::{self, Node, Nodes},
     output::{Output, dim, green, yellow},
     plan::{self, Goal, GroupChange, Plan, Version},
     progress::Progress,
@@ -27,6 +27,9 @@ use crate::{
 
 /// Between a write and the next look.
 const SETTLED: Duration = Duration::from_millis(500);
+
+/// So often a wish is written against somebody who writes as well.
+const WISHES: usize = 5;
 
 /// What became of a group.
 #[derive(Debug, Serialize)]
@@ -156,7 +159,7 @@ async fn ask(session: &Session, found: &[Nodes], state: State, out: &Output) -> 
             continue;
         }
         let group = &nodes.group;
-        write(session, group, None, &Write::Note(Mark { state, ..mark })).await?;
+        stand(session, group, mark, state).await?;
         out.line(format!("{group}: {}", state.as_str()));
         asked += 1;
     }
@@ -164,6 +167,25 @@ async fn ask(session: &Session, found: &[Nodes], state: State, out: &Output) -> 
         out.json(&json!({ "state": session.header(), "asked": asked }));
     }
     Ok(Exit::Done)
+}
+
+/// Writes a wish until it stands: whoever rolls the group writes the same tag, and what he has noted of it
+/// meanwhile is kept.
+async fn stand(session: &Session, group: &str, mut mark: Mark, state: State) -> Result<()> {
+    for _ in 0..WISHES {
+        let wish = Write::Note(Mark { state, ..mark });
+        write(session, group, None, &wish).await?;
+        tokio::time::sleep(SETTLED).await;
+        let groups = [group.to_owned()];
+        let cluster = &session.desired.cluster.name;
+        let found = nodes::observe(&session.cloud, cluster, &groups).await?;
+        match found.first().and_then(Nodes::mark) {
+            Some(found) if found.state != state && found.state != State::Back => mark = found,
+            // It stands, or the roll has ended, or goes back.
+            Some(_) | None => return Ok(()),
+        }
+    }
+    bail!("{group}: the wish was overwritten {WISHES} times: ask again")
 }
 
 fn stale(nodes: &Nodes) -> usize {
@@ -271,6 +293,10 @@ struct Rolling<'a> {
     /// Since when it waits for what.
     waiting: Option<(Wait, Instant)>,
     failure: Option<String>,
+    /// A wish about a roll that is under way, which begins none where that has ended meanwhile.
+    goes_on: bool,
+    /// The version that the group had when its mark was first seen.
+    begun: Option<Option<i64>>,
 }
 
 impl<'a> Rolling<'a> {
@@ -293,6 +319,8 @@ impl<'a> Rolling<'a> {
             bake: Duration::from_secs(args.bake_seconds),
             waiting: None,
             failure: None,
+            goes_on: args.wish() != RollWish::Start,
+            begun: None,
         }
     }
 
@@ -330,7 +358,7 @@ impl<'a> Rolling<'a> {
                     let why = self.failure.as_deref();
                     bail!(
                         "{}\n{name} runs version {version} of its launch template again, on all its nodes: correct the file, then run `up` and `roll`",
-                        why.unwrap_or("a new node failed in an earlier run")
+                        why.unwrap_or("a new node failed in another run")
                     );
                 }
             }
@@ -345,7 +373,11 @@ impl<'a> Rolling<'a> {
         let told = Told {
             failure: self.failure.as_deref(),
             is_baked: self.waited(Wait::Baking) >= self.bake,
+            has_begun: self.goes_on || self.begun.is_some(),
         };
+        if nodes.roll.is_some() && self.begun.is_none() {
+            self.begun = Some(nodes.template_version);
+        }
         match roll::decide(nodes, &self.settings, told) {
             Next::Write(wanted) => {
                 self.watch
@@ -371,7 +403,8 @@ impl<'a> Rolling<'a> {
                         .untag(name, tag::ROLL)
                         .await?;
                 }
-                Ok(Some(went_back))
+                let before = self.begun.unwrap_or(nodes.template_version);
+                Ok(Some(went_back || before != nodes.template_version))
             }
             Next::Stuck(why) => bail!(why),
         }

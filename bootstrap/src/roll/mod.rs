@@ -97,6 +97,8 @@ pub(crate) struct Told<'a> {
     pub(crate) failure: Option<&'a str>,
     /// The first new node has been well for long enough.
     pub(crate) is_baked: bool,
+    /// Its mark was seen earlier by this run.
+    pub(crate) has_begun: bool,
 }
 
 impl fmt::Display for Surge {
@@ -149,6 +151,8 @@ pub(crate) fn is_stale(node: &Node, nodes: &Nodes) -> bool {
 pub(crate) fn decide(nodes: &Nodes, settings: &Settings, told: Told<'_>) -> Next {
     let roll = Roll { nodes, settings };
     match &nodes.roll {
+        // Whoever cancelled it may have brought it to its end.
+        None if told.has_begun => Next::Done { went_back: false },
         None => match roll.wave(None) {
             Some(mark) => Next::Write(Write::Note(mark)),
             None => Next::Done { went_back: false },

@@ -155,6 +155,7 @@ fn roll(
         let told = Told {
             failure: failure.as_deref(),
             is_baked: true,
+            ..Told::default()
         };
         let next = decide(&group.nodes, settings, told);
         match &next {
@@ -254,6 +255,7 @@ fn nodes_of_earlier_waves_are_taken_back_as_well() {
             Told {
                 failure: (done >= 2).then_some("ill"),
                 is_baked: true,
+                ..Told::default()
             },
         ) {
             Next::Write(write) => group.write(&write),
@@ -287,6 +289,7 @@ fn roll_back(group: &mut Group, settings: &Settings) -> (Next, usize) {
             Told {
                 failure: Some("ill"),
                 is_baked: true,
+                ..Told::default()
             },
         ) {
             Next::Write(write) => group.write(&write),
@@ -358,6 +361,17 @@ fn what_an_operator_set_aside_is_left_alone() {
 }
 
 #[test]
+fn a_roll_that_another_run_has_ended_does_not_begin_anew() {
+    let group = Group::new(2, 1, 2);
+    let told = Told {
+        has_begun: true,
+        ..Told::default()
+    };
+    let next = decide(&group.nodes, &settings(Surge::Nodes(1), true), told);
+    assert_eq!(next, Next::Done { went_back: false });
+}
+
+#[test]
 fn a_tag_of_another_hand_is_not_guessed_at() {
     let mut group = Group::new(2, 1, 2);
     group.nodes.roll = Some("by hand".to_owned());
@@ -408,7 +422,7 @@ proptest! {
         let mut ended = None;
         let mut min = None;
         for _ in 0..800 {
-            let told = Told { failure, is_baked: true };
+            let told = Told { failure, is_baked: true, ..Told::default() };
             let ready = group.ready();
             let next = decide(&group.nodes, &settings, told);
             let (trouble, number) = troubles.next().unwrap_or((0, 0));
