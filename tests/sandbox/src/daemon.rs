@@ -10,6 +10,7 @@ use std::{
     fs::File,
     io::{BufRead as _, BufReader, Write as _},
     net::{Ipv4Addr, SocketAddr},
+    ops::Range,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -236,15 +237,21 @@ async fn listen_on_loopback(port: u16) -> anyhow::Result<TcpListener> {
         })
 }
 
+/// Below those that Linux gives to outgoing connections (`net.ipv4.ip_local_port_range`), of which one could
+/// take a port that was free a moment ago.
+const MOTO_PORTS: Range<u16> = 10_000..32_000;
+/// Ports to try.
+const PORTS_TRIED: usize = 100;
+
 /// moto must be told its port, so it cannot choose one itself.
 async fn free_port() -> anyhow::Result<u16> {
-    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .await
-        .context("find a free port for moto")?;
-    Ok(probe
-        .local_addr()
-        .context("find a free port for moto")?
-        .port())
+    for _ in 0..PORTS_TRIED {
+        let port = fastrand::u16(MOTO_PORTS);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port for moto in {MOTO_PORTS:?}")
 }
 
 fn say_ready() -> anyhow::Result<()> {
