@@ -92,10 +92,7 @@ pub(crate) async fn detailed(
 
 /// Groups of ours that are not in the file any more: by a capacity provider on the cluster, an Auto Scaling
 /// group or a launch template, of which `down` deletes the last after everything else.
-///
-/// # Errors
-/// The read that failed.
-pub(crate) async fn removed(
+async fn removed(
     cloud: &Cloud,
     desired: &Desired,
     cluster: Option<&Cluster>,

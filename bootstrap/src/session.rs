@@ -51,6 +51,15 @@ pub(crate) struct Session {
     reading: Cell<Reading>,
 }
 
+/// What is not as the file says.
+#[derive(Debug)]
+pub(crate) struct Drift {
+    /// Lines of the plan, or what would keep `up` from bringing it there.
+    pub(crate) lines: Vec<String>,
+    /// Groups that are not in the file any more.
+    pub(crate) removed: Vec<String>,
+}
+
 /// How a plan was made, for its header.
 #[derive(Debug, Serialize)]
 pub(crate) struct Header<'a> {
@@ -157,16 +166,21 @@ impl Session {
         )
     }
 
-    /// What is not as the file says, or what would keep `up` from bringing it there.
+    /// What is not as the file says.
     ///
     /// # Errors
     /// A read that failed.
-    pub(crate) async fn drift(&self) -> Result<Vec<String>> {
+    pub(crate) async fn drift(&self) -> Result<Drift> {
         let named = self.named(Goal::Up).await?;
         let inventory = self.detailed(Goal::Up, named).await?;
-        Ok(match plan::plan(&self.desired, &inventory, Goal::Up) {
+        let lines = match plan::plan(&self.desired, &inventory, Goal::Up) {
             Ok(plan) => plan.differences(),
             Err(conflicts) => conflicts.iter().map(|one| format!("  {one}")).collect(),
+        };
+        let removed = inventory.removed.into_iter().map(|group| group.name);
+        Ok(Drift {
+            lines,
+            removed: removed.collect(),
         })
     }
 

@@ -117,11 +117,10 @@ impl<'a> Watch<'a> {
 
     async fn wait(&self, group: &str, wanted: Option<u32>) -> Result<()> {
         let began = Instant::now();
-        let deadline = began + self.launch_limit(group);
         loop {
             match self.look(group, wanted, began).await {
                 Ok(true) => return Ok(()),
-                Err(error) if passes(&error) && Instant::now() < deadline => {
+                Err(error) if passes(&error) && began.elapsed() < self.launch_limit(group) => {
                     self.progress.live(group, &format!("waits: {error:#}"));
                 }
                 other => drop(other?),

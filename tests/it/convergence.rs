@@ -21,7 +21,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fastrand::Rng;
-use fleet_tests::{Fleet, Ran, Sandbox, stage::now};
+use fleet_tests::{Fleet, PAPER_SOURCE, Ran, Sandbox, stage::now};
 use serde_json::{Value, json};
 
 /// Sandboxes side by side. A life waits most of its time.
@@ -38,9 +38,6 @@ const LIMIT: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(30);
 const NODE_LOOK: Duration = Duration::from_millis(200);
 
-/// Nodes on paper fetch nothing.
-const SOURCE: &str = "source = { url = \"https://example.com/fleet-agent\", \
-    sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\" }";
 const GROUP: &str = "[environments.dev.groups.web]\nmin = 2\nmax = 4\n";
 
 #[test]
@@ -134,7 +131,7 @@ impl Series {
                 fleet: Fleet::init(
                     sandbox,
                     &format!("life{number}"),
-                    &format!("[environments.dev.agent]\n{SOURCE}\n{GROUP}"),
+                    &format!("[environments.dev.agent]\n{PAPER_SOURCE}\n{GROUP}"),
                 )?,
                 name: format!("life{number}-dev"),
                 rng: Rng::with_seed(self.seed.wrapping_add(number.into())),

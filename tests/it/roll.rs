@@ -4,7 +4,7 @@
 use std::{thread, time::Duration};
 
 use anyhow::Result;
-use fleet_tests::{Fleet, Sandbox, agent_source, eventually};
+use fleet_tests::{Fleet, PAPER_SOURCE, Sandbox, agent_source, eventually};
 use serde_json::Value;
 
 const SIZES: &str = "[environments.dev.groups.web]\nmin = 2\nmax = 2\n";
@@ -30,8 +30,7 @@ fn a_group_is_rolled_and_rolled_back() {
 #[test]
 fn a_roll_is_paused_resumed_and_cancelled() {
     let sandbox = Sandbox::on_paper("it-wishes").expect("a sandbox");
-    let source = "source = { url = \"https://example.com/fleet-agent\", sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\" }";
-    let agent = format!("[environments.dev.agent]\n{source}\n");
+    let agent = format!("[environments.dev.agent]\n{PAPER_SOURCE}\n");
     let fleet = Fleet::init(&sandbox, "shop", &format!("{agent}{SIZES}")).expect("init");
     let _ = up(&fleet).expect("up");
     let old = ready(&fleet.status().expect("status"));

@@ -413,6 +413,10 @@ impl<'s> Fleet<'s> {
     }
 }
 
+/// What an `[agent]` table says for nodes on paper, which fetch nothing.
+pub const PAPER_SOURCE: &str = "source = { url = \"https://example.com/fleet-agent\", \
+    sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\" }";
+
 /// Where a sandbox's nodes fetch the agent, and its checksum, as `[agent]` lines.
 ///
 /// # Errors

@@ -105,15 +105,14 @@ impl Apply<'_> {
                         .collect();
                     for instance in due {
                         let arn = idle.get(&instance.id).and_then(Option::as_deref);
-                        match self.is_empty(cluster, arn).await {
-                            Ok(true) => {
-                                unless_it_passes(self.answer(group, hooks, instance).await)?;
-                            }
+                        let answered = self.answer_if_empty(group, cluster, hooks, instance, arn);
+                        match answered.await {
+                            Ok(true) => {}
                             Ok(false) => {
                                 let _ = idle_since.insert(instance.id.clone(), Instant::now());
                             }
-                            Err(error) if error.passes() => {}
-                            Err(error) => return Err(error.into()),
+                            Err(error) if passes(&error) => {}
+                            Err(error) => return Err(error),
                         }
                     }
                 }
@@ -201,12 +200,22 @@ impl Apply<'_> {
         Ok(idle.collect())
     }
 
-    /// Whether it has no live task at all: the counts leave out those that are stopping.
-    async fn is_empty(&self, cluster: &str, arn: Option<&str>) -> Result<bool, CallError> {
-        match arn {
-            Some(arn) => Ok(self.cloud.ecs.tasks(cluster, Some(arn)).await?.is_empty()),
-            None => Ok(true),
+    /// Answers for a node, if it has no live task at all: the counts leave out those that are stopping.
+    async fn answer_if_empty(
+        &self,
+        group: &str,
+        cluster: &str,
+        hooks: &[Hook],
+        instance: &Instance,
+        arn: Option<&str>,
+    ) -> Result<bool> {
+        if let Some(arn) = arn
+            && !self.cloud.ecs.tasks(cluster, Some(arn)).await?.is_empty()
+        {
+            return Ok(false);
         }
+        self.answer(group, hooks, instance).await?;
+        Ok(true)
     }
 
     /// Answers those hooks that may be holding the instance.

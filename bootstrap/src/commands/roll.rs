@@ -101,7 +101,7 @@ pub async fn run(args: &RollArgs, out: &Output) -> Result<Exit> {
     let now = session.nodes(groups.iter().copied()).await?;
     let left = now.iter().map(stale).sum();
     tell(&session, &rolled, left, out)?;
-    if is_rolling && !session.drift().await?.is_empty() {
+    if is_rolling && !session.drift().await?.lines.is_empty() {
         out.note("the file was not looked at, since a roll was under way: run `roll` again for what has changed in it");
     }
     Ok(Exit::Done)

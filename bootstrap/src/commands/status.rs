@@ -10,7 +10,6 @@ use serde::Serialize;
 use crate::{
     cli::StatusArgs,
     cloud::{Activity, passes},
-    collect,
     execute::Stopped,
     exit::Exit,
     nodes::{Node, Nodes},
@@ -142,9 +141,6 @@ async fn read(session: &Session) -> Result<Status<'_>> {
         Ok::<_, crate::cloud::CallError>((nodes.group.clone(), last_error(activities)))
     }))
     .await?;
-    // Another fleet's cluster of this name holds nothing of ours.
-    let standing = cluster.as_ref().map(|standing| &standing.resource);
-    let removed = collect::removed(cloud, desired, standing).await?;
     let (mut groups, mut rows) = (Vec::new(), Vec::new());
     for group in &desired.groups {
         let asg = &group.auto_scaling_group.name;
@@ -172,8 +168,8 @@ async fn read(session: &Session) -> Result<Status<'_>> {
         cluster_state,
         cluster_is_adopted: desired.cluster.is_adopted,
         groups,
-        removed: removed.into_iter().map(|group| group.name).collect(),
-        drift,
+        removed: drift.removed,
+        drift: drift.lines,
         nodes: rows,
     })
 }
