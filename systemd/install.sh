@@ -32,9 +32,9 @@ staged=$(mktemp "$binary.XXXXXX")
 trap 'rm -f "$staged"' EXIT
 install -m 0755 "$release/bin/fleet-agent" "$staged"
 
-# A node keeps the agent that it has if the other one could not read the node's settings.
+# A node keeps the agent that it has if the other one could not go on from what is there.
 if [ -e "$settings" ]; then
-    "$staged" check "$settings" >&2 || fail "this version cannot read $settings; nothing was changed"
+    "$staged" check --node "$settings" >/dev/null || fail "this version cannot take over here; nothing was changed"
 fi
 
 # The gate before anything that could fail.

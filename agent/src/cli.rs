@@ -25,8 +25,9 @@ use crate::{
     leave,
     paths::Paths,
     probe,
-    revision::Source,
+    revision::{self, Source},
     sidecars::plan::short_hash,
+    state,
     status::{self, Request},
 };
 
@@ -86,6 +87,9 @@ enum Command {
         /// The settings to check.
         #[arg(value_name = "FILE", default_value = names::AGENT_TOML)]
         file: PathBuf,
+        /// Check as well what the agent of this node has saved: whether this version could take its place.
+        #[arg(long)]
+        node: bool,
     },
     /// Be the container that shows what Docker can run, and what containers can reach.
     #[command(hide = true)]
@@ -138,8 +142,12 @@ fn execute(arguments: Arguments) -> Result<ExitCode> {
         } => leave::drain(&paths.socket, reason, no_wait, &print),
         Command::Undrain => leave::undrain(&paths.socket, &print),
         Command::Catalog => print(include_str!("../../systemd/fleet.catalog")),
-        Command::Check { file } => {
-            read(&file)?;
+        Command::Check { file, node } => {
+            let (base, _, hash) = read(&file)?;
+            if node {
+                state::check(&paths.state)?;
+                revision::check(&base, &hash, &paths)?;
+            }
             print("ok\n")
         }
         Command::Render { file } => {

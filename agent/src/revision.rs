@@ -70,6 +70,22 @@ impl Source {
     }
 }
 
+/// Whether this agent could go on with the revision that another has kept.
+///
+/// # Errors
+/// Naming the file, and why not.
+pub(crate) fn check(base: &Config, hash: &str, paths: &Paths) -> Result<()> {
+    let kept = kept(paths)?;
+    let Some(live) = kept.taken.filter(|_| kept.over == hash) else {
+        return Ok(());
+    };
+    let file = paths.revision.display().to_string();
+    match base.refusals(&live) {
+        problems if problems.is_empty() => Ok(()),
+        problems => Err(Problems { file, problems }.into()),
+    }
+}
+
 fn kept(paths: &Paths) -> Result<Kept> {
     match fs::read_to_string(&paths.revision) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Kept::default()),

@@ -3,7 +3,7 @@
 
 use std::{fs, io, path::Path};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,12 @@ const VERSION: u32 = 1;
 struct Time {
     wall: Timestamp,
     boot_ms: u64,
+}
+
+/// A state file of any version.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
 }
 
 /// `state.json`.
@@ -123,23 +129,43 @@ pub(crate) fn save(path: &Path, saved: &Saved, clock: &Clock) -> Result<()> {
 /// What was saved, of whichever instance. What cannot be read is nothing: the world is read afresh,
 /// and a node must not hang on a file it can do without.
 pub(crate) fn load(path: &Path, boot: &str, clock: &Clock) -> Option<Saved> {
-    let unread = |why: String| {
-        sink::write(&Entry::CallFailed {
-            call: "read the state, going on without",
-            error: format!("{}: {why}", path.display()),
-        });
-        None
-    };
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(error) => return unread(error.to_string()),
-    };
-    match serde_json::from_str::<File>(&text) {
-        Ok(file) if file.version == VERSION => Some(saved(file, boot, clock)),
-        Ok(file) => unread(format!("version {} is not known here", file.version)),
-        Err(error) => unread(error.to_string()),
+    match read(path) {
+        Ok(file) => file.map(|file| saved(file, boot, clock)),
+        Err(error) => {
+            sink::write(&Entry::CallFailed {
+                call: "read the state, going on without",
+                error: format!("{error:#}"),
+            });
+            None
+        }
     }
+}
+
+/// Whether this agent could go on from what another has saved: an upgrade asks the new one before it
+/// takes the old one's place.
+///
+/// # Errors
+/// Naming the file, and why not.
+pub(crate) fn check(path: &Path) -> Result<()> {
+    read(path).map(drop)
+}
+
+fn read(path: &Path) -> Result<Option<File>> {
+    let parse = || {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let Versioned { version } = serde_json::from_str(&text)?;
+        if version > VERSION {
+            bail!(
+                "its version is {version}, and this fleet-agent reads {VERSION}: a newer one wrote it"
+            );
+        }
+        Ok(Some(serde_json::from_str(&text)?))
+    };
+    parse().with_context(|| format!("read {}", path.display()))
 }
 
 #[cfg(test)]
@@ -251,9 +277,18 @@ mod tests {
         save(&path, &saved, &clock).expect("save");
         tokio::time::advance(Duration::from_secs(7)).await;
         assert_eq!(load(&path, "b1", &clock), Some(saved));
-        for broken in ["{", r#"{"version":2}"#] {
+        check(&path).expect("can be read");
+        for (broken, told) in [
+            ("{", "EOF while parsing"),
+            (
+                r#"{"version":2}"#,
+                "its version is 2, and this fleet-agent reads 1: a newer one wrote it",
+            ),
+        ] {
             fs::write(&path, broken).expect("write");
             assert_eq!(load(&path, "b1", &clock), None, "{broken}");
+            let why = format!("{:#}", check(&path).expect_err("cannot be read"));
+            assert!(why.contains("state.json: ") && why.contains(told), "{why}");
         }
     }
 

@@ -11,6 +11,8 @@ mod gateway;
 mod journal;
 #[cfg(test)]
 mod least_privilege;
+pub mod page;
+pub mod release;
 pub mod scenes;
 pub mod stage;
 

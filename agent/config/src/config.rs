@@ -12,6 +12,17 @@ use crate::{
 /// The version of the contract this crate reads and writes.
 pub const VERSION: u32 = 1;
 
+/// Why a file of this version of the contract cannot be read here, if it cannot.
+pub(crate) fn foreign(version: u32) -> Option<String> {
+    let newer = if version > VERSION {
+        ": a newer fleet-agent reads it"
+    } else {
+        ""
+    };
+    (version != VERSION)
+        .then(|| format!("is {version}, and this program reads version {VERSION}{newer}"))
+}
+
 /// How long a node has to prove itself, seconds. Auto Scaling's own default of an hour would let a
 /// broken launch template burn an hour of instances before anybody hears of it.
 pub const LAUNCH_TIMEOUT_DEFAULT: u32 = 600;
@@ -165,12 +176,7 @@ impl Config {
     /// Checks every rule; what is wrong is added to `problems`.
     pub fn validate(self, problems: &mut Vec<Problem>) -> Option<Settings> {
         let before = problems.len();
-        if self.version != VERSION {
-            problems.push(Problem::new(
-                "version",
-                format!("is {}, this program reads version {VERSION}", self.version),
-            ));
-        }
+        problems.extend(foreign(self.version).map(|why| Problem::new("version", why)));
         for (key, value) in [
             ("fleet", &self.fleet),
             ("environment", &self.environment),
@@ -303,6 +309,36 @@ mod tests {
         let (config, problems) = document.read::<Config>();
         assert_eq!(problems, []);
         assert_eq!(render(&config).expect("renders"), GOLDEN_V1);
+    }
+
+    /// Files of every version ever shipped, and those with every key that a version has: all of them stay
+    /// readable for good. A key that is added gets a default, and a file of its own.
+    #[test]
+    fn what_was_ever_written_is_read_and_written_back_unchanged() {
+        let full = include_str!("../golden/agent-v1-full.toml");
+        for golden in [GOLDEN_V1, full] {
+            let document = Document::parse("agent.toml", golden).expect("syntax");
+            let (config, problems) = document.read::<Config>();
+            assert_eq!(problems, []);
+            assert_eq!(render(&config).expect("renders"), golden);
+            Settings::read("agent.toml", golden).expect("valid");
+        }
+    }
+
+    #[test]
+    fn a_version_that_is_not_known_is_refused_and_told_apart_from_an_older_one() {
+        for (version, told) in [
+            (
+                "2",
+                "is 2, and this program reads version 1: a newer fleet-agent reads it",
+            ),
+            ("0", "is 0, and this program reads version 1"),
+        ] {
+            let source = GOLDEN_V1.replace("version = 1", &format!("version = {version}"));
+            let problems = Settings::read("agent.toml", &source).expect_err("must be refused");
+            assert_eq!(problems.problems[0].key, "version");
+            assert_eq!(problems.problems[0].message, told);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Config, Credentials, DiskConfig, DrainConfig, HealthConfig, Network, Problem, SidecarConfig,
-    VERSION,
+    VERSION, config::foreign,
 };
 
 /// A standard parameter holds no more (PutParameter), bytes.
@@ -44,6 +44,12 @@ pub struct Live {
     pub sidecars: BTreeMap<String, SidecarConfig>,
 }
 
+/// Of whatever shape the rest is.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
 impl Live {
     /// The live part of these settings.
     pub fn of(config: &Config, revision: u64) -> Self {
@@ -68,12 +74,14 @@ impl Live {
             let size = text.len();
             return Err(refuse(format!("{size} bytes are more than {LIVE_MAX}")));
         }
+        // First: what another version writes need not have this one's shape.
+        let Versioned { version } = serde_json::from_str(text)
+            .map_err(|error| refuse(format!("is no revision: {error}")))?;
+        if let Some(why) = foreign(version) {
+            return Err(refuse(format!("its version {why}")));
+        }
         let live: Self = serde_json::from_str(text)
             .map_err(|error| refuse(format!("is no revision: {error}")))?;
-        if live.version != VERSION {
-            let version = live.version;
-            return Err(refuse(format!("is of version {version}, not {VERSION}")));
-        }
         if live.revision > REVISION_MAX {
             return Err(refuse(format!("its number is past {REVISION_MAX}")));
         }
@@ -119,6 +127,7 @@ impl Config {
     /// Everything that keeps a node that was launched with these settings from taking a revision.
     pub fn refusals(&self, live: &Live) -> Vec<Problem> {
         let mut problems = Vec::new();
+        problems.extend(foreign(live.version).map(|why| Problem::new("version", why)));
         if live.owner != self.owner {
             problems.push(Problem::new(
                 "owner",
@@ -454,6 +463,14 @@ mod tests {
             registry("registry.example:5000/a/b:1"),
             "registry.example:5000"
         );
+    }
+
+    /// A revision as version 0.1.0 wrote it: it stays readable for good.
+    #[test]
+    fn the_golden_revision_is_read_and_written_back_unchanged() {
+        let golden = include_str!("../golden/live-v1.json");
+        let live = Live::read(golden).expect("valid");
+        assert_eq!(live.text().expect("JSON"), golden.trim_end());
     }
 
     #[test]

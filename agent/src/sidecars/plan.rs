@@ -269,7 +269,9 @@ fn is_proven(started: Timestamp, now: Timestamp) -> bool {
     Duration::try_from(now.duration_since(started)).map_or(true, |age| age >= PROVEN)
 }
 
-/// A short hash of everything a sidecar's container is made from.
+/// A short hash of everything a sidecar's container is made from. An agent adopts what another version
+/// has made only if both come to the same hash: it must never change for settings that did not. What is
+/// added later counts only where it is set.
 pub(crate) fn spec(sidecar: &Sidecar) -> String {
     let Sidecar {
         name,
@@ -311,6 +313,23 @@ pub(crate) fn short_hash(text: &str) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// An upgrade must not touch a sidecar: what version 0.1.0 made of these is what stands here.
+    #[test]
+    fn golden_hashes_of_definitions() {
+        let source = include_str!("../../config/golden/agent-v1-full.toml");
+        let settings = fleet_agent_config::Settings::read("agent.toml", source).expect("golden");
+        let found = settings
+            .sidecars
+            .iter()
+            .map(|sidecar| (sidecar.name.as_str(), spec(sidecar)));
+        let found: Vec<_> = found.collect();
+        let golden = [
+            ("agent", "7a41328b90d5".to_owned()),
+            ("metrics", "df6d6cec79f3".to_owned()),
+        ];
+        assert_eq!(found, golden);
+    }
 
     pub(crate) fn sidecar(name: &str, before_tasks: bool) -> Sidecar {
         Sidecar {

@@ -92,6 +92,8 @@ struct NodeRow {
     /// The settings it goes by: `HASH.REVISION`, and what of them it has not taken.
     config: Option<String>,
     template_version: Option<i64>,
+    /// The version of its fleet-agent.
+    agent: Option<String>,
 }
 
 /// Runs the command.
@@ -214,6 +216,7 @@ fn describe(group: &str, node: &Node) -> NodeRow {
         intent: attribute(attribute::INTENT),
         config: attribute(attribute::CONFIG),
         template_version: node.instance.template_version,
+        agent: attribute(attribute::AGENT),
     }
 }
 
@@ -248,7 +251,7 @@ fn show(status: &Status<'_>, out: &Output) {
         out.line(out.table(
             &[
                 "node", "group", "zone", "state", "ECS", "tasks", "health", "intent", "template",
-                "revision",
+                "revision", "agent",
             ],
             nodes,
         ));
@@ -330,6 +333,7 @@ fn node_row(node: &NodeRow) -> Vec<String> {
         node.template_version
             .map_or_else(String::new, |version| format!("v{version}")),
         revision(node),
+        node.agent.clone().unwrap_or_default(),
     ]
 }
 
@@ -406,6 +410,7 @@ mod tests {
                 intent: intent.map(str::to_owned),
                 config: None,
                 template_version: None,
+                agent: None,
             };
             let cells = [state(&node), super::intent(&node)];
             cells.map(|cell| anstream::adapter::strip_str(&cell).to_string())

@@ -10,6 +10,7 @@
     reason = "measures programs by the clock, and prints"
 )]
 
+mod boot;
 mod drains;
 mod environments;
 mod provision;
@@ -20,7 +21,7 @@ mod simulated;
 use std::{env, fs, thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use fleet_tests::{Fleet, Sandbox, agent_source, program, target};
+use fleet_tests::{Fleet, Sandbox, agent_source, target};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -61,9 +62,10 @@ fn is_met(value: f64, goal: &str) -> Option<bool> {
 }
 
 /// What can be measured for itself, in this order.
-const PARTS: [(&str, Measure); 6] = [
+const PARTS: [(&str, Measure); 7] = [
     ("provision", provision::measure),
     ("environments", environments::measure),
+    ("boot", boot::measure),
     ("fleet", fleet_and_drains),
     ("scenes", scenes::measure),
     ("services", services::measure),
@@ -79,7 +81,7 @@ fn main() -> Result<()> {
         .find(|name| !PARTS.iter().any(|(part, _)| part == name));
     if let Some(name) = unknown {
         bail!(
-            "no part `{name}`: provision, environments, fleet, scenes, services, simulated, or none for all of them"
+            "no part `{name}`: provision, environments, boot, fleet, scenes, services, simulated, or none for all of them"
         );
     }
     let mut figures = Vec::new();
@@ -118,9 +120,6 @@ fn fleet_and_drains() -> Result<Vec<Figure>> {
     let mut note = |name: &str, value: f64, unit, goal| {
         figures.push(Figure::new(name, value, unit, goal));
     };
-    let size = fs::metadata(program("fleet-agent"))?.len();
-    note("agent: static binary", float(size) / 1e6, "MB", "<= 9");
-
     let sandbox = Sandbox::up("bench")?;
     let fleet = fleet(&sandbox)?;
 
