@@ -13,6 +13,7 @@ mod leaving;
 mod main_job;
 mod many_groups;
 mod refusals;
+mod release;
 mod roll;
 mod services;
 mod step_scaling;
