@@ -39,8 +39,7 @@ fn write(program: Command, section: &str, directory: &Path) -> io::Result<()> {
     for (shell, called) in SHELLS {
         let completions = directory.join("completions").join(called);
         fs::create_dir_all(&completions)?;
-        // A copy, since this adds the command `help`, which has no page.
-        clap_complete::generate_to(shell, &mut program.clone(), name.as_str(), completions)?;
+        clap_complete::generate_to(shell, &mut shown(&program), name.as_str(), completions)?;
     }
     let pages = directory.join(format!("man/man{section}"));
     fs::create_dir_all(&pages)?;
@@ -52,6 +51,25 @@ fn write(program: Command, section: &str, directory: &Path) -> io::Result<()> {
         }
     }
     page(&program, section, &pages)
+}
+
+/// Without what is hidden, which completions would offer.
+fn shown(command: &Command) -> Command {
+    // What they are called lives for ever where clap's feature `string` is off, as in what ships.
+    let leak = |text: &str| -> &'static str { text.to_owned().leak() };
+    let arguments = command.get_arguments().filter(|one| !one.is_hide_set());
+    let commands = command.get_subcommands().filter(|one| !one.is_hide_set());
+    let mut shown = Command::new(leak(command.get_name()))
+        .args(arguments.cloned())
+        .subcommands(commands.map(shown))
+        .disable_help_subcommand(command.is_disable_help_subcommand_set());
+    if let Some(about) = command.get_about() {
+        shown = shown.about(about.clone());
+    }
+    if let Some(version) = command.get_version() {
+        shown = shown.version(leak(version));
+    }
+    shown
 }
 
 fn page(command: &Command, section: &str, pages: &Path) -> io::Result<()> {

@@ -60,6 +60,23 @@ fn what_is_wrong_with_a_release_is_found() -> Result<()> {
 }
 
 #[test]
+fn what_is_hidden_is_not_offered() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let release = Release::of(directory.path(), VERSION)?;
+    for file in [
+        "bash/fleet-agent.bash",
+        "zsh/_fleet-agent",
+        "fish/fleet-agent.fish",
+    ] {
+        let offered = fs::read_to_string(release.generated.join("completions").join(file))?;
+        assert!(offered.contains("undrain"), "{file}: {offered}");
+        assert!(!offered.contains("shutdown"), "{file}: {offered}");
+        assert!(!offered.contains("probe"), "{file}: {offered}");
+    }
+    Ok(())
+}
+
+#[test]
 fn programs_of_two_versions_are_no_release() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let packed = Release::of(directory.path(), "9.9.9")?
