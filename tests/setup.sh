@@ -22,6 +22,7 @@ needed=(
     curl:curl
     file:file
     shellcheck:shellcheck
+    groff:groff-base
     ip:iproute2
     pgrep:procps
 )

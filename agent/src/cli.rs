@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use fleet_agent_config::{Config, Settings, names};
 
 use crate::{
@@ -103,6 +103,11 @@ enum Command {
         #[arg(value_name = "FILE", default_value = names::AGENT_TOML)]
         file: PathBuf,
     },
+}
+
+/// The command line, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the program.
@@ -273,11 +278,10 @@ fn complain(text: &(impl Display + ?Sized)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn help_says_what_each_command_is_for() {
-        Arguments::command().debug_assert();
-        insta::assert_snapshot!(Arguments::command().render_long_help());
+        command().debug_assert();
+        insta::assert_snapshot!(command().render_long_help());
     }
 }

@@ -15,7 +15,7 @@ use crate::{commands, exit::Exit, output::Output, roll::Surge, spec::LoadError};
     version,
     propagate_version = true,
     disable_help_subcommand = true,
-    after_help = "Credentials and endpoints are the AWS SDK's own: AWS_PROFILE, AWS_ENDPOINT_URL, ...\n\
+    after_help = "Credentials and endpoints are the AWS SDK's own: AWS_PROFILE, AWS_ENDPOINT_URL and others.\n\
                   Exit codes: 0 done or nothing to do, 1 error, 2 `plan` found changes."
 )]
 struct Cli {
@@ -145,7 +145,7 @@ pub struct UpArgs {
     /// The environment
     #[arg(value_name = "ENV")]
     pub environment: String,
-    /// As in `plan`
+    /// Give groups the newest of the images that the file names [default: what they have]
     #[arg(long, value_name = "latest", hide_possible_values = true)]
     pub ami: Option<Ami>,
     /// Apply what `plan --out` wrote, without asking, and only if it would still be the same
@@ -199,10 +199,10 @@ pub struct RollArgs {
     /// Do not begin with one node alone
     #[arg(long)]
     pub no_canary: bool,
-    /// How long that one is watched before others follow, seconds
+    /// How long the first new node is watched before others follow, seconds
     #[arg(long = "bake", value_name = "SECONDS", default_value_t = 60)]
     pub bake_seconds: u64,
-    /// As in `plan`
+    /// Give groups the newest of the images that the file names [default: what they have]
     #[arg(long, value_name = "latest", hide_possible_values = true)]
     pub ami: Option<Ami>,
     /// Have a roll that is under way begin nothing more for now
@@ -337,6 +337,11 @@ pub enum Holder {
     Operator,
 }
 
+/// The command line, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the program.
 pub fn main() -> Exit {
     let cli = match Cli::try_parse() {
@@ -390,7 +395,7 @@ async fn dispatch(command: &Command, out: &Output) -> anyhow::Result<Exit> {
 }
 
 fn completions(args: &CompletionsArgs, out: &Output) -> anyhow::Result<Exit> {
-    let mut command = Cli::command();
+    let mut command = command();
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, name, &mut script);
@@ -416,7 +421,7 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod main_job;
 mod many_groups;
 mod no_docker;
 mod refusals;
+mod release;
 mod roll;
 mod services;
 mod step_scaling;
