@@ -22,6 +22,7 @@ needed=(
     curl:curl
     file:file
     shellcheck:shellcheck
+    packer:packer
     ip:iproute2
     pgrep:procps
 )

@@ -12,6 +12,7 @@ mod least_privilege;
 mod leaving;
 mod main_job;
 mod many_groups;
+mod packer;
 mod refusals;
 mod roll;
 mod services;
