@@ -33,7 +33,10 @@ def main(address, image, name, tag):
             "config": blob(TYPE.format("container.image.v1"), json.dumps(config).encode()),
             "layers": [blob(LAYER, gzip.compress(tar.extractfile(layer).read())) for layer in listed["Layers"]],
         }
-    served[f"/v2/{name}/manifests/{tag}"] = (manifest["mediaType"], json.dumps(manifest).encode())
+    body = json.dumps(manifest).encode()
+    # By its tag first, and then by the digest that this tells.
+    for reference in (tag, "sha256:" + hashlib.sha256(body).hexdigest()):
+        served[f"/v2/{name}/manifests/{reference}"] = (manifest["mediaType"], body)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):

@@ -140,6 +140,11 @@ pub(super) async fn serve(world: &World, call: &ApiCall) -> Result<Reply, ApiErr
         match call.service.as_str() {
             "ec2" => {
                 note_tags(world, call);
+                if call.operation == "DeregisterImage"
+                    && let Some(id) = form::parameter(&call.body, "ImageId")
+                {
+                    world.count(|state| state.images.remove(&id));
+                }
                 if let Some(token) = token {
                     let body = answer.body.clone();
                     world.count(|state| state.client_tokens.insert(token, body));
