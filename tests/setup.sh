@@ -23,6 +23,7 @@ needed=(
     file:file
     shellcheck:shellcheck
     groff:groff-base
+    packer:packer
     ip:iproute2
     pgrep:procps
 )

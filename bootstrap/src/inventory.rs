@@ -138,6 +138,9 @@ pub(crate) struct Image {
     pub(crate) architecture: Option<String>,
     /// Its owner has withdrawn it: it launches, and should not be taken any more.
     pub(crate) is_deprecated: bool,
+    /// The fleet-agent on it, as [`AGENT_VERSION`](crate::desired::AGENT_VERSION) says. Tags of an image that
+    /// another account shares are seen by that account alone (EC2 user guide, "Share an AMI").
+    pub(crate) agent_version: Option<String>,
 }
 
 /// An ECS cluster.

@@ -13,6 +13,7 @@ mod leaving;
 mod main_job;
 mod many_groups;
 mod no_docker;
+mod packer;
 mod refusals;
 mod release;
 mod roll;

@@ -188,8 +188,13 @@ impl Sandbox {
     /// A program with this sandbox for its AWS.
     pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(program(name));
-        command.envs(&self.env).env_remove("AWS_PROFILE");
+        self.in_aws(&mut command);
         command
+    }
+
+    /// Somebody else's program with this sandbox for its AWS.
+    pub fn in_aws<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command.envs(&self.env).env_remove("AWS_PROFILE")
     }
 
     /// Its name.

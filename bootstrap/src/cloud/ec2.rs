@@ -17,8 +17,9 @@ use super::{
     error::{CallError, failed, found, gone},
     unsigned,
 };
-use crate::inventory::{
-    Image, Ingress, LaunchTemplate, SecurityGroup, Source, Subnet, Tags, Template,
+use crate::{
+    desired::AGENT_VERSION,
+    inventory::{Image, Ingress, LaunchTemplate, SecurityGroup, Source, Subnet, Tags, Template},
 };
 
 /// All that this program runs on.
@@ -462,6 +463,7 @@ fn read_image(image: SdkImage) -> Option<Image> {
         id: image.image_id?,
         architecture: image.architecture.map(|found| found.as_str().to_owned()),
         is_deprecated: image.deprecation_time.as_deref().is_some_and(is_past),
+        agent_version: tags(image.tags).remove(AGENT_VERSION),
     })
 }
 

@@ -234,6 +234,9 @@ pub enum Image {
     Pinned(String),
 }
 
+/// Tag of an image that carries fleet-agent: its version. `packer/` sets it.
+pub(crate) const AGENT_VERSION: &str = "fleet:agent-version";
+
 impl Image {
     /// Whether an existing launch template keeps the image it has when there is a newer one.
     pub(crate) fn is_kept(&self) -> bool {

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The SSM parameter that names the image.
-pub(super) const IMAGE: &str = "/aws/image";
+pub(crate) const IMAGE: &str = "/aws/image";
 
 /// An environment `dev` of fleet `shop` with these groups, each resource with a name of its own.
 pub(crate) fn desired(groups: &[&str]) -> Desired {
@@ -213,7 +213,7 @@ pub(super) fn adopting(desired: &mut Desired) {
 }
 
 /// An AMI that nothing is wrong with.
-pub(super) fn image(id: &str) -> inventory::Image {
+pub(crate) fn image(id: &str) -> inventory::Image {
     inventory::Image {
         id: id.to_owned(),
         ..inventory::Image::default()

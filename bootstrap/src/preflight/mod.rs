@@ -21,7 +21,7 @@ pub(crate) use egress::{Endpoint, Route, RouteTable, Target};
 
 use crate::{
     cloud::CallError,
-    desired::{Desired, Group},
+    desired::{AGENT_VERSION, Desired, Group, Image},
     inventory::{Inventory, Subnet},
 };
 
@@ -96,6 +96,7 @@ pub(crate) fn findings(
         found.types(group, &inventory.subnets, surroundings);
         found.names(group, desired, surroundings);
         found.dry_run(group, surroundings);
+        found.agent(group, inventory);
     }
     found.addresses(desired, inventory);
     found.ways_out(desired, inventory, surroundings);
@@ -103,6 +104,15 @@ pub(crate) fn findings(
         found.quota(quota);
     }
     found.0
+}
+
+/// This program's version, which agents of the same release have, too.
+const OURS: &str = env!("CARGO_PKG_VERSION");
+
+/// Major, minor and patch of a version, for comparison.
+fn release(version: &str) -> Vec<Option<u64>> {
+    let numbers = version.split(['-', '+']).next().unwrap_or_default();
+    numbers.split('.').map(|part| part.parse().ok()).collect()
 }
 
 struct Findings(Vec<Finding>);
@@ -228,6 +238,41 @@ impl Findings {
                 format!("groups.{}", group.name),
                 format!("EC2 would not launch one in the first subnet, of the first type: {why}"),
             ),
+        }
+    }
+
+    /// Whether the agent on the image is there, and reads what is written for it. One from `[agent] source` is;
+    /// that Amazon's images have none is said of the file already.
+    fn agent(&mut self, group: &Group, inventory: &Inventory) {
+        let template = &group.launch_template;
+        let baked = match &template.image {
+            Image::Tagged { .. } | Image::Pinned(_) => inventory.images.get(&template.image),
+            Image::Parameter(_) | Image::Release(_) => None,
+        };
+        let Some(image) = baked.filter(|_| template.settings.source.is_none()) else {
+            return;
+        };
+        let existing = inventory.groups.get(&group.name);
+        let in_use = existing.and_then(|existing| existing.launch_template.owned());
+        if in_use.is_some() && template.image.is_kept() && !template.newest_image {
+            return;
+        }
+        let is_new = in_use.is_none_or(|in_use| in_use.latest.image_id != image.id);
+        let (id, key) = (&image.id, format!("groups.{}.ami", group.name));
+        match image.agent_version.as_deref() {
+            None if is_new => self.warning(
+                key,
+                format!(
+                    "{id} has no tag `{AGENT_VERSION}`, and [agent] no source: if fleet-agent is not on that image, no node becomes ready. Tags of an image that another account shares are not seen here: tag it here, too"
+                ),
+            ),
+            Some(version) if release(version) < release(OURS) => self.warning(
+                key,
+                format!(
+                    "{id} has fleet-agent {version}, and this is fleet-bootstrap {OURS}: an older agent refuses settings that it does not know, and no node becomes ready then. Bake an image with {OURS}, or take fleet-bootstrap {version}"
+                ),
+            ),
+            None | Some(_) => {}
         }
     }
 

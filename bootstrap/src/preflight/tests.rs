@@ -117,3 +117,36 @@ fn a_question_without_an_answer_is_a_warning() {
         "warning: ec2:DescribeRouteTables: could not be asked: the answer holds no tables\n"
     );
 }
+
+#[test]
+fn an_image_says_which_agent_it_has() {
+    let ours = env!("CARGO_PKG_VERSION");
+    let mut desired = model::desired(&["web"]);
+    desired.groups[0].launch_template.image = Image::Pinned("ami-9".into());
+    let told_of = |desired: &Desired, version: Option<&str>| {
+        let (mut inventory, surroundings) = well(desired);
+        let image = crate::inventory::Image {
+            agent_version: version.map(str::to_owned),
+            ..model::image("ami-9")
+        };
+        let wanted = desired.groups[0].launch_template.image.clone();
+        inventory.images = [(wanted, image)].into();
+        told(desired, &inventory, &surroundings)
+    };
+    for version in [ours, "99.0.0", "99.0.0-rc.1"] {
+        assert_eq!(told_of(&desired, Some(version)), "", "{version}");
+    }
+    let older = told_of(&desired, Some("0.0.9"));
+    let said = format!(
+        "warning: groups.web.ami: ami-9 has fleet-agent 0.0.9, and this is fleet-bootstrap {ours}:"
+    );
+    assert!(older.starts_with(&said), "{older}");
+    let untold = told_of(&desired, None);
+    let said =
+        "warning: groups.web.ami: ami-9 has no tag `fleet:agent-version`, and [agent] no source:";
+    assert!(untold.starts_with(said), "{untold}");
+
+    // Amazon's, of which the file is warned already.
+    desired.groups[0].launch_template.image = Image::Parameter(model::IMAGE.into());
+    assert_eq!(told_of(&desired, None), "");
+}

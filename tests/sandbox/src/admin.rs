@@ -37,6 +37,8 @@ pub struct Status {
     pub groups: Vec<GroupState>,
     /// ECS clusters that are not deleted, by name.
     pub clusters: Vec<ClusterState>,
+    /// AMIs that were made of instances, and the KMS key that each is encrypted with.
+    pub images: BTreeMap<String, Option<String>>,
 }
 
 /// An Auto Scaling group.
@@ -443,6 +445,7 @@ fn status(state: &State) -> Status {
     Status {
         groups: groups.collect(),
         clusters: clusters.collect(),
+        images: state.images.clone(),
     }
 }
 

@@ -1,5 +1,5 @@
 //! Which Docker image a machine boots from: the node image built by `image/build`, or one baked
-//! from it with the agent inside, as Packer would bake an AMI.
+//! from it with the agent inside, or one made of a machine, as Packer makes an AMI.
 
 #![allow(
     clippy::disallowed_methods,
@@ -14,7 +14,16 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use bollard::Docker;
+use bollard::{
+    Docker, body_full,
+    models::{ContainerConfig, ContainerCreateBody},
+    query_parameters::{
+        CommitContainerOptionsBuilder, CreateContainerOptionsBuilder,
+        DownloadFromContainerOptionsBuilder, RemoveContainerOptionsBuilder, TagImageOptionsBuilder,
+        UploadToContainerOptionsBuilder,
+    },
+};
+use futures_util::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -33,8 +42,10 @@ const RECIPE: &[&[u8]] = &[
     include_bytes!("../image/build"),
     include_bytes!("../image/cure"),
     include_bytes!("../image/root/etc/cloud/cloud.cfg.d/90-fleet-sandbox.cfg"),
+    include_bytes!("../image/root/etc/docker/daemon.json"),
     include_bytes!("../image/root/etc/systemd/system/ecs.service"),
     include_bytes!("../image/root/etc/systemd/system/sandbox-images.service"),
+    include_bytes!("../image/root/etc/systemd/system/sandbox-journal.service"),
     include_bytes!("../image/root/usr/local/sbin/node-entrypoint"),
 ];
 
@@ -57,9 +68,15 @@ pub(crate) fn node_tag() -> String {
     format!("fleet-sandbox/node:{}", &hex[..12])
 }
 
+/// Repository of the images baked as AMIs; their ids are its tags.
+const BAKED: &str = "fleet-sandbox/baked";
+
+/// Where a machine's Docker keeps what it holds, and what that lies in.
+const DOCKER_DATA: (&str, &str) = ("/var/lib", "docker");
+
 /// Tag of the image baked as this AMI.
 fn baked_tag(image_id: &str) -> String {
-    format!("fleet-sandbox/baked:{image_id}")
+    format!("{BAKED}:{image_id}")
 }
 
 /// The image a machine with this AMI id boots from. An AMI that was not baked here stands for
@@ -90,6 +107,79 @@ pub(crate) fn bake(sandbox: &str, agent: Option<&Path>, image_id: &str) -> anyho
     let baked = stage(&context, agent).and_then(|()| build(sandbox, &context, image_id));
     fs::remove_dir_all(&context).with_context(|| format!("remove {}", context.display()))?;
     baked
+}
+
+/// Makes AMI `image_id` of the machine in this container, which is off: of its root, and of what its Docker
+/// holds, which lies on a volume that a commit leaves out. A new machine's volume begins with what its image has
+/// there. Lost is what a layer of an image in it deletes: a commit reads that as deleted from the machine.
+pub(crate) async fn snapshot(
+    docker: &Docker,
+    container: &str,
+    image_id: &str,
+) -> anyhow::Result<()> {
+    let (directory, name) = DOCKER_DATA;
+    let root = commit(docker, container, None).await?;
+    let path = format!("{directory}/{name}");
+    let options = DownloadFromContainerOptionsBuilder::new()
+        .path(&path)
+        .build();
+    let data = docker.download_from_container(container, Some(options));
+    let data: Vec<_> = data
+        .try_collect()
+        .await
+        .with_context(|| format!("docker: read {path} of {container}"))?;
+
+    let staging = format!("{container}-image");
+    let options = CreateContainerOptionsBuilder::new().name(&staging).build();
+    let body = ContainerCreateBody {
+        image: Some(root),
+        ..Default::default()
+    };
+    docker
+        .create_container(Some(options), body)
+        .await
+        .with_context(|| format!("docker: create container {staging}"))?;
+    let options = UploadToContainerOptionsBuilder::new()
+        .path(directory)
+        .build();
+    let filled = docker
+        .upload_to_container(&staging, Some(options), body_full(data.concat().into()))
+        .await
+        .with_context(|| format!("docker: write {path} of {staging}"));
+    let made = match filled {
+        Ok(()) => commit(docker, &staging, Some(image_id)).await.map(drop),
+        Err(error) => Err(error),
+    };
+    let options = RemoveContainerOptionsBuilder::new().force(true).build();
+    let removed = docker.remove_container(&staging, Some(options)).await;
+    made.and(removed.with_context(|| format!("docker: remove container {staging}")))
+}
+
+/// The image of a container, which has its labels; of an AMI if it is one.
+async fn commit(
+    docker: &Docker,
+    container: &str,
+    image_id: Option<&str>,
+) -> anyhow::Result<String> {
+    let mut options = CommitContainerOptionsBuilder::new().container(container);
+    if let Some(image_id) = image_id {
+        options = options.repo(BAKED).tag(image_id);
+    }
+    let made = docker
+        .commit_container(options.build(), ContainerConfig::default())
+        .await
+        .with_context(|| format!("docker: commit container {container}"))?;
+    Ok(made.id)
+}
+
+/// Gives what AMI `from` stands for to AMI `to`, too.
+pub(crate) async fn copy(docker: &Docker, from: &str, to: &str) -> anyhow::Result<()> {
+    let image = of_ami(docker, from).await?;
+    let options = TagImageOptionsBuilder::new().repo(BAKED).tag(to).build();
+    docker
+        .tag_image(&image, Some(options))
+        .await
+        .with_context(|| format!("docker: tag {image} for {to}"))
 }
 
 fn tempdir(sandbox: &str, image_id: &str) -> anyhow::Result<PathBuf> {

@@ -230,6 +230,7 @@ mod tests {
             account_id: "123456789012".to_owned(),
             role: Some("web".to_owned()),
             access_key_id: "ASIAEXAMPLE".to_owned(),
+            public_key: Some(("ops".to_owned(), "ssh-rsa AAAA ops".to_owned())),
             user_data: Some(b"#cloud-config\n".to_vec()),
             tags: Some(BTreeMap::from([(
                 "aws:autoscaling:groupName".to_owned(),

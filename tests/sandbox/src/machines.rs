@@ -31,6 +31,24 @@ pub enum MachineCommand {
         /// EC2 instance id.
         instance_id: String,
     },
+    /// Keep the disk of a machine that is off, or on its way there, as an image.
+    Snapshot {
+        /// EC2 instance id.
+        instance_id: String,
+        /// AMI id.
+        image_id: String,
+        /// Where to say that it is kept, or why not.
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+    /// Keep what an image holds under another id, too.
+    CopyImage {
+        /// AMI id.
+        from: String,
+        /// AMI id.
+        to: String,
+        /// Where to say that it is kept, or why not.
+        reply: oneshot::Sender<Result<(), String>>,
+    },
     /// The text on the machine's console so far, or in the end; `None` for a machine that never was.
     Console {
         /// EC2 instance id.
@@ -98,6 +116,8 @@ pub struct Metadata {
     pub role: Option<String>,
     /// Access key of this machine's credentials: it names the machine to the gateway.
     pub access_key_id: String,
+    /// `public-keys/0`, the key pair that the launch names: its name and the key as OpenSSH writes it.
+    pub public_key: Option<(String, String)>,
     /// `user-data`, decoded.
     pub user_data: Option<Vec<u8>>,
     /// `tags/instance/`, only when the launch template asks for it.

@@ -117,6 +117,12 @@ impl Nodes {
                 }
             }
             MachineCommand::Reboot { .. } => return,
+            // There is nothing on its disk.
+            MachineCommand::Snapshot { reply, .. } | MachineCommand::CopyImage { reply, .. } => {
+                // Nobody listening any more is no reason to fail.
+                let _ = reply.send(Ok(()));
+                return;
+            }
             MachineCommand::Console { reply, .. } => {
                 // Nobody listening any more is no reason to fail.
                 let _ = reply.send(Some("a machine on paper\n".to_owned()));

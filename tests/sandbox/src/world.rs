@@ -93,6 +93,8 @@ pub(crate) struct State {
     pub(crate) calls: Calls,
     pub(crate) ecs_limits: ecs::Limits,
     pub(crate) grants: Grants,
+    /// The images made of machines, and the KMS key that each is encrypted with, if any.
+    pub(crate) images: BTreeMap<String, Option<String>>,
     /// What EC2 has answered to client tokens: a call that is repeated with one has no effect, and the
     /// same answer (EC2 API, "Ensuring idempotency").
     pub(crate) client_tokens: BTreeMap<String, Vec<u8>>,
@@ -158,6 +160,7 @@ impl World {
             calls: Calls::default(),
             ecs_limits: ecs::Limits::default(),
             grants: Grants::default(),
+            images: BTreeMap::new(),
             client_tokens: BTreeMap::new(),
             ids: Ids::new(seed.wrapping_add(2)),
         };

@@ -13,16 +13,22 @@ use crate::{api_error::ApiError, policy::Policy, world::World};
 const FORWARDED: &[&str] = &[
     "ec2:AuthorizeSecurityGroupEgress",
     "ec2:AuthorizeSecurityGroupIngress",
+    "ec2:CopyImage",
+    "ec2:CreateImage",
     "ec2:CreateKeyPair",
     "ec2:CreateLaunchTemplate",
     "ec2:CreateLaunchTemplateVersion",
     "ec2:CreateSecurityGroup",
     "ec2:CreateTags",
+    "ec2:DeleteKeyPair",
     "ec2:DeleteLaunchTemplate",
     "ec2:DeleteLaunchTemplateVersions",
     "ec2:DeleteSecurityGroup",
+    "ec2:DeleteSnapshot",
     "ec2:DeleteTags",
+    "ec2:DeregisterImage",
     "ec2:DescribeAvailabilityZones",
+    "ec2:DescribeImageAttribute",
     "ec2:DescribeImages",
     "ec2:DescribeInstanceTypeOfferings",
     "ec2:DescribeInstanceTypes",
@@ -31,17 +37,23 @@ const FORWARDED: &[&str] = &[
     "ec2:DescribeLaunchTemplateVersions",
     "ec2:DescribeLaunchTemplates",
     "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeRegions",
     "ec2:DescribeRouteTables",
     "ec2:DescribeSecurityGroupRules",
     "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSnapshots",
     "ec2:DescribeSubnets",
     "ec2:DescribeTags",
+    "ec2:DescribeVolumes",
     "ec2:DescribeVpcEndpoints",
     "ec2:DescribeVpcs",
+    "ec2:ModifyImageAttribute",
     "ec2:ModifyLaunchTemplate",
     "ec2:RevokeSecurityGroupEgress",
     "ec2:RevokeSecurityGroupIngress",
     "ec2:RunInstances",
+    "ec2:StopInstances",
+    "ec2:TerminateInstances",
     "ecr:GetAuthorizationToken",
     "iam:AddRoleToInstanceProfile",
     "iam:AttachRolePolicy",
@@ -96,7 +108,6 @@ pub(super) async fn serve(world: &World, call: &ApiCall) -> Result<Reply, ApiErr
     }
     match name.as_str() {
         "ec2:DeleteSecurityGroup" => refuse_group_in_use(world, call).await?,
-        "ec2:RunInstances" => return only_dry(call),
         "iam:CreateServiceLinkedRole" => return service_linked_role(world, call).await,
         "iam:RemoveRoleFromInstanceProfile" => refuse_role_not_in_profile(world, call).await?,
         "iam:PutRolePolicy" => refuse_unreadable_policy(call)?,
@@ -129,6 +140,11 @@ pub(super) async fn serve(world: &World, call: &ApiCall) -> Result<Reply, ApiErr
         match call.service.as_str() {
             "ec2" => {
                 note_tags(world, call);
+                if call.operation == "DeregisterImage"
+                    && let Some(id) = form::parameter(&call.body, "ImageId")
+                {
+                    world.count(|state| state.images.remove(&id));
+                }
                 if let Some(token) = token {
                     let body = answer.body.clone();
                     world.count(|state| state.client_tokens.insert(token, body));
@@ -170,15 +186,6 @@ async fn refuse_role_not_in_profile(world: &World, call: &ApiCall) -> Result<(),
     }
     let message = format!("The role with name {role} cannot be found in profile {profile}.");
     Err(ApiError::new("NoSuchEntity", message).with_status(404))
-}
-
-/// Machines are launched by Auto Scaling alone; whether one would be can be asked (EC2 API, "Error codes").
-fn only_dry(call: &ApiCall) -> Result<Reply, ApiError> {
-    if form::parameter(&call.body, "DryRun").as_deref() != Some("true") {
-        return Err(unserved(call));
-    }
-    let message = "Request would have succeeded, but DryRun flag is set.";
-    Err(ApiError::new("DryRunOperation", message).with_status(412))
 }
 
 /// moto derives the role's name from the service's, which on AWS do not resemble each other.

@@ -10,6 +10,7 @@ mod console;
 mod ecs;
 mod form;
 mod forward;
+mod instances;
 mod inventory;
 mod node;
 mod reply;
@@ -156,6 +157,11 @@ async fn serve_allowed(world: &World, call: &ApiCall, request_id: &str) -> Resul
         ("ecs", _) => world
             .change(|state, now| ecs::serve(state, call, now))
             .map(Reply::json),
+        (
+            "ec2",
+            "RunInstances" | "DescribeInstances" | "StopInstances" | "TerminateInstances"
+            | "CreateImage" | "CopyImage",
+        ) => instances::serve(world, call).await,
         ("ec2", "GetConsoleOutput") => console::serve(world, call, request_id).await,
         ("ssm", "PutInventory" | "ListInventoryEntries") => inventory::serve(world, call),
         _ => forward::serve(world, call).await,

@@ -28,6 +28,7 @@ impl Tree {
         tree.identity(metadata, address, since);
         tree.network(address);
         tree.credentials(metadata, now);
+        tree.public_key(metadata);
         tree.tags(metadata);
         tree.notices(metadata);
         if let Some(user_data) = &metadata.user_data {
@@ -50,7 +51,8 @@ impl Tree {
         // Some clients encode the colon in a tag's key.
         let path = percent_decode_str(path).decode_utf8_lossy();
         let path = path.trim_end_matches('/');
-        self.0.get(path).cloned().or_else(|| self.listing(path))
+        let leaf = self.0.get(path).or_else(|| self.0.get(&format!("{path}/")));
+        leaf.cloned().or_else(|| self.listing(path))
     }
 
     fn listing(&self, directory: &str) -> Option<Vec<u8>> {
@@ -159,6 +161,15 @@ impl Tree {
             &format!("iam/security-credentials/{role}"),
             format!("{credentials:#}"),
         );
+    }
+
+    /// The one directory whose listing says more than names.
+    fn public_key(&mut self, metadata: &Metadata) {
+        let Some((name, key)) = &metadata.public_key else {
+            return;
+        };
+        self.leaf("public-keys/", format!("0={name}"));
+        self.leaf("public-keys/0/openssh-key", key);
     }
 
     fn tags(&mut self, metadata: &Metadata) {
@@ -275,9 +286,23 @@ mod tests {
     }
 
     #[test]
+    fn a_key_pair_is_listed_with_its_name() {
+        let tree = tree(&machine());
+        for path in ["public-keys", "public-keys/"] {
+            let path = format!("/latest/meta-data/{path}");
+            assert_eq!(text(&tree, &path).as_deref(), Some("0=ops"));
+        }
+        let key = "/latest/meta-data/public-keys/0/openssh-key";
+        assert_eq!(text(&tree, key).as_deref(), Some("ssh-rsa AAAA ops"));
+        let top = text(&tree, "/latest/meta-data/").unwrap();
+        assert_eq!(top.matches("public-keys").count(), 1, "{top}");
+    }
+
+    #[test]
     fn without_a_role_tags_or_user_data_there_is_nothing_to_find() {
         let bare = Metadata {
             role: None,
+            public_key: None,
             tags: None,
             user_data: None,
             target_lifecycle_state: None,
@@ -287,6 +312,7 @@ mod tests {
         for path in [
             "iam/info",
             "iam/security-credentials/",
+            "public-keys/",
             "tags/instance/",
             "autoscaling/target-lifecycle-state",
             "../user-data",

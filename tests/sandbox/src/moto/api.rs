@@ -47,6 +47,7 @@ pub(crate) struct TemplateVersion {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct TemplateData {
     user_data: Option<String>,
+    key_name: Option<String>,
     iam_instance_profile: Option<ProfileSpec>,
     metadata_options: MetadataOptions,
 }
@@ -62,6 +63,11 @@ impl TemplateData {
             ApiError::new("InvalidParameterValue", message)
         })?;
         Ok(Some(decoded))
+    }
+
+    /// Name of the key pair.
+    pub(crate) fn key_name(&self) -> Option<&str> {
+        self.key_name.as_deref().filter(|name| !name.is_empty())
     }
 
     /// Name of the instance profile.
@@ -106,6 +112,8 @@ pub(crate) struct InstanceInfo {
     pub(crate) instance_id: String,
     pub(crate) image_id: String,
     pub(crate) instance_type: String,
+    private_ip_address: String,
+    ip_address: String,
     placement: Placement,
     tag_set: Items<TagInfo>,
     group_set: Items<GroupInfo>,
@@ -119,6 +127,13 @@ impl InstanceInfo {
     pub(crate) fn tags(&self) -> BTreeMap<String, String> {
         let tags = self.tag_set.item.iter();
         tags.map(|t| (t.key.clone(), t.value.clone())).collect()
+    }
+
+    /// Made up: no machine has them.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        let listed = [&self.private_ip_address, &self.ip_address];
+        let listed = listed.into_iter().filter(|address| !address.is_empty());
+        listed.cloned().collect()
     }
 
     pub(crate) fn security_groups(&self) -> Vec<String> {
@@ -349,6 +364,24 @@ impl MotoApi {
         Ok(first.map(|group| group.group_id).unwrap_or_default())
     }
 
+    /// A key pair's public half, as OpenSSH writes it.
+    pub(crate) async fn public_key(&self, key_pair: &str) -> Result<String, ApiError> {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Described {
+            key_set: Items<KeyPair>,
+        }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct KeyPair {
+            public_key: String,
+        }
+        let parameters = [("KeyName.1", key_pair), ("IncludePublicKey", "true")];
+        let described: Described = self.ec2("DescribeKeyPairs", &parameters).await?;
+        let first = described.key_set.item.into_iter().next();
+        Ok(first.map(|found| found.public_key).unwrap_or_default())
+    }
+
     /// Runs one instance from a launch template version.
     pub(crate) async fn run_instance(
         &self,
@@ -357,11 +390,6 @@ impl MotoApi {
         subnet_id: &str,
         tags: &BTreeMap<String, String>,
     ) -> Result<InstanceInfo, ApiError> {
-        #[derive(Debug, Default, Deserialize)]
-        #[serde(rename_all = "camelCase", default)]
-        struct Reservation {
-            instances_set: Items<InstanceInfo>,
-        }
         let version = template.version_number.to_string();
         let mut parameters = vec![
             ("MinCount".to_owned(), "1"),
@@ -387,8 +415,8 @@ impl MotoApi {
         }
         let parameters: Vec<(&str, &str)> =
             parameters.iter().map(|(k, v)| (k.as_str(), *v)).collect();
-        let reservation: Reservation = self.ec2("RunInstances", &parameters).await?;
-        let first = reservation.instances_set.item.into_iter().next();
+        let answer = self.call(EC2, "RunInstances", &parameters).await?;
+        let first = instances_run(&answer)?.into_iter().next();
         first.ok_or_else(|| ApiError::new("InternalError", "moto ran no instance").with_status(500))
     }
 
@@ -433,18 +461,12 @@ impl MotoApi {
 
     /// Registers an image and returns its id.
     pub(crate) async fn register_image(&self, name: &str) -> Result<String, ApiError> {
-        #[derive(Debug, Default, Deserialize)]
-        #[serde(rename_all = "camelCase", default)]
-        struct Image {
-            image_id: String,
-        }
         let parameters = [
             ("Name", name),
             ("RootDeviceName", "/dev/xvda"),
             ("Architecture", "x86_64"),
         ];
-        let image: Image = self.ec2("RegisterImage", &parameters).await?;
-        Ok(image.image_id)
+        image_made(&self.call(EC2, "RegisterImage", &parameters).await?)
     }
 
     /// Name of the role in an instance profile, if it has one.
@@ -726,6 +748,28 @@ impl MotoApi {
     }
 }
 
+/// The instances in an answer to RunInstances.
+pub(crate) fn instances_run(answer: &str) -> Result<Vec<InstanceInfo>, ApiError> {
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Reservation {
+        instances_set: Items<InstanceInfo>,
+    }
+    let reservation: Reservation = parse("RunInstances", answer)?;
+    Ok(reservation.instances_set.item)
+}
+
+/// The image in an answer to CreateImage or CopyImage.
+pub(crate) fn image_made(answer: &str) -> Result<String, ApiError> {
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Made {
+        image_id: String,
+    }
+    let made: Made = parse("CreateImage", answer)?;
+    Ok(made.image_id)
+}
+
 fn failed(operation: &str, why: &str) -> ApiError {
     ApiError::new("InternalError", format!("{operation}: {why}")).with_status(500)
 }
@@ -779,13 +823,7 @@ mod tests {
                     <instanceType>t3.micro</instanceType><groupSet><item><groupId>sg-1</groupId></item>\
                     </groupSet><tagSet><item><key>a</key><value/></item></tagSet><placement>\
                     <availabilityZone>eu-west-1a</availabilityZone></placement></item></instancesSet></R>";
-        #[derive(Debug, Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Reservation {
-            instances_set: Items<InstanceInfo>,
-        }
-        let reservation: Reservation = parse("RunInstances", text).unwrap();
-        let instance = &reservation.instances_set.item[0];
+        let instance = &instances_run(text).unwrap()[0];
         assert_eq!(instance.availability_zone(), "eu-west-1a");
         assert_eq!(instance.security_groups(), ["sg-1"]);
         assert_eq!(instance.tags()["a"], "");

@@ -13,7 +13,10 @@ use bollard::{
 };
 use fleet_sandbox::machines::MachineEvent;
 use futures_util::StreamExt as _;
-use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
+use tokio::{
+    sync::{mpsc::UnboundedReceiver, oneshot},
+    time::timeout,
+};
 
 use super::{LastWords, node::Node};
 use crate::{
@@ -45,12 +48,17 @@ const POWER_BUTTON: &str = "SIGRTMIN+3";
 const RESET_BUTTON: &str = "SIGRTMIN+5";
 
 /// What a machine is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Order {
     Stop,
     Start,
     Reboot,
     Terminate,
+    /// Make this AMI of its disk.
+    Snapshot {
+        image_id: String,
+        reply: oneshot::Sender<Result<(), String>>,
+    },
 }
 
 /// How a time of running ended.
@@ -102,7 +110,7 @@ pub(super) async fn live(
             Ended::Stopped => {
                 log::info!("{instance_id} is stopped");
                 report(stopped());
-                if !wait_for_start(&mut orders, || report(stopped())).await {
+                if !wait_for_start(docker, node, &mut orders, || report(stopped())).await {
                     break;
                 }
             }
@@ -144,6 +152,13 @@ async fn keep_running(
                 is_on();
                 continue;
             }
+            // EC2 would restart it meanwhile.
+            Some(Order::Snapshot { reply, .. }) => {
+                let why = format!("{} must be stopped first", node.instance_id);
+                // Nobody listening any more is no reason to fail.
+                drop(reply.send(Err(why)));
+                continue;
+            }
             Some(Order::Reboot) => (RESET_BUTTON, Ended::Rebooted),
             Some(Order::Stop) => (POWER_BUTTON, Ended::Stopped),
             // The room is closing, which ends the machine, too.
@@ -155,7 +170,12 @@ async fn keep_running(
 }
 
 /// Waits until the stopped machine is to run again; false if it is to end.
-async fn wait_for_start(orders: &mut UnboundedReceiver<Order>, is_off: impl Fn()) -> bool {
+async fn wait_for_start(
+    docker: &Docker,
+    node: &Node,
+    orders: &mut UnboundedReceiver<Order>,
+    is_off: impl Fn(),
+) -> bool {
     loop {
         match orders.recv().await {
             Some(Order::Start) => return true,
@@ -163,6 +183,11 @@ async fn wait_for_start(orders: &mut UnboundedReceiver<Order>, is_off: impl Fn()
             // EC2 refuses to reboot what is stopped.
             Some(Order::Reboot) => {}
             Some(Order::Stop) => is_off(),
+            Some(Order::Snapshot { image_id, reply }) => {
+                let made = image::snapshot(docker, &node.container_name(), &image_id).await;
+                // As above.
+                drop(reply.send(made.map_err(|error| format!("{error:#}"))));
+            }
         }
     }
 }

@@ -30,7 +30,7 @@ use tokio::{
 
 use self::{addresses::Addresses, machine::Order, network::Network, node::Node};
 
-use crate::paths::Paths;
+use crate::{image, paths::Paths};
 
 pub(crate) use self::{
     node::{container_name, host_name},
@@ -108,6 +108,12 @@ impl Room {
                     Some(MachineCommand::Reboot { instance_id }) => {
                         machines.order(instance_id, Order::Reboot, &report);
                     }
+                    Some(MachineCommand::Snapshot { instance_id, image_id, reply }) => {
+                        machines.snapshot(&instance_id, image_id, reply);
+                    }
+                    Some(MachineCommand::CopyImage { from, to, reply }) => {
+                        self.copy_image(from, to, reply);
+                    }
                     Some(MachineCommand::Console { instance_id, reply }) => {
                         self.console(&instance_id, reply);
                     }
@@ -149,6 +155,15 @@ impl Room {
         machines.lives.spawn(async move {
             machine::live(&docker, &node, &last_words, ordered, report).await;
             node
+        });
+    }
+
+    fn copy_image(&self, from: String, to: String, reply: oneshot::Sender<Result<(), String>>) {
+        let docker = self.docker.clone();
+        tokio::spawn(async move {
+            let copied = image::copy(&docker, &from, &to).await;
+            // Nobody listening any more is no reason to fail.
+            let _ = reply.send(copied.map_err(|error| format!("{error:#}")));
         });
     }
 
@@ -209,6 +224,20 @@ impl Machines {
             // A machine that has just ended does not listen any more, and says so itself.
             Some(orders) => drop(orders.send(order)),
             None => report(MachineEvent::Gone { instance_id }),
+        }
+    }
+
+    /// Its own task makes the image, once it has carried out what it was ordered before.
+    fn snapshot(
+        &self,
+        instance_id: &str,
+        image_id: String,
+        reply: oneshot::Sender<Result<(), String>>,
+    ) {
+        match self.orders.get(instance_id) {
+            Some(orders) => drop(orders.send(Order::Snapshot { image_id, reply })),
+            // Nobody listening any more is no reason to fail.
+            None => drop(reply.send(Err(format!("there is no machine {instance_id}")))),
         }
     }
 

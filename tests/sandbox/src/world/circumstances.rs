@@ -59,7 +59,7 @@ pub(crate) enum Due {
 
 impl Circumstances {
     /// A machine that nothing has befallen yet.
-    pub(super) fn bought(life_cycle: LifeCycle) -> Self {
+    pub(crate) fn bought(life_cycle: LifeCycle) -> Self {
         Self {
             life_cycle,
             ..Self::default()

@@ -57,6 +57,10 @@ async fn prepare(world: &World, order: &LaunchOrder) -> Result<(Machine, Templat
             )
         })?,
     };
+    let public_key = match data.key_name() {
+        None => None,
+        Some(name) => Some((name.to_owned(), moto.public_key(name).await?)),
+    };
     let mut tags = order.tags.clone();
     let group = ("aws:autoscaling:groupName".to_owned(), order.group.clone());
     tags.extend([group]);
@@ -74,10 +78,12 @@ async fn prepare(world: &World, order: &LaunchOrder) -> Result<(Machine, Templat
         availability_zone: instance.availability_zone().to_owned(),
         tags: instance.tags(),
         security_groups: instance.security_groups(),
+        listed_addresses: instance.addresses(),
         instance_id: instance.instance_id,
         image_id: instance.image_id,
         instance_type: instance.instance_type,
         role,
+        public_key,
         user_data,
         tags_in_metadata: data.tags_in_metadata(),
         address: None,

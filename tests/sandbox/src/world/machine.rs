@@ -22,10 +22,14 @@ pub(crate) struct Machine {
     pub(crate) instance_type: String,
     pub(crate) availability_zone: String,
     pub(crate) role: Option<String>,
+    /// Name of the key pair, and the key as OpenSSH writes it.
+    pub(crate) public_key: Option<(String, String)>,
     pub(crate) user_data: Option<Vec<u8>>,
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) tags_in_metadata: bool,
     pub(crate) security_groups: Vec<String>,
+    /// What moto lists in the place of its address.
+    pub(crate) listed_addresses: Vec<String>,
     pub(crate) address: Option<Ipv4Addr>,
     pub(crate) circumstances: Circumstances,
 }
@@ -71,6 +75,19 @@ impl Machines {
     pub(crate) fn of_access_key(&self, access_key_id: &str) -> Option<&Machine> {
         let mut machines = self.0.values();
         machines.find(|machine| machine.access_key_id() == access_key_id)
+    }
+
+    /// An answer of moto's with the addresses that machines have, in the place of those that it made up.
+    pub(crate) fn with_addresses(&self, mut answer: String) -> String {
+        for machine in self.0.values() {
+            let Some(address) = machine.address else {
+                continue;
+            };
+            for listed in &machine.listed_addresses {
+                answer = answer.replace(&format!(">{listed}<"), &format!(">{address}<"));
+            }
+        }
+        answer
     }
 
     pub(crate) fn uses_security_group(&self, group_id: &str) -> bool {
@@ -132,6 +149,7 @@ impl Machine {
             account_id: options.account_id.clone(),
             role: self.role.clone(),
             access_key_id: self.access_key_id(),
+            public_key: self.public_key.clone(),
             user_data: self.user_data.clone(),
             tags: self.tags_in_metadata.then(|| self.tags.clone()),
             target_lifecycle_state: target_lifecycle_state.map(str::to_owned),
