@@ -6,6 +6,7 @@
 
 mod alarms;
 mod auto_scaling;
+mod bucket;
 mod ec2;
 mod ecs;
 mod empty;
@@ -73,6 +74,7 @@ impl Runner for Apply<'_> {
             Step::Ecs(step) => self.ecs(step).await,
             Step::Parameter(step) => self.parameter(step).await,
             Step::Alarm(step) => self.alarm(step).await,
+            Step::Bucket(step) => self.bucket(step).await,
             Step::Tag { resource, tags } => self.tag(resource, tags).await,
         }
     }
@@ -139,6 +141,7 @@ impl<'a> Apply<'a> {
             Taggable::AutoScalingGroup(name) => self.cloud.autoscaling.tag(name, tags).await?,
             Taggable::Parameter(name) => self.cloud.ssm.tag(name, &plain).await?,
             Taggable::Alarm(arn) => self.cloud.cloudwatch.tag(arn, &plain).await?,
+            Taggable::Bucket(name) => self.cloud.s3.tag(name, &plain).await?,
         }
         Ok(())
     }

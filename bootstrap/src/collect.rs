@@ -26,7 +26,9 @@ use self::{
 use crate::{
     cloud::{CallError, Cloud},
     desired::{self, Desired, Identity, Image},
-    inventory::{self, Cluster, Group, Inventory, Parameter, Presence, Role, Tags, Tenancy},
+    inventory::{
+        self, Bucket, Cluster, Group, Inventory, Parameter, Presence, Role, Tags, Tenancy,
+    },
     plan::Goal,
 };
 
@@ -84,10 +86,23 @@ pub(crate) async fn detailed(
         inventory.groups.extend(found.groups);
     }
     inventory.removed = removed;
+    if goal == Goal::Down && desired.bucket.upload.is_none() && inventory.tells_of_bucket() {
+        inventory.bucket = bucket(cloud, desired).await?;
+    }
     if goal == Goal::Down && inventory.given_cluster.is_some() {
         inventory.tenancy = tenancy(cloud, &desired.cluster.name, &inventory.groups).await?;
     }
     Ok(inventory)
+}
+
+/// Whose the bucket is, if it is there.
+async fn bucket(cloud: &Cloud, desired: &Desired) -> Result<Presence<Bucket>, CallError> {
+    let tags = cloud.s3.tags(&desired.bucket.name).await?;
+    let found = tags.map(|tags| Bucket {
+        tags,
+        ..Bucket::default()
+    });
+    Ok(present(desired, None, found, |bucket| &bucket.tags))
 }
 
 /// Groups of ours that are not in the file any more: by a capacity provider on the cluster, an Auto Scaling
@@ -163,6 +178,7 @@ pub(crate) async fn named(
         templates,
         firewalls,
         iam,
+        bucket,
     ) = tokio::try_join!(
         cloud.ec2.subnets(&desired.network.subnet_ids),
         described_images(cloud, desired, goal),
@@ -182,6 +198,12 @@ pub(crate) async fn named(
                 reads.instance_profile(&group.instance_profile),
             )
         }),
+        async {
+            match desired.bucket.upload {
+                Some(_) => bucket(cloud, desired).await,
+                None => Ok(Presence::Absent),
+            }
+        },
     )?;
 
     let mut inventory = Inventory {
@@ -200,6 +222,7 @@ pub(crate) async fn named(
             })
             .flatten(),
         tenancy: Tenancy::default(),
+        bucket,
         cluster: match clusters.remove(&desired.cluster.own_name) {
             None => Presence::Absent,
             Some(standing) => {
@@ -421,6 +444,12 @@ mod tests {
                 execute_command_logging: None,
                 more_providers: Vec::new(),
                 default_strategy: None,
+            },
+            source: None,
+            bucket: desired::Bucket {
+                name: "fleet-shop-dev-bucket".into(),
+                tags: Tags::new(),
+                upload: None,
             },
             groups: Vec::new(),
         };

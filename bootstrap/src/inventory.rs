@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    desired::{self, Hook, Identity, ServiceRole},
+    desired::{self, BUCKET_TAG, Hook, Identity, ServiceRole},
     spec::{Direction, ExecuteCommandLogging},
 };
 
@@ -35,6 +35,9 @@ pub(crate) struct Inventory {
     pub(crate) given_cluster: Option<Cluster>,
     /// What of the given cluster depends on our nodes; read only on the way down.
     pub(crate) tenancy: Tenancy,
+    /// The environment's own bucket; read only where the file asks for one, and on the way down where
+    /// something tells of one.
+    pub(crate) bucket: Presence<Bucket>,
     /// By the group's key in the file; one entry for each, and on the way down one for each of
     /// `removed`.
     pub(crate) groups: BTreeMap<String, Group>,
@@ -49,6 +52,15 @@ impl Inventory {
         self.groups.values().all(|group| {
             matches!(group.launch_template, Presence::Absent)
                 && matches!(group.auto_scaling_group, Presence::Absent)
+        })
+    }
+
+    /// A launch template has the tag of the environment's bucket, whatever the file asks for now.
+    pub(crate) fn tells_of_bucket(&self) -> bool {
+        let mut groups = self.groups.values();
+        groups.any(|group| {
+            let template = group.launch_template.owned();
+            template.is_some_and(|template| template.tags.contains_key(BUCKET_TAG))
         })
     }
 
@@ -209,6 +221,17 @@ pub(crate) struct Tenancy {
     pub(crate) standalone_tasks: usize,
     /// Services whose strategy names one of our capacity providers, by its name.
     pub(crate) bound: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// The bucket that the agent is installed from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Bucket {
+    pub(crate) tags: Tags,
+    /// All four ways to make any of it public; read only on the way up, as what follows.
+    pub(crate) is_public_access_blocked: bool,
+    /// The SHA-256 of what is there of the key that the file's binary has, in hexadecimal digits; empty if
+    /// S3 does not know it.
+    pub(crate) object: Option<String>,
 }
 
 /// What exists of one group.

@@ -138,6 +138,9 @@ impl Session {
                 conflicts.iter().map(ToString::to_string).collect(),
             ),
         };
+        if let Some((file, sha256)) = plan.sends() {
+            in_the_way.extend(spec::pinned_bytes(file, sha256).err());
+        }
         let mut rounds = collect::ROUNDS;
         if goal == Goal::Up && (plan.launches() || !in_the_way.is_empty()) {
             let surroundings = match early {

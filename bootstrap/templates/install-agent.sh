@@ -4,9 +4,8 @@
 # `fleet-bootstrap up` reads it.
 set -u
 
-url='@URL@'
+source='@SOURCE@'
 sha256='@SHA256@'
-protocol='@PROTOCOL@'
 
 staged=
 
@@ -20,21 +19,16 @@ last_line() {
     printf '%s\n' "$1" | tail -n 1
 }
 
+@FETCH@
+
 # Beside its place, so that the last step is one rename.
 staged=$(mktemp @BINARY@.XXXXXX) || fail 'cannot write @BINARY@'
 
-# The first seconds of a boot may lack name resolution: every error is tried again, but the whole
-# stays well within the time a node has to become ready.
-error=$(curl --fail --silent --show-error --location --globoff \
-    --proto "=$protocol" --proto-redir "=$protocol" \
-    --connect-timeout 10 --max-time 120 \
-    --retry 5 --retry-all-errors --retry-max-time 180 \
-    --output "$staged" "$url" 2>&1) ||
-    fail "cannot download $url: $(last_line "$error")"
+error=$(fetch 2>&1) || fail "cannot download $source: $(last_line "$error")"
 
 found=$(sha256sum "$staged" | cut -d ' ' -f 1)
 [ "$found" = "$sha256" ] ||
-    fail "$url has SHA-256 $found, fleet.toml pins $sha256"
+    fail "$source has SHA-256 $found, fleet.toml pins $sha256"
 
 { chmod 0755 "$staged" && mv -f "$staged" @BINARY@; } ||
     fail 'cannot write @BINARY@'
@@ -52,5 +46,9 @@ error=$(systemctl daemon-reload 2>&1) ||
 error=$(systemctl enable fleet-agent.service fleet-drain.service 2>&1) ||
     fail "systemctl enable: $(last_line "$error")"
 # Not waiting: cloud-init, which runs this, must end before ecs.service can start.
-error=$(systemctl start --no-block fleet-agent.service fleet-drain.service 2>&1) ||
+# An image may carry an older agent, which runs by now: that one ends. What drains the node as it stops is
+# never stopped here.
+error=$(systemctl restart --no-block fleet-agent.service 2>&1) ||
+    fail "systemctl restart: $(last_line "$error")"
+error=$(systemctl start --no-block fleet-drain.service 2>&1) ||
     fail "systemctl start: $(last_line "$error")"

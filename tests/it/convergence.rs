@@ -10,7 +10,7 @@
 //! The faults are drawn from a seed, which is printed; `FLEET_CONVERGENCE_SEED` draws the same again.
 
 use std::{
-    env,
+    env, fs,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -21,7 +21,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fastrand::Rng;
-use fleet_tests::{Fleet, PAPER_SOURCE, Ran, Sandbox, stage::now};
+use fleet_tests::{Fleet, Ran, Sandbox, stage::now};
 use serde_json::{Value, json};
 
 /// Sandboxes side by side. A life waits most of its time.
@@ -38,6 +38,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(30);
 const NODE_LOOK: Duration = Duration::from_millis(200);
 
+/// Nodes on paper fetch nothing, but the bucket is a resource like any other.
+const SOURCE: &str = "source = { file = \"fleet-agent\" }";
 const GROUP: &str = "[environments.dev.groups.web]\nmin = 2\nmax = 4\n";
 
 #[test]
@@ -125,14 +127,16 @@ impl Series {
             if failed || is_over {
                 return Ok(());
             }
+            let settings = format!("[environments.dev.agent]\n{SOURCE}\n{GROUP}");
+            let fleet = Fleet::init(sandbox, &format!("life{number}"), &settings)?;
+            fs::write(
+                fleet.file().with_file_name("fleet-agent"),
+                number.to_string(),
+            )?;
             let life = Life {
                 series: self,
                 sandbox,
-                fleet: Fleet::init(
-                    sandbox,
-                    &format!("life{number}"),
-                    &format!("[environments.dev.agent]\n{PAPER_SOURCE}\n{GROUP}"),
-                )?,
+                fleet,
                 name: format!("life{number}-dev"),
                 rng: Rng::with_seed(self.seed.wrapping_add(number.into())),
                 kill,
@@ -370,6 +374,11 @@ impl Life<'_> {
                 "{action}: {found}"
             );
         }
+        let buckets = sandbox.raw("s3", ("GET", "/"), "")?;
+        ensure!(
+            buckets.contains("<Buckets") && !buckets.contains(&format!("fleet-{name}-")),
+            "{buckets}"
+        );
         let ecs = "AmazonEC2ContainerServiceV20141113";
         let clusters = sandbox.json("ecs", &format!("{ecs}.ListClusters"), &json!({}))?;
         let provider = json!({ "capacityProviders": [format!("{name}-web")] });

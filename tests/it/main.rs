@@ -8,6 +8,7 @@
 mod adopt;
 mod convergence;
 mod gate;
+mod install;
 mod least_privilege;
 mod leaving;
 mod main_job;

@@ -28,8 +28,8 @@ use aws_smithy_runtime_api::{
 use aws_smithy_types::config_bag::ConfigBag;
 
 use super::{
-    autoscaling::AutoScaling, cloudwatch::CloudWatch, ec2::Ec2, ecs::Ecs, iam::Iam, ssm::Ssm,
-    sts::Sts,
+    autoscaling::AutoScaling, cloudwatch::CloudWatch, ec2::Ec2, ecs::Ecs, iam::Iam, s3::S3,
+    ssm::Ssm, sts::Sts,
 };
 
 /// The SDK backs off between these for a few seconds altogether.
@@ -48,6 +48,7 @@ pub(crate) struct Cloud {
     pub(crate) cloudwatch: CloudWatch,
     pub(crate) ecs: Ecs,
     pub(crate) iam: Iam,
+    pub(crate) s3: S3,
     pub(crate) ssm: Ssm,
     calls: Calls,
     /// Where the calls go, as people would name it.
@@ -87,6 +88,10 @@ impl Cloud {
             ),
             ecs: Ecs::new(aws_sdk_ecs::config::Builder::from(config).interceptor(calls.clone())),
             iam: Iam::new(aws_sdk_iam::config::Builder::from(config).interceptor(calls.clone())),
+            s3: S3::new(
+                aws_sdk_s3::config::Builder::from(config).interceptor(calls.clone()),
+                config.endpoint_url().is_some(),
+            ),
             ssm: Ssm::new(aws_sdk_ssm::config::Builder::from(config).interceptor(calls.clone())),
             calls,
             endpoint: match (config.endpoint_url(), config.region()) {

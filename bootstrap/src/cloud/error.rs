@@ -171,6 +171,10 @@ fn kind_of(code: &str) -> Kind {
         | "InvalidAMIID.Unavailable"
         | "InvalidResourceId"
         | "ClusterNotFoundException"
+        | "NoSuchBucket"
+        | "NoSuchKey"
+        | "NoSuchPublicAccessBlockConfiguration"
+        | "NoSuchVersion"
         | "ServiceNotFoundException"
         | "ResourceNotFound"
         | "ResourceNotFoundException" => Kind::NotFound,
@@ -178,9 +182,15 @@ fn kind_of(code: &str) -> Kind {
         | "EntityAlreadyExistsException"
         | "AlreadyExists"
         | "AlreadyExistsFault"
+        | "BucketAlreadyExists"
+        | "BucketAlreadyOwnedByYou"
         | "ParameterAlreadyExists"
+        | "PreconditionFailed"
         | "InvalidGroup.Duplicate" => Kind::AlreadyExists,
-        "ResourceInUse"
+        "BucketNotEmpty"
+        | "ConditionalRequestConflict"
+        | "OperationAborted"
+        | "ResourceInUse"
         | "ResourceInUseFault"
         | "ResourceInUseException"
         | "ResourceContention"
@@ -201,10 +211,13 @@ fn kind_of(code: &str) -> Kind {
         | "AuthFailure" => Kind::Denied,
         "ExpiredToken"
         | "ExpiredTokenException"
+        | "InvalidAccessKeyId"
         | "InvalidClientTokenId"
         | "UnrecognizedClientException"
         | "SignatureDoesNotMatch" => Kind::Credentials,
-        "Throttling" | "ThrottlingException" | "RequestLimitExceeded" => Kind::Throttled,
+        "RequestLimitExceeded" | "SlowDown" | "Throttling" | "ThrottlingException" => {
+            Kind::Throttled
+        }
         // EC2 has a code for each kind of resource.
         other if other.ends_with(".NotFound") || other.ends_with(".NotFoundException") => {
             Kind::NotFound
@@ -245,6 +258,10 @@ mod tests {
             ("DependencyViolation", Kind::InUse),
             ("ScalingActivityInProgress", Kind::InUse),
             ("AccessDeniedException", Kind::Denied),
+            ("NoSuchBucket", Kind::NotFound),
+            ("PreconditionFailed", Kind::AlreadyExists),
+            ("OperationAborted", Kind::InUse),
+            ("SlowDown", Kind::Throttled),
             ("ExpiredToken", Kind::Credentials),
             ("RequestLimitExceeded", Kind::Throttled),
             ("ValidationError", Kind::Other),

@@ -15,6 +15,7 @@ mod error;
 mod group;
 mod iam;
 mod launch;
+mod s3;
 mod scaling_policy;
 mod ssm;
 mod sts;

@@ -27,6 +27,7 @@ use crate::{
 pub(super) struct Details {
     missing_service_roles: Vec<ServiceRole>,
     workload: Workload,
+    bucket: Option<(bool, Option<String>)>,
     groups: BTreeMap<String, GroupDetails>,
 }
 
@@ -43,7 +44,7 @@ pub(super) async fn details(
     let makes_cluster =
         !desired.cluster.is_adopted && matches!(inventory.cluster, Presence::Absent);
     let makes_something = goal == Goal::Up && (makes_cluster || found.values().any(makes));
-    let (missing_service_roles, workload, groups) = tokio::try_join!(
+    let (missing_service_roles, workload, bucket, groups) = tokio::try_join!(
         async {
             if makes_something {
                 missing_service_roles(cloud, desired).await
@@ -58,11 +59,25 @@ pub(super) async fn details(
                 Ok(Workload::default())
             }
         },
+        async {
+            match (&desired.bucket.upload, inventory.bucket.owned()) {
+                (Some(upload), Some(_)) if goal == Goal::Up => {
+                    let (s3, name) = (&cloud.s3, &desired.bucket.name);
+                    let read = tokio::try_join!(
+                        s3.is_public_access_blocked(name),
+                        s3.sha256(name, &upload.key),
+                    );
+                    read.map(Some)
+                }
+                _ => Ok(None),
+            }
+        },
         details_of_all(cloud, desired, goal, reading, found),
     )?;
     Ok(Details {
         missing_service_roles,
         workload,
+        bucket,
         groups,
     })
 }
@@ -72,6 +87,12 @@ impl Details {
         inventory.missing_service_roles = self.missing_service_roles;
         if let Presence::Owned(cluster) = &mut inventory.cluster {
             cluster.workload = self.workload;
+        }
+        if let Presence::Owned(bucket) = &mut inventory.bucket
+            && let Some((is_public_access_blocked, object)) = self.bucket
+        {
+            bucket.is_public_access_blocked = is_public_access_blocked;
+            bucket.object = object;
         }
         put(self.groups, &mut inventory.groups);
     }

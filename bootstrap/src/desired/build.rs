@@ -7,8 +7,9 @@ use fleet_agent_config::{
 };
 
 use super::{
-    AutoScalingGroup, CapacityProvider, Cluster, Desired, Drain, Group, Hook, Identity, Image,
-    LaunchTemplate, Network, Parameter, Role, SecurityGroup, Settings, StrategyItem, Transition,
+    AutoScalingGroup, Bucket, CapacityProvider, Cluster, Desired, Drain, Group, Hook, Identity,
+    Image, LaunchTemplate, Network, Parameter, Role, SecurityGroup, Settings, Source, StrategyItem,
+    Transition,
     agent::AgentSettings,
     multipart,
     names::{self, GroupNames},
@@ -68,6 +69,8 @@ pub fn build(spec: &spec::Spec) -> Result<Desired, Problems> {
             own_name: names::cluster(&spec.fleet, &spec.environment),
             name: cluster,
         },
+        source: source(spec),
+        bucket: bucket(spec),
         groups,
     })
 }
@@ -153,6 +156,14 @@ fn cluster_name(spec: &spec::Spec) -> String {
     }
 }
 
+fn bucket(spec: &spec::Spec) -> Bucket {
+    Bucket::of(spec, owned(spec, spec.tags.clone()))
+}
+
+fn source(spec: &spec::Spec) -> Option<Source> {
+    Source::of(spec, &bucket(spec))
+}
+
 /// What a group's nodes read, as people can read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Documents {
@@ -236,7 +247,7 @@ impl<'a> Builder<'a> {
                 user_data,
                 settings: Settings {
                     config: self.agent.config().clone(),
-                    source: self.spec.agent.source.clone(),
+                    source: source(self.spec),
                     own: group.user_data.clone(),
                     docker_volume: group.docker_volume.is_some(),
                 },
@@ -272,6 +283,7 @@ impl<'a> Builder<'a> {
         let sets = |name: &str| self.group.ecs.get(name).map(String::as_str);
         let propagates = sets("ECS_CONTAINER_INSTANCE_PROPAGATE_TAGS_FROM") == Some("ec2_instance");
         let tells_apart = self.group.node.instance_tag == Some(true);
+        let agent = source(self.spec).and_then(|source| source.readable(&bucket(self.spec)));
         let scope = policy::Scope {
             region: &self.spec.region,
             cluster: self.cluster,
@@ -279,6 +291,7 @@ impl<'a> Builder<'a> {
             parameter: &self.names.parameter,
             secrets: self.agent.secrets(),
             images: self.agent.images(),
+            agent: agent.as_deref(),
             replacement: self.agent.replacement,
             tags_container_instance: propagates
                 || tells_apart
@@ -313,9 +326,9 @@ impl<'a> Builder<'a> {
 
     fn documents(&self) -> Result<Documents, Vec<Problem>> {
         let agent_toml = self.agent.text().map_err(|why| self.problem(why))?;
-        let source = self.spec.agent.source.as_ref();
+        let source = source(self.spec);
         let docker_volume = self.group.docker_volume.is_some();
-        let cloud_config = user_data::cloud_config(&agent_toml, source, docker_volume)
+        let cloud_config = user_data::cloud_config(&agent_toml, source.as_ref(), docker_volume)
             .map_err(|why| self.problem(why))?;
         Ok(Documents {
             agent_toml,

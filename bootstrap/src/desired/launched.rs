@@ -8,10 +8,10 @@ use fleet_agent_config::{Config, Live, Problem, names::AGENT_TOML, render};
 use serde_json::Value;
 
 use super::{
-    multipart,
+    Source, multipart,
     user_data::{self, SIZE_MAX},
 };
-use crate::spec::{Source, UserData};
+use crate::spec::UserData;
 
 /// User data unpacks to no more than this, bytes: what is larger is none of ours.
 const UNPACKED_MAX: u64 = 64 * SIZE_MAX as u64;

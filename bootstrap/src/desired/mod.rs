@@ -11,6 +11,7 @@ mod policy;
 mod service_roles;
 #[cfg(test)]
 mod shellcheck;
+mod source;
 mod user_data;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -24,8 +25,9 @@ pub(crate) use build::removed;
 pub use build::{Documents, build, documents};
 pub(crate) use docker_volume::DEVICE as DOCKER_DEVICE;
 pub(crate) use launched::{Settings, cluster as launched_cluster};
-pub(crate) use names::scaling_policy;
+pub(crate) use names::{BUCKET_TAG, scaling_policy};
 pub use service_roles::ServiceRole;
+pub use source::{Bucket, Download, S3Object, Source, Upload};
 
 /// Everything one environment should consist of.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +38,10 @@ pub struct Desired {
     pub network: Network,
     /// ECS cluster.
     pub cluster: Cluster,
+    /// How nodes come by the agent; their image carries it when absent.
+    pub source: Option<Source>,
+    /// The environment's own, for the agent's binary.
+    pub bucket: Bucket,
     /// One entry per `[groups.NAME]`.
     pub groups: Vec<Group>,
 }

@@ -13,12 +13,25 @@ const LONG: usize = 255;
 const LAUNCH_TEMPLATE: usize = 128;
 /// CreateRole. Instance profiles may be longer, but one name for both is easier to find.
 const ROLE: usize = 64;
+/// CreateBucket.
+const BUCKET: usize = 63;
+/// On launch templates: the bucket that the environment has. By it `down` finds a bucket that the file
+/// does not ask for any more.
+pub(crate) const BUCKET_TAG: &str = "fleet:bucket";
 /// Hexadecimal digits of hash at the end of a cut name: 48 bits.
 const HASH_DIGITS: usize = 12;
 
 /// `NAME-ENVIRONMENT`.
 pub(super) fn cluster(fleet: &str, environment: &str) -> String {
     joined(&[fleet, environment], LONG)
+}
+
+/// Of the bucket. All of AWS share one space of names, hence the hash of what nobody else has; none of
+/// those that S3 keeps for itself begins or ends so (S3 guide, "General purpose bucket naming rules").
+pub(super) fn bucket(fleet: &str, environment: &str, region: &str, owner: &str) -> String {
+    let name = format!("fleet-{fleet}-{environment}-{region}");
+    let name = name.to_ascii_lowercase().replace('_', "-");
+    hashed(&name, &[fleet, environment, region, owner], BUCKET)
 }
 
 /// The names of one group's resources.
@@ -69,12 +82,17 @@ fn joined(parts: &[&str], limit: usize) -> String {
     if full.len() <= limit {
         return full;
     }
+    hashed(&full, parts, limit)
+}
+
+/// As much of `full` as there is room for, and the hash of all parts.
+fn hashed(full: &str, parts: &[&str], limit: usize) -> String {
     let hash: String = Sha256::digest(parts.join("\0"))
         .iter()
         .take(HASH_DIGITS / 2)
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    let kept = full.floor_char_boundary(limit - HASH_DIGITS - 1);
+    let kept = full.floor_char_boundary(full.len().min(limit - HASH_DIGITS - 1));
     format!("{}-{hash}", &full[..kept])
 }
 
@@ -100,6 +118,26 @@ mod tests {
         assert_eq!(
             long.role,
             "shop-dev-wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww-b3634278efde"
+        );
+    }
+
+    #[test]
+    fn buckets_are_called_as_s3_wants_it_and_as_nobody_else_s() {
+        let name = bucket("Shop_1", "dev", "eu-central-1", "f-0123456789abcdef");
+        assert_eq!(name, "fleet-shop-1-dev-eu-central-1-21440cb121e2");
+        for other in [
+            bucket("Shop-1", "dev", "eu-central-1", "f-0123456789abcdef"),
+            bucket("Shop_1", "dev", "eu-central-1", "f-0123456789abcdee"),
+            bucket("Shop_1", "dev", "eu-central-2", "f-0123456789abcdef"),
+        ] {
+            assert_ne!(name, other);
+        }
+        let long = bucket(&"W".repeat(128), "dev", "eu-central-1", "f-0");
+        assert_eq!(long.len(), 63);
+        let is_allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        assert!(
+            long.bytes().all(is_allowed) && long.starts_with("fleet-w"),
+            "{long}"
         );
     }
 

@@ -9,7 +9,7 @@
 use fleet_agent_config::names::tag;
 use serde_json::{Map, Value, json};
 
-use super::{Desired, ServiceRole, policy::partition};
+use super::{Desired, Download, ServiceRole, policy::partition};
 
 impl Desired {
     /// The operator's policy for an account of 12 digits.
@@ -48,6 +48,9 @@ impl Desired {
             scope.tags_what_ecs_creates(),
             scope.changes_in_ecs(),
             scope.works_on_adopted_cluster(),
+            scope.keeps_a_bucket(),
+            scope.fills_the_bucket(),
+            scope.looks_at_the_agent(),
         ];
         json!({
             "Version": "2012-10-17",
@@ -440,6 +443,51 @@ impl Scope<'_> {
         let cluster = self.desired.cluster.is_adopted.then(|| self.cluster_arn());
         let arns = cluster.into_iter().collect();
         allow("AdoptedCluster", &ON_ANY_CLUSTER, arns, json!({}))
+    }
+
+    /// One that is created with tags asks for TagResource. In S3 tags authorize nothing unless a bucket is
+    /// told so, and the name has the owner's id in it (S3 guide, "Using tags with S3 general purpose
+    /// buckets").
+    fn keeps_a_bucket(&self) -> Option<Value> {
+        let actions = [
+            "s3:CreateBucket",
+            "s3:DeleteBucket",
+            "s3:GetBucketPublicAccessBlock",
+            "s3:GetBucketTagging",
+            "s3:ListBucket",
+            "s3:ListBucketVersions",
+            "s3:PutBucketPublicAccessBlock",
+            "s3:PutBucketTagging",
+            "s3:TagResource",
+        ];
+        let bucket = &self.desired.bucket;
+        let arns = bucket.upload.iter().map(|_| self.s3(&bucket.name));
+        allow("Bucket", &actions, arns.collect(), json!({}))
+    }
+
+    fn fills_the_bucket(&self) -> Option<Value> {
+        let actions = ["s3:DeleteObjectVersion", "s3:GetObject", "s3:PutObject"];
+        let bucket = &self.desired.bucket;
+        let objects = format!("{}/*", bucket.name);
+        let arns = bucket.upload.iter().map(|_| self.s3(&objects));
+        allow("BucketObjects", &actions, arns.collect(), json!({}))
+    }
+
+    /// Whether somebody's object is there that nodes are to install.
+    fn looks_at_the_agent(&self) -> Option<Value> {
+        let is_ours = self.desired.bucket.upload.is_some();
+        let source = self.desired.source.as_ref().filter(|_| !is_ours)?;
+        let Download::S3(object) = &source.download else {
+            return None;
+        };
+        let arn = self.s3(&format!("{}/{}", object.bucket, object.key));
+        allow("LookAtTheAgent", &["s3:GetObject"], vec![arn], json!({}))
+    }
+
+    /// A bucket, or objects in it: their names are of no region and no account.
+    fn s3(&self, name: &str) -> String {
+        let partition = partition(&self.desired.identity.region);
+        format!("arn:{partition}:s3:::{name}")
     }
 
     /// Carries this environment's tags, or is given them.

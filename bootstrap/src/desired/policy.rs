@@ -38,6 +38,8 @@ pub(super) struct Scope<'a> {
     pub(super) secrets: BTreeSet<&'a str>,
     /// Private images that its sidecars run.
     pub(super) images: BTreeSet<EcrImage>,
+    /// The objects that may be the agent, as they stand in an ARN.
+    pub(super) agent: Option<&'a str>,
     /// How nodes that stay impaired are replaced.
     pub(super) replacement: Replacement,
     /// The ECS agent gives its container instance tags at registration.
@@ -66,6 +68,7 @@ impl Scope<'_> {
         statements.extend(self.replacement());
         statements.extend(self.secrets());
         statements.extend(self.images());
+        statements.extend(self.agent());
         if self.tags_container_instance {
             statements.push(self.container_instance_tags());
         }
@@ -225,6 +228,17 @@ impl Scope<'_> {
         .into_iter()
         .flatten()
         .collect()
+    }
+
+    /// What is installed on the first boot. A bucket of another account has to let this role read it, too.
+    fn agent(&self) -> Option<Value> {
+        let objects = self.agent?;
+        Some(json!({
+            "Sid": "InstallAgent",
+            "Effect": "Allow",
+            "Action": "s3:GetObject",
+            "Resource": format!("arn:{}:s3:::{objects}", partition(self.region)),
+        }))
     }
 
     /// A registry of another account has to let this one pull, too.
@@ -402,6 +416,7 @@ mod tests {
             parameter: "/fleet/shop/dev/web/agent",
             secrets: BTreeSet::new(),
             images: BTreeSet::new(),
+            agent: None,
             replacement: Replacement::Itself,
             tags_container_instance: false,
             propagates_instance_tags: false,

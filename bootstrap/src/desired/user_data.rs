@@ -12,8 +12,7 @@ use flate2::{Compression, GzBuilder};
 use fleet_agent_config::names::{AGENT_BINARY, AGENT_TOML, GATE_PATH, RELEASED};
 use serde::Serialize;
 
-use super::docker_volume;
-use crate::spec::Source;
+use super::{Download, Source, docker_volume};
 
 /// EC2 takes 16 KB, before base64 (EC2 guide, "Run commands at launch").
 pub(super) const SIZE_MAX: usize = 16 * 1024;
@@ -28,6 +27,8 @@ const CATALOG_DIRECTORY: &str = "/usr/lib/systemd/catalog";
 const CATALOG: &str = "fleet.catalog";
 const INSTALLER_PATH: &str = "/usr/libexec/fleet/install-agent";
 const INSTALLER: &str = include_str!("../../templates/install-agent.sh");
+const FETCH_URL: &str = include_str!("../../templates/fetch-url.sh");
+const FETCH_S3: &str = include_str!("../../templates/fetch-s3.sh");
 
 /// Fields in the order in which cloud-init acts on them.
 #[derive(Debug, Serialize)]
@@ -123,14 +124,24 @@ fn gate_command() -> Vec<String> {
 }
 
 fn installer(source: &Source) -> String {
-    let protocol = source.url.split(':').next().unwrap_or("https");
+    let fetch = match &source.download {
+        Download::Url(url) => {
+            let protocol = url.split(':').next().unwrap_or("https");
+            FETCH_URL.replace("@PROTOCOL@", protocol)
+        }
+        Download::S3(object) => FETCH_S3
+            .replace("@BUCKET@", &object.bucket)
+            .replace("@REGION@", &object.region)
+            .replace("@KEY@", &object.key)
+            .replace("@ADDRESS@", &object.address()),
+    };
     INSTALLER
+        .replace("@FETCH@", fetch.trim_end())
         .replace("@SHA256@", &source.sha256)
-        .replace("@PROTOCOL@", protocol)
         .replace("@BINARY@", AGENT_BINARY)
         .replace("@CATALOG_DIRECTORY@", CATALOG_DIRECTORY)
         .replace("@CATALOG@", &format!("{CATALOG_DIRECTORY}/{CATALOG}"))
-        .replace("@URL@", &source.url)
+        .replace("@SOURCE@", &source.download.to_string())
 }
 
 fn text(config: &CloudConfig<'_>) -> Result<String, serde_json::Error> {
@@ -165,16 +176,47 @@ mod tests {
         reason = "the installer is checked and tried as the shell script it is"
     )]
 
-    use std::{io::Read, os::unix::fs::PermissionsExt, path::Path, process::Command};
+    use std::{
+        io::{BufRead as _, BufReader, Read},
+        net::TcpListener,
+        os::unix::fs::PermissionsExt,
+        path::Path,
+        process::Command,
+        thread,
+    };
 
-    use super::{super::shellcheck, *};
+    use aws_credential_types::Credentials;
+    use aws_sigv4::{
+        http_request::{
+            PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest,
+            SigningSettings, UriPathNormalizationMode, sign,
+        },
+        sign::v4::SigningParams,
+    };
+    use aws_smithy_types::{DateTime, date_time::Format};
+
+    use super::{
+        super::{S3Object, shellcheck},
+        *,
+    };
 
     const AGENT_TOML_TEXT: &str = "version = 1\nfleet = \"shop\"\n";
 
     fn source(url: &str) -> Source {
         Source {
-            url: url.to_owned(),
+            download: Download::Url(url.to_owned()),
             sha256: "ab".repeat(32),
+        }
+    }
+
+    fn s3_source(sha256: String) -> Source {
+        Source {
+            download: Download::S3(S3Object {
+                region: "eu-central-1".to_owned(),
+                bucket: "releases".to_owned(),
+                key: "fleet-agent/0.1.0~rc_1/fleet-agent".to_owned(),
+            }),
+            sha256,
         }
     }
 
@@ -189,6 +231,13 @@ mod tests {
         let source = source("https://example.com/fleet-agent");
         let text = cloud_config(AGENT_TOML_TEXT, Some(&source), false).expect("renders");
         insta::assert_snapshot!("installed", text);
+    }
+
+    #[test]
+    fn golden_form_installed_from_s3() {
+        let source = s3_source("ab".repeat(32));
+        let text = cloud_config(AGENT_TOML_TEXT, Some(&source), false).expect("renders");
+        insta::assert_snapshot!("installed_from_s3", text);
     }
 
     #[test]
@@ -238,7 +287,8 @@ mod tests {
         let source = source("https://example.com/fleet-agent?a=(id)&b=%20;!");
         let text = installer(&source);
         shellcheck::passes(&text);
-        assert!(text.contains("protocol='https'\n"));
+        assert!(text.contains("--proto '=https'"));
+        shellcheck::passes(&installer(&s3_source("ab".repeat(32))));
     }
 
     const AGENT: &str = "#!/bin/sh\necho \"this is the $*\"\n";
@@ -281,12 +331,21 @@ mod tests {
     /// is a file there. Returns what stands on the console and what systemctl and journalctl were
     /// told.
     fn install(directory: &Path, sha256: &str) -> (bool, String, String) {
-        let at = |name: &str| directory.join(name).display().to_string();
+        let download = directory.join("download").display().to_string();
         let source = Source {
-            url: format!("file://{}", at("download")),
+            download: Download::Url(format!("file://{download}")),
             sha256: sha256.to_owned(),
         };
-        let script = installer(&source)
+        install_from(directory, &source, &[])
+    }
+
+    fn install_from(
+        directory: &Path,
+        source: &Source,
+        environment: &[(&str, &str)],
+    ) -> (bool, String, String) {
+        let at = |name: &str| directory.join(name).display().to_string();
+        let script = installer(source)
             .replace(AGENT_BINARY, &at("fleet-agent"))
             .replace("/dev/console", &at("console"))
             .replace(CATALOG_DIRECTORY, &at("catalog"))
@@ -295,9 +354,11 @@ mod tests {
                 &format!("echo >>{} journalctl --", at("systemctl")),
             )
             .replace("--retry 5", "--retry 0")
+            .replace("sleep 2", "sleep 0.1")
             .replace("systemctl ", &format!("echo >>{} ", at("systemctl")));
         let ended = Command::new("sh")
             .args(["-c", &script])
+            .envs(environment.iter().copied())
             .output()
             .expect("sh runs");
         let read = |name: &str| std::fs::read_to_string(directory.join(name)).unwrap_or_default();
@@ -315,7 +376,8 @@ mod tests {
             "journalctl --update-catalog\n\
              daemon-reload\n\
              enable fleet-agent.service fleet-drain.service\n\
-             start --no-block fleet-agent.service fleet-drain.service\n"
+             restart --no-block fleet-agent.service\n\
+             start --no-block fleet-drain.service\n"
         );
         let catalog = directory.path().join("catalog").join(CATALOG);
         let catalog = std::fs::read_to_string(catalog).expect("written");
@@ -328,6 +390,125 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o755);
+    }
+
+    /// An instance's metadata service, which lacks the role at first, and S3 beside it. Ends with what it was
+    /// last asked, when it has given the agent away.
+    fn aws(listener: &TcpListener, agent: &str) -> Vec<String> {
+        const TOKEN: &str = "X-aws-ec2-metadata-token: imds-token";
+        const ROLES: &str = "GET /latest/meta-data/iam/security-credentials/";
+        let mut looks_for_a_role = 0;
+        loop {
+            let (mut stream, _) = listener.accept().expect("a caller");
+            let lines = BufReader::new(&stream).lines();
+            let lines = lines.map(|line| line.expect("a line"));
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let asked = head[0].trim_end_matches(" HTTP/1.1");
+            let (status, body) = if asked == "PUT /latest/api/token" {
+                (200, "imds-token")
+            } else if asked.starts_with(ROLES) && !head.iter().any(|line| line == TOKEN) {
+                (401, "")
+            } else if asked == ROLES {
+                looks_for_a_role += 1;
+                match looks_for_a_role {
+                    1 => (404, ""),
+                    _ => (200, "shop-dev-web"),
+                }
+            } else if asked == format!("{ROLES}shop-dev-web") {
+                (200, CREDENTIALS)
+            } else {
+                (200, agent)
+            };
+            let length = body.len();
+            let reply = format!(
+                "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+            stream.write_all(reply.as_bytes()).expect("told");
+            if body == agent {
+                return head;
+            }
+        }
+    }
+
+    /// As EC2 writes them (EC2 guide, "Retrieve security credentials from instance metadata").
+    const CREDENTIALS: &str = r#"{
+  "Code" : "Success",
+  "Type" : "AWS-HMAC",
+  "AccessKeyId" : "ASIAEXAMPLE",
+  "SecretAccessKey" : "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
+  "Token" : "IQoJb3JpZ2luX2VjE/+==",
+  "Expiration" : "2026-11-22T22:00:00Z"
+}"#;
+
+    /// What the SDKs would send in the place of this request, by its own time.
+    fn signature(head: &[String]) -> Option<String> {
+        let header = |name: &str| {
+            let mut lines = head.iter().filter_map(|line| line.split_once(": "));
+            let found = lines.find(|(key, _)| key.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.to_owned())
+        };
+        let path = head[0].split(' ').nth(1)?;
+        let identity = Credentials::new(
+            "ASIAEXAMPLE",
+            "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
+            Some("IQoJb3JpZ2luX2VjE/+==".to_owned()),
+            None,
+            "test",
+        );
+        let identity = identity.into();
+        let mut settings = SigningSettings::default();
+        settings.percent_encoding_mode = PercentEncodingMode::Single;
+        settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+        settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+        let date = header("x-amz-date")?;
+        let [year, month, day] = [&date[..4], &date[4..6], &date[6..8]];
+        let [hour, minute, second] = [&date[9..11], &date[11..13], &date[13..15]];
+        let time = format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z");
+        let time = DateTime::from_str(&time, Format::DateTime).ok()?;
+        let params = SigningParams::builder()
+            .identity(&identity)
+            .region("eu-central-1")
+            .name("s3")
+            .time(time.try_into().ok()?)
+            .settings(settings)
+            .build()
+            .ok()?
+            .into();
+        let uri = format!("http://{}{path}", header("host")?);
+        let empty = std::iter::empty();
+        let request = SignableRequest::new("GET", uri, empty, SignableBody::Bytes(b"")).ok()?;
+        let (instructions, _) = sign(request, &params).ok()?.into_parts();
+        for (name, value) in instructions.headers() {
+            let sent = header(name).unwrap_or_default();
+            assert_eq!(sent.replace(", ", ","), value.replace(", ", ","), "{name}");
+        }
+        header("authorization")
+    }
+
+    #[test]
+    fn the_installer_asks_s3_with_the_instance_s_credentials_as_an_sdk_would() {
+        let directory = tempfile::tempdir().expect("directory");
+        let sum = download(directory.path(), AGENT);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+        let aws = thread::spawn(move || aws(&listener, AGENT));
+        let environment = [
+            ("AWS_ENDPOINT_URL", endpoint.as_str()),
+            ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &endpoint),
+        ];
+        let (ok, console, systemctl) =
+            install_from(directory.path(), &s3_source(sum), &environment);
+        assert!(ok && systemctl.contains("restart --no-block"), "{console}");
+        let head = aws.join().expect("no panic");
+        assert_eq!(
+            head[0],
+            "GET /releases/fleet-agent/0.1.0~rc_1/fleet-agent HTTP/1.1"
+        );
+        let signature = signature(&head).expect("signed");
+        assert!(
+            signature.contains("/eu-central-1/s3/aws4_request"),
+            "{signature}"
+        );
     }
 
     #[test]

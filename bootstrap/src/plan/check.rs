@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    AlarmStep, AutoScalingStep, Ec2Step, EcsStep, Goal, IamStep, ParameterStep, Plan, Step,
+    AlarmStep, AutoScalingStep, BucketStep, Ec2Step, EcsStep, Goal, IamStep, ParameterStep, Plan,
+    Step,
 };
 use crate::{
     desired::Desired,
@@ -88,6 +89,7 @@ fn about_clusters(step: &Step, desired: &Desired, inventory: &Inventory) -> Opti
             given.is_some_and(|given| resource.name() == given.arn)
         }
         Step::Alarm(_)
+        | Step::Bucket(_)
         | Step::Iam(_)
         | Step::Ec2(_)
         | Step::AutoScaling(_)
@@ -106,6 +108,13 @@ const ORDER: &[(&str, &str)] = &[
     ),
     ("create role", "set policy"),
     ("create role", "put role into"),
+    ("create launch template shop-dev-web", "create bucket"),
+    ("create bucket", "block public access"),
+    ("block public access", "send "),
+    ("send ", "create auto scaling group"),
+    ("send ", "update auto scaling group"),
+    ("delete auto scaling group", "delete bucket"),
+    ("delete bucket", "delete launch template"),
     ("create security group", "create launch template"),
     ("create launch template", "create auto scaling group"),
     ("put role into", "create auto scaling group"),
@@ -209,9 +218,18 @@ fn touched(step: &Step) -> Option<&str> {
             | EcsStep::DeregisterContainerInstances { cluster: name },
         ) => Some(name),
         Step::AutoScaling(step) => of_auto_scaling(step),
+        Step::Bucket(
+            BucketStep::BlockPublicAccess { name }
+            | BucketStep::Upload { bucket: name, .. }
+            | BucketStep::Delete { name },
+        ) => Some(name),
         Step::Tag { resource, .. } => Some(resource.name()),
         // A cluster's list is looked at by `about_clusters`.
-        Step::Ec2(_) | Step::Ecs(_) | Step::Parameter(_) | Step::Alarm(_) => None,
+        Step::Ec2(_)
+        | Step::Ecs(_)
+        | Step::Parameter(_)
+        | Step::Alarm(_)
+        | Step::Bucket(BucketStep::Create { .. }) => None,
     }
 }
 
@@ -276,7 +294,8 @@ fn created(step: &Step) -> Option<&str> {
             name,
             tags: Some(_),
             ..
-        }) => Some(name),
+        })
+        | Step::Bucket(BucketStep::Create { name, .. }) => Some(name),
         Step::AutoScaling(AutoScalingStep::Create(group)) => Some(&group.name),
         Step::Iam(_)
         | Step::Ec2(_)
@@ -284,6 +303,7 @@ fn created(step: &Step) -> Option<&str> {
         | Step::Ecs(_)
         | Step::Parameter(_)
         | Step::Alarm(_)
+        | Step::Bucket(_)
         | Step::Tag { .. } => None,
     }
 }
@@ -296,6 +316,7 @@ fn owned_names<'a>(desired: &'a Desired, inventory: &'a Inventory) -> BTreeSet<&
         }
     };
     add(inventory.cluster.is_ours(), &desired.cluster.own_name);
+    add(inventory.bucket.is_ours(), &desired.bucket.name);
     // Some are tagged by ARN or id.
     if let Some(cluster) = inventory.cluster.owned() {
         add(true, &cluster.arn);

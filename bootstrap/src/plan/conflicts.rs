@@ -37,6 +37,7 @@ pub(super) fn find(desired: &Desired, inventory: &Inventory) -> Vec<Conflict> {
     } else {
         found.presence("cluster", &desired.cluster.name, &inventory.cluster);
     }
+    found.bucket(desired, inventory);
     for group in &desired.groups {
         found.group(group, inventory);
         found.elsewhere(group, desired, inventory);
@@ -265,6 +266,27 @@ impl Conflicts {
         self.provider(group, existing);
         self.roll(group, existing);
         self.image(group, existing, inventory);
+    }
+
+    /// What is under the agent's key is never overwritten, and nodes would refuse another.
+    fn bucket(&mut self, desired: &Desired, inventory: &Inventory) {
+        let bucket = &desired.bucket;
+        let Some(upload) = &bucket.upload else {
+            return;
+        };
+        self.presence("bucket", &bucket.name, &inventory.bucket);
+        let found = inventory.bucket.owned();
+        if let Some(sum) = found.and_then(|found| found.object.as_ref())
+            && *sum != upload.sha256
+        {
+            let problem = match sum.as_str() {
+                "" => "was put there without its SHA-256".to_owned(),
+                sum => format!("has SHA-256 {sum}"),
+            };
+            let name = format!("s3://{}/{}", bucket.name, upload.key);
+            let problem = format!("{problem}, and is not ours: remove it, then run this again");
+            self.add("object", &name, problem);
+        }
     }
 
     fn presence<T>(&mut self, kind: &str, name: &str, presence: &Presence<T>) {

@@ -98,6 +98,11 @@ pub(super) fn tagged(steps: &[usize]) -> Vec<String> {
     }
 }
 
+/// The agent by its SHA-256, as long as people tell one from another.
+pub(super) fn agent(sha256: &str) -> String {
+    format!("fleet-agent {}", sha256.get(..12).unwrap_or(sha256))
+}
+
 pub(super) fn keys(tags: &BTreeMap<String, GroupTag>) -> String {
     let keys: Vec<&str> = tags.keys().map(String::as_str).collect();
     keys.join(" ")

@@ -5,8 +5,8 @@
 //! draining hook is orphaned and holds each instance for an hour.
 
 use super::{
-    AlarmStep, AutoScalingStep, Builder, Conflict, Ec2Step, EcsStep, Effect, Goal, IamStep, Mark,
-    ParameterStep, Plan, Step, Steps, TASKS, conflicts, describe,
+    AlarmStep, AutoScalingStep, BucketStep, Builder, Conflict, Ec2Step, EcsStep, Effect, Goal,
+    IamStep, Mark, ParameterStep, Plan, Step, Steps, TASKS, conflicts, describe,
 };
 use crate::{
     desired::{self, Desired},
@@ -36,8 +36,17 @@ pub(super) fn plan(desired: &Desired, inventory: &Inventory) -> Result<Plan, Vec
         .collect();
     let detached = down.detach(&emptied);
     let mut gone = Steps::new();
+    let mut deleted = Steps::new();
+    let mut rest = Vec::new();
     for (group, found) in &groups {
-        gone.extend(down.group(group, found, &emptied, &detached));
+        let removed = down.group(group, found, &emptied, &detached);
+        gone.extend(removed.nodes);
+        deleted.extend(removed.auto_scaling_group);
+        rest.push(removed.rest);
+    }
+    let bucket = down.bucket(deleted);
+    for ((group, found), rest) in groups.iter().zip(rest) {
+        down.launch_template(group, found, &[&rest[..], &bucket].concat());
     }
     down.cluster(&gone);
     down.builder.line(
@@ -61,6 +70,16 @@ struct Down<'a> {
     desired: &'a Desired,
     inventory: &'a Inventory,
     builder: Builder,
+}
+
+/// What takes a group away.
+struct Removed {
+    /// The steps after which none of its nodes can be in the cluster any more.
+    nodes: Steps,
+    /// ... after which it launches nothing.
+    auto_scaling_group: Steps,
+    /// ... after which its launch template may go.
+    rest: Steps,
 }
 
 impl Down<'_> {
@@ -172,14 +191,39 @@ impl Down<'_> {
         vec![self.builder.step(put, emptied.iter().copied())]
     }
 
-    /// Returns the steps after which none of the group's nodes can be in the cluster any more.
+    /// After all that launches from it, and before the launch templates, whose tag may be all that tells of
+    /// it.
+    fn bucket(&mut self, after: Steps) -> Steps {
+        let name = &self.desired.bucket.name;
+        self.delete(
+            "bucket",
+            name,
+            &self.inventory.bucket,
+            |_| BucketStep::Delete { name: name.clone() },
+            after,
+        )
+    }
+
+    fn launch_template(&mut self, group: &desired::Group, found: &Group, after: &[usize]) {
+        self.delete(
+            "launch-template",
+            &group.launch_template.name,
+            &found.launch_template,
+            |_| Ec2Step::DeleteLaunchTemplate {
+                name: group.launch_template.name.clone(),
+            },
+            after.to_vec(),
+        );
+    }
+
+    /// All of it but its launch template.
     fn group(
         &mut self,
         group: &desired::Group,
         found: &Group,
         emptied: &[usize],
         detached: &[usize],
-    ) -> Steps {
+    ) -> Removed {
         let provider = self.delete(
             "capacity-provider",
             &group.capacity_provider.name,
@@ -242,23 +286,22 @@ impl Down<'_> {
             .removed
             .iter()
             .any(|one| one.name == group.name);
-        self.delete(
-            "launch-template",
-            &group.launch_template.name,
-            &found.launch_template,
-            |_| Ec2Step::DeleteLaunchTemplate {
-                name: group.launch_template.name.clone(),
-            },
-            if has_left {
-                [&asg, &rest[..]].concat()
-            } else {
-                asg.clone()
-            },
-        );
+        let rest = if has_left {
+            [&asg, &rest[..]].concat()
+        } else {
+            asg.clone()
+        };
         // A group of size 0 that nothing scales starts nothing, and may take minutes to go, as the cluster may.
-        match found.auto_scaling_group {
+        let nodes = match found.auto_scaling_group {
             Presence::Owned(_) => [&provider, emptied].concat(),
-            Presence::Absent | Presence::Leaving | Presence::Foreign(_) => [provider, asg].concat(),
+            Presence::Absent | Presence::Leaving | Presence::Foreign(_) => {
+                [&provider, &asg[..]].concat()
+            }
+        };
+        Removed {
+            nodes,
+            auto_scaling_group: asg,
+            rest,
         }
     }
 

@@ -17,14 +17,17 @@ mod tests;
 mod up;
 mod wanted;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use serde::Serialize;
 
 pub(crate) use conflicts::Conflict;
 pub(crate) use step::{
-    AlarmStep, AutoScalingStep, Ec2Step, EcsStep, GroupChange, IamStep, NewGroup, ParameterStep,
-    PolicyUse, Step, Taggable, TemplateUse, Version,
+    AlarmStep, AutoScalingStep, BucketStep, Ec2Step, EcsStep, GroupChange, IamStep, NewGroup,
+    ParameterStep, PolicyUse, Step, Taggable, TemplateUse, Version,
 };
 
 pub(crate) use wanted::{in_order_of, template_use};
@@ -154,9 +157,21 @@ impl Plan {
             | Step::Ecs(_)
             | Step::Parameter(_)
             | Step::Alarm(_)
+            | Step::Bucket(_)
             | Step::Tag { .. } => false,
         };
         steps.any(launches) || !self.templates().is_empty()
+    }
+
+    /// The file that it sends, and the SHA-256 that it has to have.
+    pub(crate) fn sends(&self) -> Option<(&Path, &str)> {
+        let mut steps = self.steps.iter().map(|planned| &planned.step);
+        steps.find_map(|step| {
+            let Step::Bucket(BucketStep::Upload { file, sha256, .. }) = step else {
+                return None;
+            };
+            Some((file.as_path(), sha256.as_str()))
+        })
     }
 
     /// What it writes into launch templates, by their names.

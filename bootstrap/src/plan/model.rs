@@ -7,8 +7,8 @@ use fleet_agent_config::{Live, VERSION};
 use serde_json::json;
 
 use super::{
-    AlarmStep, AutoScalingStep, Ec2Step, EcsStep, GroupChange, IamStep, ParameterStep, PolicyUse,
-    Step, Taggable, TemplateUse, Version,
+    AlarmStep, AutoScalingStep, BucketStep, Ec2Step, EcsStep, GroupChange, IamStep, ParameterStep,
+    PolicyUse, Step, Taggable, TemplateUse, Version,
 };
 use crate::{
     desired::{
@@ -16,9 +16,10 @@ use crate::{
         Identity, Image, Network, ServiceRole, Transition,
     },
     inventory::{
-        self, Alarm, AutoScalingGroup, CapacityProvider, Cluster, ClusterSettings, Group, Instance,
-        InstanceProfile, Inventory, LaunchTemplate, Parameter, Presence, ProviderSettings, Role,
-        ScalingPolicy, SecurityGroup, SecurityGroupRef, Subnet, Tags, Template, Tenancy,
+        self, Alarm, AutoScalingGroup, Bucket, CapacityProvider, Cluster, ClusterSettings, Group,
+        Instance, InstanceProfile, Inventory, LaunchTemplate, Parameter, Presence,
+        ProviderSettings, Role, ScalingPolicy, SecurityGroup, SecurityGroupRef, Subnet, Tags,
+        Template, Tenancy,
     },
     spec,
 };
@@ -67,6 +68,12 @@ pub(super) fn environment(environment: &str, groups: &[&str]) -> Desired {
             execute_command_logging: None,
             more_providers: Vec::new(),
             default_strategy: None,
+        },
+        source: None,
+        bucket: desired::Bucket {
+            name: format!("fleet-shop-{environment}-bucket"),
+            tags: tags(None),
+            upload: None,
         },
         groups: groups
             .iter()
@@ -182,6 +189,7 @@ pub(crate) fn empty(desired: &Desired) -> Inventory {
         cluster: Presence::Absent,
         given_cluster: None,
         tenancy: Tenancy::default(),
+        bucket: Presence::Absent,
         groups: desired
             .groups
             .iter()
@@ -247,6 +255,7 @@ impl World<'_> {
             Step::Ecs(step) => self.ecs(step),
             Step::Parameter(step) => self.parameter(step),
             Step::Alarm(step) => self.alarm(step),
+            Step::Bucket(step) => self.bucket(step),
             Step::Tag { resource, tags } => {
                 if let Taggable::AutoScalingGroup(name) = resource {
                     self.asg(name)?.tags.extend(tags.clone());
@@ -731,6 +740,35 @@ impl World<'_> {
         }
     }
 
+    fn bucket(&mut self, step: &BucketStep) -> Result<(), String> {
+        let bucket = &mut self.inventory.bucket;
+        match step {
+            BucketStep::Create { tags, .. } => create(
+                bucket,
+                Bucket {
+                    tags: tags.clone(),
+                    ..Bucket::default()
+                },
+            ),
+            BucketStep::BlockPublicAccess { .. } => {
+                existing(bucket)?.is_public_access_blocked = true;
+                Ok(())
+            }
+            BucketStep::Upload { sha256, .. } => {
+                let object = &mut existing(bucket)?.object;
+                match object.replace(sha256.clone()) {
+                    None => Ok(()),
+                    Some(_) => Err("PreconditionFailed".into()),
+                }
+            }
+            BucketStep::Delete { .. } => {
+                existing(bucket)?;
+                *bucket = Presence::Absent;
+                Ok(())
+            }
+        }
+    }
+
     /// What ECS asks of a group that it is to scale: that it protects its nodes, and that nobody else does it.
     fn may_scale(&mut self, asg: &str, settings: &ProviderSettings) -> Result<(), String> {
         let asg = self.asg(asg)?;
@@ -895,9 +933,14 @@ impl World<'_> {
         {
             return Ok(&mut cluster.tags);
         }
+        if let Presence::Owned(bucket) = &mut self.inventory.bucket
+            && matches!(resource, Taggable::Bucket(_))
+        {
+            return Ok(&mut bucket.tags);
+        }
         let name = resource.name();
         let mut all: Vec<&mut Tags> = Vec::new();
-        for group in self.inventory.groups.values_mut() {
+        for (key, group) in &mut self.inventory.groups {
             match resource {
                 Taggable::Ecs(arn) => all.extend(
                     owned_mut(&mut group.capacity_provider)
@@ -909,9 +952,16 @@ impl World<'_> {
                         .filter(|g| g.id == *id)
                         .map(|g| &mut g.tags),
                 ),
+                Taggable::LaunchTemplate(name) => {
+                    let mut wanted = self.desired.groups.iter();
+                    let is_its =
+                        wanted.any(|of| of.name == *key && of.launch_template.name == *name);
+                    let found = owned_mut(&mut group.launch_template);
+                    all.extend(found.filter(|_| is_its).map(|t| &mut t.tags));
+                }
                 Taggable::Role(_)
                 | Taggable::InstanceProfile(_)
-                | Taggable::LaunchTemplate(_)
+                | Taggable::Bucket(_)
                 | Taggable::AutoScalingGroup(_)
                 | Taggable::Parameter(_)
                 | Taggable::Alarm(_) => {
@@ -959,5 +1009,5 @@ pub(super) fn is_empty(inventory: &Inventory) -> bool {
                 || g.alarms.values().any(Presence::is_ours)
         })
         .collect();
-    !left.contains(&true) && !inventory.cluster.is_ours()
+    !left.contains(&true) && !inventory.cluster.is_ours() && !inventory.bucket.is_ours()
 }

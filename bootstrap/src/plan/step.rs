@@ -1,6 +1,9 @@
 //! The writes a plan can consist of, each with everything it needs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -24,6 +27,7 @@ pub(crate) enum Step {
     Ecs(EcsStep),
     Parameter(ParameterStep),
     Alarm(AlarmStep),
+    Bucket(BucketStep),
     /// Adds tags, or sets their values; never removes one.
     Tag {
         resource: Taggable,
@@ -293,6 +297,32 @@ pub(crate) enum AlarmStep {
     },
 }
 
+/// The bucket that the agent is installed from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(crate) enum BucketStep {
+    /// With tags from the first: one without would be nobody's.
+    Create {
+        name: String,
+        region: String,
+        tags: Tags,
+    },
+    BlockPublicAccess {
+        name: String,
+    },
+    /// Never overwrites.
+    Upload {
+        bucket: String,
+        key: String,
+        sha256: String,
+        file: PathBuf,
+    },
+    /// With what is in it.
+    Delete {
+        name: String,
+    },
+}
+
 /// The scaling policy that an alarm has carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -308,6 +338,12 @@ pub(crate) enum PolicyUse {
 impl From<AlarmStep> for Step {
     fn from(step: AlarmStep) -> Self {
         Self::Alarm(step)
+    }
+}
+
+impl From<BucketStep> for Step {
+    fn from(step: BucketStep) -> Self {
+        Self::Bucket(step)
     }
 }
 
@@ -357,6 +393,7 @@ pub(crate) enum Taggable {
     Parameter(String),
     /// ARN.
     Alarm(String),
+    Bucket(String),
 }
 
 impl Taggable {
@@ -369,7 +406,8 @@ impl Taggable {
             | Self::LaunchTemplate(name)
             | Self::AutoScalingGroup(name)
             | Self::Parameter(name)
-            | Self::Alarm(name) => name,
+            | Self::Alarm(name)
+            | Self::Bucket(name) => name,
         }
     }
 }
@@ -434,6 +472,7 @@ impl Step {
             Self::Ecs(step) => step.title(),
             Self::Parameter(step) => step.title(),
             Self::Alarm(step) => step.title(),
+            Self::Bucket(step) => step.title(),
             Self::Tag { resource, .. } => format!("tag {}", resource.name()),
         }
     }
@@ -572,6 +611,19 @@ impl AlarmStep {
         match self {
             Self::Put { name, .. } => format!("set alarm {name}"),
             Self::Delete { name } => format!("remove alarm {name}"),
+        }
+    }
+}
+
+impl BucketStep {
+    pub(crate) fn title(&self) -> String {
+        match self {
+            Self::Create { name, .. } => format!("create bucket {name}"),
+            Self::BlockPublicAccess { name } => format!("block public access to bucket {name}"),
+            Self::Upload { bucket, file, .. } => {
+                format!("send {} to bucket {bucket}", file.display())
+            }
+            Self::Delete { name } => format!("delete bucket {name}"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What plans look like, and that following them leads where they say.
 
 mod adopted;
+mod bucket;
 mod convergence;
 mod step_scaling;
 

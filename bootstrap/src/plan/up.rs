@@ -2,6 +2,7 @@
 //! then one proving node for each new group.
 
 mod beside;
+mod bucket;
 mod iam;
 mod scaling;
 
@@ -34,6 +35,7 @@ pub(super) fn plan(desired: &Desired, inventory: &Inventory) -> Result<Plan, Vec
         desired,
         inventory,
         builder: Builder::new(Goal::Up),
+        bucket: None,
     };
     up.builder.line(
         Mark::Adopted,
@@ -64,6 +66,8 @@ struct Up<'a> {
     desired: &'a Desired,
     inventory: &'a Inventory,
     builder: Builder,
+    /// What makes the bucket ready, once that is planned.
+    bucket: Option<Steps>,
 }
 
 /// Live settings on their way to nodes that serve.
@@ -150,8 +154,9 @@ impl<'a> Up<'a> {
         let profile = self.instance_profile(group, existing, created);
         let (security_group, reference) = self.security_group(group, existing);
         let (template, version) = self.launch_template(group, existing, &security_group, reference);
+        let bucket = self.bucket(&template);
         let (parameter, revision) = self.parameter(group, existing);
-        let before: Steps = [&template, &profile, service_roles].concat();
+        let before: Steps = [&template, &bucket, &profile, service_roles].concat();
         let live = LiveChange {
             revision,
             written: &parameter,
@@ -167,7 +172,16 @@ impl<'a> Up<'a> {
             self.step_scaling(group, existing, &after);
             self.lets_nodes_go(group, existing, &after);
         }
-        let ready = [role, profile, security_group, template, parameter, asg].concat();
+        let ready = [
+            role,
+            profile,
+            security_group,
+            template,
+            bucket,
+            parameter,
+            asg,
+        ]
+        .concat();
         Prepared {
             revision,
             group,
@@ -256,14 +270,14 @@ impl<'a> Up<'a> {
             let create = Ec2Step::CreateLaunchTemplate {
                 name: name.clone(),
                 template: Box::new(wanted),
-                tags: group.tags.clone(),
+                tags: self.template_tags(group),
             };
             return (vec![self.builder.step(create, after)], Version::Created);
         };
 
         let mut steps = self.tags(
             Taggable::LaunchTemplate(name.clone()),
-            &group.tags,
+            &self.template_tags(group),
             &found.tags,
             [],
         );

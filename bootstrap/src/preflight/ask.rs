@@ -7,7 +7,7 @@ use futures_util::{StreamExt, future::OptionFuture, stream};
 use super::{Answer, DryRun, Quota, Surroundings};
 use crate::{
     cloud::{Cloud, Launch},
-    desired::{Desired, Group},
+    desired::{Desired, Download, Group},
     inventory::{Inventory, Template},
 };
 
@@ -31,13 +31,21 @@ pub(crate) async fn ask(
     let firewalls = of_all(desired, |group| {
         group.launch_template.security_groups.clone()
     });
-    let (offered, route_tables, endpoints, key_pairs, security_groups, quotas, dry_runs) = tokio::join!(
+    let agent = desired
+        .source
+        .as_ref()
+        .and_then(|source| match &source.download {
+            Download::S3(object) if desired.bucket.upload.is_none() => Some(object),
+            Download::S3(_) | Download::Url(_) => None,
+        });
+    let (offered, route_tables, endpoints, key_pairs, security_groups, quotas, agent, dry_runs) = tokio::join!(
         ec2.offered(&types),
         ec2.route_tables(vpc),
         ec2.endpoints(vpc),
         OptionFuture::from((!keys.is_empty()).then(|| ec2.key_pairs(&keys))),
         OptionFuture::from((!firewalls.is_empty()).then(|| ec2.security_group_vpcs(&firewalls))),
         quotas(cloud, desired, inventory),
+        OptionFuture::from(agent.map(|object| cloud.s3.look(&object.bucket, &object.key))),
         dry_runs(cloud, desired, inventory, templates),
     );
     Surroundings {
@@ -47,6 +55,7 @@ pub(crate) async fn ask(
         key_pairs: key_pairs.unwrap_or_else(|| Ok(BTreeSet::new())),
         security_groups: security_groups.unwrap_or_else(|| Ok(BTreeMap::new())),
         quotas,
+        agent,
         dry_runs,
     }
 }

@@ -57,6 +57,8 @@ pub(crate) struct Surroundings {
     /// The VPCs of those that exist of the file's security groups.
     pub(crate) security_groups: Answer<BTreeMap<String, String>>,
     pub(crate) quotas: Vec<Answer<Quota>>,
+    /// What S3 says of somebody's object that is the agent.
+    pub(crate) agent: Option<Answer<S3Answer>>,
     /// What EC2 would say to a launch, by group.
     pub(crate) dry_runs: BTreeMap<String, Answer<DryRun>>,
 }
@@ -70,6 +72,18 @@ pub(crate) struct Quota {
     pub(crate) limit: u32,
     /// What `up` would add.
     pub(crate) wanted: u32,
+}
+
+/// What S3 says of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum S3Answer {
+    /// There, with this SHA-256 in hexadecimal digits; empty if S3 does not know it.
+    Sha256(String),
+    Missing,
+    /// Not there, either, for whom S3 does not let list the bucket.
+    Denied,
+    /// Its bucket is in another region.
+    Elsewhere,
 }
 
 /// What EC2 says to a launch that is none.
@@ -96,8 +110,9 @@ pub(crate) fn findings(
         found.types(group, &inventory.subnets, surroundings);
         found.names(group, desired, surroundings);
         found.dry_run(group, surroundings);
-        found.agent(group, inventory);
+        found.agent_of_image(group, inventory);
     }
+    found.agent(desired, surroundings);
     found.addresses(desired, inventory);
     found.ways_out(desired, inventory, surroundings);
     for quota in &surroundings.quotas {
@@ -222,6 +237,44 @@ impl Findings {
         }
     }
 
+    /// Whether nodes could have somebody's object for their agent.
+    fn agent(&mut self, desired: &Desired, surroundings: &Surroundings) {
+        const KEY: &str = "agent.source.s3";
+        let (Some(source), Some(answer)) = (&desired.source, &surroundings.agent) else {
+            return;
+        };
+        let object = &source.download;
+        match self.answer(answer) {
+            None => {}
+            Some(S3Answer::Missing) => {
+                self.problem(KEY, format!("there is no {object}: no node could be installed"));
+            }
+            Some(S3Answer::Elsewhere) => self.problem(
+                KEY,
+                format!(
+                    "{object} is in a bucket of another region than {}, where nodes look for it: copy it, or take its address for `url`",
+                    desired.identity.region
+                ),
+            ),
+            Some(S3Answer::Denied) => self.warning(
+                KEY,
+                format!(
+                    "these credentials may not read {object}, or it is not there: nodes ask for it with their own role"
+                ),
+            ),
+            Some(S3Answer::Sha256(sum)) if !sum.is_empty() && *sum != source.sha256 => {
+                self.problem(
+                    KEY,
+                    format!(
+                        "{object} has SHA-256 {sum}, and `sha256` pins {}: no node would take it",
+                        source.sha256
+                    ),
+                );
+            }
+            Some(S3Answer::Sha256(_)) => {}
+        }
+    }
+
     fn dry_run(&mut self, group: &Group, surroundings: &Surroundings) {
         let Some(answer) = surroundings.dry_runs.get(&group.name) else {
             return;
@@ -243,7 +296,7 @@ impl Findings {
 
     /// Whether the agent on the image is there, and reads what is written for it. One from `[agent] source` is;
     /// that Amazon's images have none is said of the file already.
-    fn agent(&mut self, group: &Group, inventory: &Inventory) {
+    fn agent_of_image(&mut self, group: &Group, inventory: &Inventory) {
         let template = &group.launch_template;
         let baked = match &template.image {
             Image::Tagged { .. } | Image::Pinned(_) => inventory.images.get(&template.image),

@@ -1,7 +1,10 @@
 //! Everything that can be found, at once.
 
 use super::*;
-use crate::plan::model;
+use crate::{
+    desired::{Download, S3Object, Source},
+    plan::model,
+};
 
 /// An account in which everything is as it should be.
 fn well(desired: &Desired) -> (Inventory, Surroundings) {
@@ -34,6 +37,7 @@ fn well(desired: &Desired) -> (Inventory, Surroundings) {
             limit: 500,
             wanted: 1,
         })],
+        agent: None,
         dry_runs: [("web".to_owned(), Ok(DryRun::WouldLaunch))].into(),
     };
     (inventory, surroundings)
@@ -149,4 +153,46 @@ fn an_image_says_which_agent_it_has() {
     // Amazon's, of which the file is warned already.
     desired.groups[0].launch_template.image = Image::Parameter(model::IMAGE.into());
     assert_eq!(told_of(&desired, None), "");
+}
+
+#[test]
+fn the_agent_in_somebody_s_bucket_is_looked_for() {
+    let mut desired = model::desired(&["web"]);
+    desired.source = Some(Source {
+        download: Download::S3(S3Object {
+            region: "eu-central-1".into(),
+            bucket: "releases".into(),
+            key: "fleet-agent".into(),
+        }),
+        sha256: "ab".repeat(32),
+    });
+    let (inventory, mut surroundings) = well(&desired);
+    for (answer, said) in [
+        (S3Answer::Sha256("ab".repeat(32)), ""),
+        // One that was sent in parts has none.
+        (S3Answer::Sha256(String::new()), ""),
+        (
+            S3Answer::Sha256("cd".repeat(32)),
+            "problem: agent.source.s3: s3://releases/fleet-agent has SHA-256 cdcd",
+        ),
+        (
+            S3Answer::Missing,
+            "problem: agent.source.s3: there is no s3://releases/fleet-agent",
+        ),
+        (
+            S3Answer::Elsewhere,
+            "problem: agent.source.s3: s3://releases/fleet-agent is in a bucket of another region than eu-central-1",
+        ),
+        (
+            S3Answer::Denied,
+            "warning: agent.source.s3: these credentials may not read s3://releases/fleet-agent",
+        ),
+    ] {
+        surroundings.agent = Some(Ok(answer));
+        let told = told(&desired, &inventory, &surroundings);
+        assert!(
+            told.starts_with(said) && told.is_empty() == said.is_empty(),
+            "{told}"
+        );
+    }
 }

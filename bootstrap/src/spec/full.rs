@@ -28,6 +28,9 @@ impl Full {
 pub(super) fn completed(mut file: wire::File, spec: &Spec) -> wire::File {
     file.agent.launch_timeout_seconds = Some(spec.agent.launch_timeout_seconds);
     file.agent.drain_timeout_seconds = Some(spec.agent.drain_timeout_seconds);
+    if let (Some(own), Some(source)) = (&mut file.agent.source, &spec.agent.source) {
+        own.sha256 = Some(source.sha256.clone());
+    }
     file.iam.scope = Some(file.iam.scope.unwrap_or_default());
     if spec.cluster.adopt.is_none() {
         file.cluster.fargate = Some(spec.cluster.fargate);

@@ -14,6 +14,7 @@ mod scaling;
 mod schedule;
 mod schema;
 mod shapes;
+mod source;
 mod spot;
 mod step_scaling;
 mod tags;
@@ -42,6 +43,8 @@ pub use scaling::{DeletionProtection, WarmPool, WarmPoolState, ZoneDistribution}
 pub use schedule::Schedule;
 pub use schema::schema;
 pub(crate) use shapes::ec2_id;
+pub(crate) use source::pinned_bytes;
+pub use source::{Place, Source};
 pub use spot::{Spot, SpotAllocation};
 pub use step_scaling::{Direction, Ladder, Scaling, Step, StepScaling};
 pub(crate) use tags::{VALUE_MAX as TAG_VALUE_MAX, value_problem as tag_value_problem};
@@ -67,7 +70,9 @@ pub struct Spec {
     pub network: Network,
     /// The cluster.
     pub cluster: Cluster,
-    /// Its tags, those on everything included.
+    /// Tags of everything.
+    pub tags: BTreeMap<String, String>,
+    /// Tags of the cluster, those on everything included.
     pub cluster_tags: BTreeMap<String, String>,
     /// The agent.
     pub agent: Agent,
@@ -95,15 +100,6 @@ pub struct Agent {
     pub launch_timeout_seconds: u32,
     /// Heartbeat time-out of the terminating hook, seconds.
     pub drain_timeout_seconds: u32,
-}
-
-/// A pinned download of the agent's binary.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
-    /// `https://`, or `http://` within a private network; safe within single quotes of a shell.
-    pub url: String,
-    /// 64 lower-case hexadecimal digits.
-    pub sha256: String,
 }
 
 /// `[groups.NAME]` with defaults filled in.
@@ -320,7 +316,12 @@ impl FleetFile {
         let own = environments.remove(environment).unwrap_or_default();
         let document = own.laid_over(environment, &document);
         let (file, unreadable) = document.read::<wire::File>();
-        let checked = rules::check(file.clone(), environment, &|name| self.beside(name));
+        let checked = rules::check(
+            file.clone(),
+            environment,
+            &|name| self.beside(name),
+            &self.directory,
+        );
         problems.extend(
             checked
                 .problems

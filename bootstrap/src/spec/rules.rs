@@ -1,7 +1,10 @@
 //! The rules of `fleet.toml`: from the wire form to a [`Spec`], with everything that is wrong on
 //! the way. A spec made from a file with problems holds gaps and is thrown away by the caller.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use fleet_agent_config::{
     AutoScalingConfig, Config, DRAIN_TIMEOUT_DEFAULT, DiskConfig, DrainConfig, HealthConfig,
@@ -9,8 +12,8 @@ use fleet_agent_config::{
 };
 
 use super::{
-    Agent, Group, Network, PROVIDERS_MAX, Source, Spec, Spot, WarmPool, ami, cluster, drain,
-    scaling, schedule, shapes, spot, step_scaling, tags, user_data, volume, wire,
+    Agent, Group, Network, PROVIDERS_MAX, Spec, Spot, WarmPool, ami, cluster, drain, scaling,
+    schedule, shapes, source, spot, step_scaling, tags, user_data, volume, wire,
 };
 
 /// Security groups of one network interface beside the fleet's own: what the quota can be raised to, and
@@ -32,8 +35,13 @@ pub(super) struct Checked {
     pub(super) warnings: Vec<Problem>,
 }
 
-/// Applies every rule. `read` gives what other files hold that this one names.
-pub(super) fn check(file: wire::File, environment: &str, read: user_data::Read<'_>) -> Checked {
+/// Applies every rule. `read` gives what other files hold that this one names, which are in `directory`.
+pub(super) fn check(
+    file: wire::File,
+    environment: &str,
+    read: user_data::Read<'_>,
+    directory: &Path,
+) -> Checked {
     let mut rules = Rules::default();
     let fleet = file.fleet;
     rules.check("fleet.name", shapes::fleet_name(&fleet.name));
@@ -50,7 +58,7 @@ pub(super) fn check(file: wire::File, environment: &str, read: user_data::Read<'
             Some("stands at the top of the file: an environment has none of its own".to_owned()),
         );
     }
-    let agent = rules.agent(file.agent);
+    let agent = rules.agent(file.agent, directory);
     rules.tags("tags", &file.tags, true);
     rules.tags("cluster.tags", &file.cluster.tags, false);
     for (name, sidecar) in &file.sidecars {
@@ -103,6 +111,7 @@ pub(super) fn check(file: wire::File, environment: &str, read: user_data::Read<'
             account,
             network,
             cluster,
+            tags: file.tags,
             cluster_tags,
             agent,
             groups,
@@ -158,16 +167,10 @@ impl Rules {
         }
     }
 
-    fn agent(&mut self, agent: wire::Agent) -> Agent {
-        if let Some(source) = &agent.source {
-            self.check("agent.source.url", shapes::download_url(&source.url));
-            self.check("agent.source.sha256", shapes::sha256(&source.sha256));
-        }
+    fn agent(&mut self, agent: wire::Agent, directory: &Path) -> Agent {
+        let read = |source| source::read("agent.source", source, directory, &mut self.problems);
         Agent {
-            source: agent.source.map(|source| Source {
-                url: source.url,
-                sha256: source.sha256.to_ascii_lowercase(),
-            }),
+            source: agent.source.and_then(read),
             launch_timeout_seconds: agent
                 .launch_timeout_seconds
                 .unwrap_or(LAUNCH_TIMEOUT_DEFAULT),

@@ -1,6 +1,8 @@
 //! `fleet.toml` as a JSON schema, for editors. It is made from the wire types, so that it knows every key
 //! there is; what their rules ask beyond a type is for `validate` to tell.
 
+use std::path::Path;
+
 use fleet_agent_config::ecs;
 use schemars::{Schema, generate::SchemaSettings, transform::RecursiveTransform};
 use serde_json::{Map, Value, json};
@@ -123,7 +125,13 @@ fn set_defaults(schema: &mut Value) {
     ) else {
         return;
     };
-    let spec = rules::check(file.clone(), "any", &|_: &str| Err(String::new())).spec;
+    let spec = rules::check(
+        file.clone(),
+        "any",
+        &|_: &str| Err(String::new()),
+        Path::new(""),
+    )
+    .spec;
     if let Ok(Value::Object(full)) = serde_json::to_value(full::completed(file, &spec)) {
         set_defaults_in(schema, "", &full, &given);
     }

@@ -216,6 +216,36 @@ pub(super) fn key_pair(value: &str) -> Option<String> {
     (!is_name).then(|| format!("`{value}` is not a key pair's name of up to 255 ASCII characters"))
 }
 
+/// `s3://BUCKET/KEY`, apart: of a general purpose bucket (S3 guide, "Bucket naming rules"), and a key of
+/// what stands in an address as it is, which curl signs as S3 does.
+pub(super) fn s3_object(value: &str) -> Result<(String, String), String> {
+    let no_address = || format!("`{value}` is not of the form s3://BUCKET/KEY");
+    let rest = value.strip_prefix("s3://").ok_or_else(no_address)?;
+    let (bucket, key) = rest.split_once('/').ok_or_else(no_address)?;
+    let is_edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let is_bucket = (3..=63).contains(&bucket.len())
+        && is_edge(bucket.as_bytes().first())
+        && is_edge(bucket.as_bytes().last())
+        && bucket
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
+        && !bucket.contains("..")
+        && bucket.parse::<IpAddr>().is_err();
+    if !is_bucket {
+        return Err(format!(
+            "`{bucket}` is not a bucket's name: 3 to 63 lower-case letters, digits, - and ."
+        ));
+    }
+    let is_safe = |b: u8| b.is_ascii_alphanumeric() || b"-._~/".contains(&b);
+    let is_path = |key: &str| !key.split('/').any(|part| matches!(part, "" | "." | ".."));
+    if key.len() > 1024 || !key.bytes().all(is_safe) || !is_path(key) {
+        return Err(format!(
+            "`{key}` is not a key that is taken here: names of letters, digits, - . _ and ~ with single slashes between"
+        ));
+    }
+    Ok((bucket.to_owned(), key.to_owned()))
+}
+
 /// Families are letters, a generation and attributes, where a `g` stands for Graviton: m7g, c6gn,
 /// im4gn, but neither g5 nor m7i (EC2 guide, "Instance type naming conventions"). Two break the
 /// rule: a1, the first Graviton, and p6e-gb200 with its Grace processor.
@@ -511,6 +541,30 @@ mod tests {
                     "https://b.s3.amazonaws.com/a?X-Amz-Signature=00",
                     "signed address",
                 ),
+            ],
+        );
+        let object = |value: &str| s3_object(value).err();
+        takes(
+            object,
+            &["s3://abc/d", "s3://a.b-c.1/fleet-agent/0.1.0/~x_y.bin"],
+        );
+        refuses(
+            object,
+            &[
+                ("https://b.s3.amazonaws.com/a", "s3://BUCKET/KEY"),
+                ("s3://abc", "s3://BUCKET/KEY"),
+                ("s3://ab/d", "`ab` is not a bucket"),
+                ("s3://ABC/d", "not a bucket"),
+                ("s3://a..b/d", "not a bucket"),
+                ("s3://abc-/d", "not a bucket"),
+                ("s3://10.0.0.1/d", "not a bucket"),
+                ("s3://abc/", "not a key"),
+                ("s3://abc//d", "not a key"),
+                ("s3://abc/../d", "not a key"),
+                ("s3://abc/a b", "not a key"),
+                ("s3://abc/a+b", "not a key"),
+                ("s3://abc/$(id)", "not a key"),
+                ("s3://abc/ü", "not a key"),
             ],
         );
         takes(sha256, &[&"a0".repeat(32), &"A0".repeat(32)]);

@@ -157,9 +157,15 @@ pub(super) enum IamScope {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Source {
     /// Address of the agent's binary, https:// or within a private network http://.
-    pub(super) url: String,
-    /// Its SHA-256, 64 hexadecimal digits.
-    pub(super) sha256: String,
+    pub(super) url: Option<String>,
+    /// In the place of `url`: s3://BUCKET/KEY, an object in the fleet's region, which nodes read with
+    /// their role.
+    pub(super) s3: Option<String>,
+    /// In the place of `url`: a file beside this one, which `up` sends to a bucket of the environment's
+    /// own.
+    pub(super) file: Option<String>,
+    /// The binary's SHA-256, 64 hexadecimal digits; default of a `file`: that of what it holds.
+    pub(super) sha256: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

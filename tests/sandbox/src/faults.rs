@@ -137,7 +137,7 @@ impl FaultRule {
 
 /// By AWS's custom of naming operations.
 fn is_read(operation: &str) -> bool {
-    ["Describe", "Get", "List"]
+    ["Describe", "Get", "Head", "List"]
         .iter()
         .any(|read| operation.starts_with(read))
 }

@@ -400,3 +400,68 @@ fn a_node_does_nothing_outside_its_cluster() {
     let names: Vec<&str> = steps.iter().map(|step| step.call).collect();
     assert_eq!(refused(&policy(FILE, "web"), &steps), names);
 }
+
+/// Whence its agent is, in another form of the file.
+fn policy_with(source: &str) -> Value {
+    policy(
+        &format!("{FILE}[environments.dev.agent]\nsource = {source}\n"),
+        "web",
+    )
+}
+
+fn gets(statement: &'static str, bucket: &str, key: &str) -> Step {
+    asked(
+        statement,
+        "s3:GetObject",
+        json!({ "Bucket": bucket, "Key": key }),
+    )
+}
+
+#[test]
+fn a_node_reads_the_agent_that_it_is_to_install_and_nothing_else() {
+    let sum = "ab".repeat(32);
+    let named = policy_with(&format!(
+        "{{ s3 = \"s3://releases/fleet-agent/1\", sha256 = \"{sum}\" }}"
+    ));
+    let mut steps = life();
+    steps.push(gets("InstallAgent", "releases", "fleet-agent/1"));
+    each_statement_is_needed(&named, &steps);
+    let others = [
+        gets("", "releases", "fleet-agent/2"),
+        gets("", "releases", "fleet-agent"),
+        gets("", "others", "fleet-agent/1"),
+        asked(
+            "",
+            "s3:PutObject",
+            json!({ "Bucket": "releases", "Key": "fleet-agent/1" }),
+        ),
+        asked("", "s3:ListObjectsV2", json!({ "Bucket": "releases" })),
+    ];
+    assert_eq!(refused(&named, &others).len(), others.len());
+
+    let file = format!("{{ file = \"fleet-agent\", sha256 = \"{sum}\" }}");
+    let own = desired(&format!(
+        "{FILE}[environments.dev.agent]\nsource = {file}\n"
+    ))
+    .bucket;
+    let upload = own.upload.expect("a file");
+    let mut steps = life();
+    steps.push(gets("InstallAgent", &own.name, &upload.key));
+    // That of the version before, which nodes may still be launched with.
+    let before = upload.key.replace("ab", "cd");
+    steps.push(gets("InstallAgent", &own.name, &before));
+    each_statement_is_needed(&policy_with(&file), &steps);
+    let others = [
+        gets("", &own.name, "else"),
+        asked(
+            "",
+            "s3:PutObject",
+            json!({ "Bucket": own.name, "Key": upload.key }),
+        ),
+        asked("", "s3:ListObjectVersions", json!({ "Bucket": own.name })),
+    ];
+    assert_eq!(refused(&policy_with(&file), &others).len(), others.len());
+    // Who needs nothing of S3 may nothing there.
+    let any = [gets("", &own.name, &upload.key)];
+    assert_eq!(refused(&policy(FILE, "web"), &any).len(), 1);
+}

@@ -730,3 +730,66 @@ fn an_operator_of_one_environment_changes_nothing_of_another() {
     let names: Vec<&str> = steps.iter().map(|step| step.call).collect();
     assert_eq!(refused(&policy, &steps), names);
 }
+
+/// The environment with this source of the agent.
+fn with_source(source: &str) -> Desired {
+    desired(&format!(
+        "{FILE}\n[environments.dev.agent]\nsource = {source}\n"
+    ))
+}
+
+#[test]
+fn where_the_agent_is_sent_to_a_bucket_its_work_there_passes_and_no_more() {
+    let sum = "ab".repeat(32);
+    let desired = with_source(&format!("{{ file = \"fleet-agent\", sha256 = \"{sum}\" }}"));
+    let policy = desired.operator_policy(ACCOUNT);
+    let bucket = desired.bucket.name.as_str();
+    let key = desired.bucket.upload.expect("a file").key;
+    let of = |bucket: &str, key: &str| json!({ "Bucket": bucket, "Key": key, "VersionId": "null", "Tagged": true });
+    let in_bucket = [
+        "s3:CreateBucket",
+        "s3:DeleteBucket",
+        "s3:GetBucketTagging",
+        "s3:GetPublicAccessBlock",
+        "s3:HeadBucket",
+        "s3:ListObjectVersions",
+        "s3:PutBucketTagging",
+        "s3:PutPublicAccessBlock",
+    ];
+    let in_object = ["s3:DeleteObject", "s3:HeadObject", "s3:PutObject"];
+    let all = |bucket: &str, key: &str| -> Vec<Step> {
+        let on_bucket = in_bucket.map(|name| whole("Bucket", name, of(bucket, "")));
+        let on_object = in_object.map(|name| whole("BucketObjects", name, of(bucket, key)));
+        on_bucket.into_iter().chain(on_object).collect()
+    };
+    let mut steps = work();
+    steps.extend(all(bucket, &key));
+    each_statement_is_needed(&policy, &steps);
+    every_action_is_needed(&policy, &steps);
+    let others = all("others", &key);
+    assert_eq!(refused(&policy, &others).len(), others.len());
+    // Whose nodes have it from elsewhere needs none of it.
+    let ours = all(bucket, &key);
+    assert_eq!(refused(&self::policy(), &ours).len(), ours.len());
+}
+
+#[test]
+fn where_the_agent_is_in_somebody_s_bucket_it_may_be_looked_at() {
+    let sum = "ab".repeat(32);
+    let source = format!("{{ s3 = \"s3://releases/fleet-agent/1\", sha256 = \"{sum}\" }}");
+    let policy = with_source(&source).operator_policy(ACCOUNT);
+    let object = |key: &str| json!({ "Bucket": "releases", "Key": key });
+    let mut steps = work();
+    steps.push(whole(
+        "LookAtTheAgent",
+        "s3:HeadObject",
+        object("fleet-agent/1"),
+    ));
+    each_statement_is_needed(&policy, &steps);
+    let others = [
+        whole("", "s3:HeadObject", object("fleet-agent/2")),
+        whole("", "s3:PutObject", object("fleet-agent/1")),
+        whole("", "s3:CreateBucket", object("")),
+    ];
+    assert_eq!(refused(&policy, &others).len(), others.len());
+}

@@ -2,6 +2,7 @@
 
 use super::{
     adopted::{others, without},
+    bucket::{read, sends},
     step_scaling::steps,
     *,
 };
@@ -85,6 +86,7 @@ proptest! {
         given in proptest::option::of(others()),
         has_steps in any::<bool>(),
         changes_its_mind in any::<bool>(),
+        has_binary in any::<bool>(),
     ) {
         let mut desired = model::desired(&["web", "batch"][..groups]);
         if given.is_some() {
@@ -99,11 +101,14 @@ proptest! {
                 group.scaling = steps(75);
             }
         }
+        sends(&mut desired, has_binary);
         let mut inventory = model::empty(&desired);
         inventory.given_cluster.clone_from(&given);
         let managed = Scaling::Managed { target_capacity: 100 };
         for (goes_up, count) in cuts {
             if changes_its_mind {
+                let has_binary = desired.bucket.upload.is_none();
+                sends(&mut desired, has_binary);
                 for group in &mut desired.groups {
                     group.scaling = match group.scaling {
                         Scaling::Managed { .. } => steps(60),
@@ -113,8 +118,9 @@ proptest! {
             }
             let goal = if goes_up { Goal::Up } else { Goal::Down };
             // A provider whose group `down` was killed after deleting is refused, with advice.
-            let Ok(plan) = plan(&desired, &inventory, goal) else { continue };
-            prop_assert_eq!(check(&plan, &desired, &inventory), [""; 0]);
+            let found = read(&desired, &inventory, goal);
+            let Ok(plan) = plan(&desired, &found, goal) else { continue };
+            prop_assert_eq!(check(&plan, &desired, &found), [""; 0]);
             for planned in plan.steps.iter().take(count) {
                 model::apply(&mut inventory, &desired, &planned.step)
                     .map_err(TestCaseError::fail)?;
@@ -125,11 +131,11 @@ proptest! {
         if goal == Goal::Down && forgets {
             inventory.removed = desired.groups.split_off(1);
         }
-        let last = planned(&desired, &inventory, goal);
+        let last = planned(&desired, &read(&desired, &inventory, goal), goal);
         for step in &last.steps {
             model::apply(&mut inventory, &desired, &step.step).map_err(TestCaseError::fail)?;
         }
-        prop_assert_eq!(planned(&desired, &inventory, goal).steps, []);
+        prop_assert_eq!(planned(&desired, &read(&desired, &inventory, goal), goal).steps, []);
         prop_assert!(untouched(&inventory));
         if goal == Goal::Down {
             prop_assert!(model::is_empty(&inventory));

@@ -12,6 +12,7 @@ mod cloudwatch;
 mod ec2;
 mod ecs;
 mod iam;
+mod s3;
 mod ssm;
 
 use std::collections::BTreeMap;
@@ -68,6 +69,7 @@ pub fn requests(call: &Call, facts: &dyn Facts) -> Option<Vec<Request>> {
         "ec2" => ec2::requests(call, account),
         "ecs" => ecs::requests(call, account),
         "iam" => iam::requests(call, account),
+        "s3" => s3::requests(call),
         "ssm" => ssm::requests(call, account),
         "ecr" if call.operation == "GetAuthorizationToken" => Some(vec![call.on("*")]),
         // Nobody needs a permission to ask who he is (STS API reference).

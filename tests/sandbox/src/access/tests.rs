@@ -195,7 +195,7 @@ fn a_reference_to_a_secret_is_a_parameter_and_the_secret() {
 fn what_is_on_no_list_is_not_guessed() {
     for (service, operation) in [
         ("ecs", "RunTask"),
-        ("s3", "GetObject"),
+        ("s3", "PutBucketAcl"),
         ("sts", "AssumeRole"),
     ] {
         let call = Call {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{
     form,
     request::{ANONYMOUS, ApiCall, Protocol},
+    s3,
 };
 use crate::{
     access::{Call, Facts, Tags, TemplateFacts, requests},
@@ -38,6 +39,7 @@ pub(super) async fn call(world: &World, call: &ApiCall) -> Result<(), ApiError> 
     let body = match call.protocol {
         Protocol::Json | Protocol::Cbor => serde_json::from_slice(&call.body).unwrap_or_default(),
         Protocol::Query | Protocol::Ec2 => form::read(&call.body).unwrap_or_default(),
+        Protocol::S3 => s3::named(call),
     };
     let asked = Call {
         service: call.service.clone(),
@@ -125,6 +127,7 @@ impl Why {
                     ("MissingAuthenticationTokenException", 400),
                     ("MissingAuthenticationToken", 403),
                     ("MissingAuthenticationToken", 403),
+                    ("AccessDenied", 403),
                 ],
             ),
             Self::Stranger => (
@@ -133,6 +136,7 @@ impl Why {
                     ("UnrecognizedClientException", 400),
                     ("InvalidClientTokenId", 403),
                     ("AuthFailure", 401),
+                    ("InvalidAccessKeyId", 403),
                 ],
             ),
             Self::NotAllowed(message) => (
@@ -144,14 +148,16 @@ impl Why {
                     ("AccessDeniedException", 400),
                     ("AccessDenied", 403),
                     ("UnauthorizedOperation", 403),
+                    ("AccessDenied", 403),
                 ],
             ),
         };
-        let [json, query, ec2] = codes;
+        let [json, query, ec2, s3] = codes;
         let (code, status) = match protocol {
             Protocol::Json | Protocol::Cbor => json,
             Protocol::Query => query,
             Protocol::Ec2 => ec2,
+            Protocol::S3 => s3,
         };
         ApiError::new(code, message).with_status(status)
     }

@@ -1,6 +1,8 @@
 //! What moto serves behind the gateway: a list of what is known to be answered rightly. All else
 //! is refused by name, since moto's own answer to what it lacks is an HTML 500 that SDKs retry.
 
+use axum::http::HeaderMap;
+
 use super::{
     form,
     reply::Reply,
@@ -120,6 +122,7 @@ pub(super) async fn serve(world: &World, call: &ApiCall) -> Result<Reply, ApiErr
         return Ok(Reply {
             status: 200,
             content_type: "text/xml".to_owned(),
+            headers: HeaderMap::new(),
             body,
         });
     }
@@ -157,6 +160,7 @@ pub(super) async fn serve(world: &World, call: &ApiCall) -> Result<Reply, ApiErr
     Ok(Reply {
         status: answer.status,
         content_type: answer.content_type,
+        headers: HeaderMap::new(),
         body: answer.body,
     })
 }
@@ -210,6 +214,7 @@ async fn service_linked_role(world: &World, call: &ApiCall) -> Result<Reply, Api
     Ok(Reply {
         status: 200,
         content_type: "text/xml".to_owned(),
+        headers: HeaderMap::new(),
         body: "<CreateServiceLinkedRoleResponse><CreateServiceLinkedRoleResult/></CreateServiceLinkedRoleResponse>".into(),
     })
 }

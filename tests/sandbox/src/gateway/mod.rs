@@ -1,5 +1,5 @@
 //! The gateway: one port that every AWS SDK can use through `AWS_ENDPOINT_URL`. Auto Scaling and
-//! ECS are served from the models, part of EC2, IAM, SSM and STS by moto behind it, and everything
+//! ECS are served from the models, part of EC2, IAM, S3, SSM and STS by moto behind it, and everything
 //! else is refused by name at once. Whoever calls with an instance's credentials may do what its role's
 //! policies allow. `/_sandbox/` is the admin API, `/_node/` belongs to nodes.
 
@@ -15,6 +15,7 @@ mod inventory;
 mod node;
 mod reply;
 mod request;
+mod s3;
 
 use std::{io, time::Duration};
 
@@ -59,7 +60,12 @@ pub(crate) async fn serve(world: World, listener: TcpListener) -> io::Result<()>
 
 async fn answer(world: &World, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, BODY_MAX_BYTES).await else {
+    let signed = request::scope(&parts.headers, &parts.uri);
+    let limit = match &signed {
+        Some((_, service)) if service == "s3" => s3::BODY_MAX_BYTES,
+        Some(_) | None => BODY_MAX_BYTES,
+    };
+    let Ok(body) = to_bytes(body, limit).await else {
         return plain(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large");
     };
     let path = parts.uri.path();
@@ -69,8 +75,7 @@ async fn answer(world: &World, request: Request) -> Response<Body> {
     if path == "/_node/sync" {
         return node::sync(world, &body).await;
     }
-    let signed = request::scope(&parts.headers, &parts.uri);
-    match ApiCall::read(parts.headers, &parts.uri, body) {
+    match ApiCall::read(parts.headers, &parts.method, &parts.uri, body) {
         Some(call) if call.is_at(path) => serve_call(world, &call).await,
         _ => unserved_rest(
             signed.as_ref().map(|(_, service)| service),
@@ -80,8 +85,8 @@ async fn answer(world: &World, request: Request) -> Response<Body> {
     }
 }
 
-/// The refusal of a REST service, which names its operations by method and path. S3 reads the code
-/// in the body, the JSON services read it in the header.
+/// The refusal of a REST service, which names its operations by method and path: the code is
+/// in the body and in the header, for whichever it reads.
 fn unserved_rest(service: Option<&String>, method: &Method, path: &str) -> Response<Body> {
     let Some(service) = service else {
         return plain(
@@ -163,6 +168,7 @@ async fn serve_allowed(world: &World, call: &ApiCall, request_id: &str) -> Resul
             | "CreateImage" | "CopyImage",
         ) => instances::serve(world, call).await,
         ("ec2", "GetConsoleOutput") => console::serve(world, call, request_id).await,
+        ("s3", _) => s3::serve(world, call).await,
         ("ssm", "PutInventory" | "ListInventoryEntries") => inventory::serve(world, call),
         _ => forward::serve(world, call).await,
     }
@@ -183,7 +189,12 @@ fn instead(fault: &FaultRule, call: &ApiCall, request_id: &str) -> Option<Respon
         .message
         .clone()
         .unwrap_or_else(|| "a fault rule".to_owned());
-    let error = ApiError::new(code, message).with_status(fault.status.unwrap_or(400));
+    // S3 throttles so, and a reply to HEAD says no more than that.
+    let usual = match call.protocol {
+        Protocol::S3 => 503,
+        Protocol::Query | Protocol::Ec2 | Protocol::Json | Protocol::Cbor => 400,
+    };
+    let error = ApiError::new(code, message).with_status(fault.status.unwrap_or(usual));
     let reply = Reply::error(call.protocol, &error, request_id).spoken(call.protocol);
     Some(reply.into_response(request_id))
 }
@@ -245,6 +256,7 @@ fn unserved(call: &ApiCall) -> ApiError {
     let code = match call.protocol {
         Protocol::Json | Protocol::Cbor => "UnknownOperationException",
         Protocol::Query | Protocol::Ec2 => "InvalidAction",
+        Protocol::S3 => "NotImplemented",
     };
     let (service, operation) = (&call.service, &call.operation);
     ApiError::new(

@@ -3,7 +3,7 @@
 
 use axum::{
     body::Body,
-    http::{HeaderValue, Response, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
 };
 use quick_xml::escape::escape;
 use serde::Serialize;
@@ -20,6 +20,8 @@ const CBOR: &str = "application/cbor";
 pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) content_type: String,
+    /// More of them.
+    pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
 }
 
@@ -53,6 +55,7 @@ impl Reply {
         Self {
             status,
             content_type: "text/xml".to_owned(),
+            headers: HeaderMap::new(),
             body: body.into_bytes(),
         }
     }
@@ -63,6 +66,7 @@ impl Reply {
         Self {
             status: 200,
             content_type: "application/x-amz-json-1.1".to_owned(),
+            headers: HeaderMap::new(),
             body: body.to_string().into_bytes(),
         }
     }
@@ -81,6 +85,13 @@ impl Reply {
                     "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code>\
                      <Message>{message}</Message></Error><RequestId>{request_id}</RequestId>\
                      </ErrorResponse>"
+                ),
+            ),
+            Protocol::S3 => Self::xml(
+                error.status,
+                format!(
+                    "<Error><Code>{code}</Code><Message>{message}</Message>\
+                     <RequestId>{request_id}</RequestId></Error>"
                 ),
             ),
             Protocol::Ec2 => Self::xml(
@@ -107,6 +118,7 @@ impl Reply {
         Self {
             status,
             content_type: CBOR.to_owned(),
+            headers: self.headers,
             body,
         }
     }
@@ -116,6 +128,7 @@ impl Reply {
         *response.status_mut() =
             StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
+        headers.extend(self.headers);
         if self.content_type == CBOR {
             headers.insert("smithy-protocol", HeaderValue::from_static("rpc-v2-cbor"));
         }

@@ -2,10 +2,10 @@
 
 use axum::{
     body::Bytes,
-    http::{HeaderMap, Uri},
+    http::{HeaderMap, Method, Uri},
 };
 
-use super::form;
+use super::{form, s3};
 
 /// The caller of a call that is not signed.
 pub(super) const ANONYMOUS: &str = "anonymous";
@@ -21,6 +21,8 @@ pub(super) enum Protocol {
     Json,
     /// CBOR both ways; here it is read and made as JSON.
     Cbor,
+    /// S3's own.
+    S3,
 }
 
 /// One attempt of one API call.
@@ -33,13 +35,25 @@ pub(super) struct ApiCall {
     pub(super) protocol: Protocol,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// Of a call of S3.
+    pub(super) target: Option<s3::Target>,
 }
 
 impl ApiCall {
     /// `None` if this is no AWS call.
-    pub(super) fn read(headers: HeaderMap, uri: &Uri, body: Bytes) -> Option<Self> {
-        let target = headers.get("x-amz-target").and_then(|v| v.to_str().ok());
+    pub(super) fn read(
+        headers: HeaderMap,
+        method: &Method,
+        uri: &Uri,
+        body: Bytes,
+    ) -> Option<Self> {
         let scope = scope(&headers, uri);
+        if let Some((caller, service)) = &scope
+            && service == "s3"
+        {
+            return Some(s3::read(caller.clone(), method, uri, headers, body));
+        }
+        let target = headers.get("x-amz-target").and_then(|v| v.to_str().ok());
         if let Some(operation) = operation_of_path(uri.path()) {
             let (caller, service) = scope?;
             let value: serde_json::Value = minicbor_serde::from_slice(&body).ok()?;
@@ -50,6 +64,7 @@ impl ApiCall {
                 protocol: Protocol::Cbor,
                 headers,
                 body: Bytes::from(value.to_string()),
+                target: None,
             });
         }
         let (operation, service) = match target {
@@ -79,12 +94,13 @@ impl ApiCall {
             protocol,
             headers,
             body,
+            target: None,
         })
     }
 
-    /// Whether calls of its protocol are made there: of all but one they are made in one place.
+    /// Whether calls of its protocol are made there: of most they are made in one place.
     pub(super) fn is_at(&self, path: &str) -> bool {
-        path == "/" || self.protocol == Protocol::Cbor
+        path == "/" || matches!(self.protocol, Protocol::Cbor | Protocol::S3)
     }
 }
 
@@ -152,7 +168,8 @@ mod tests {
         headers.insert("authorization", signature.parse().unwrap());
         let target = "AmazonEC2ContainerServiceV20141113.ListTasks";
         headers.insert("x-amz-target", target.parse().unwrap());
-        let call = ApiCall::read(headers, &Uri::from_static("/"), Bytes::new()).unwrap();
+        let call =
+            ApiCall::read(headers, &Method::POST, &Uri::from_static("/"), Bytes::new()).unwrap();
         assert_eq!(
             (
                 call.service.as_str(),
@@ -169,7 +186,7 @@ mod tests {
         let uri = Uri::from_static("/service/GraniteServiceVersion20100801/operation/DeleteAlarms");
         let asked = serde_json::json!({ "AlarmNames": ["a"] });
         let body = Bytes::from(minicbor_serde::to_vec(&asked).unwrap());
-        let call = ApiCall::read(headers, &uri, body).unwrap();
+        let call = ApiCall::read(headers, &Method::POST, &uri, body).unwrap();
         assert_eq!(
             (call.service.as_str(), call.operation.as_str()),
             ("cloudwatch", "DeleteAlarms")
@@ -178,12 +195,23 @@ mod tests {
         assert_eq!(call.body, asked.to_string().as_bytes());
 
         let body = Bytes::from_static(b"Action=AssumeRoleWithWebIdentity&Version=2011-06-15");
-        let call = ApiCall::read(HeaderMap::new(), &Uri::from_static("/"), body).unwrap();
+        let call = ApiCall::read(
+            HeaderMap::new(),
+            &Method::POST,
+            &Uri::from_static("/"),
+            body,
+        )
+        .unwrap();
         assert_eq!(
             (call.service.as_str(), call.caller.as_str()),
             ("sts", "anonymous")
         );
-        let nothing = ApiCall::read(HeaderMap::new(), &Uri::from_static("/"), Bytes::new());
+        let nothing = ApiCall::read(
+            HeaderMap::new(),
+            &Method::POST,
+            &Uri::from_static("/"),
+            Bytes::new(),
+        );
         assert!(nothing.is_none());
     }
 }

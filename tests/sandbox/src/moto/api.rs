@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use axum::http::{HeaderMap, header};
+use axum::{
+    body::Bytes,
+    http::{HeaderMap, Method, header},
+};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -29,6 +32,14 @@ pub(crate) struct MotoApi {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) content_type: String,
+    pub(crate) body: Vec<u8>,
+}
+
+/// What moto answered to a call of a REST service.
+#[derive(Debug)]
+pub(crate) struct RestAnswer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
 }
 
@@ -206,17 +217,32 @@ impl MotoApi {
         headers: &HeaderMap,
         body: &[u8],
     ) -> Result<Answer, ApiError> {
-        let mut headers = headers.clone();
-        // Of this hop only; the client sets its own.
-        for name in [
-            header::CONNECTION,
-            header::TRANSFER_ENCODING,
-            header::CONTENT_LENGTH,
-            header::EXPECT,
-        ] {
-            headers.remove(name);
-        }
-        self.send(headers, body.to_vec()).await
+        self.send(of_the_call(headers), body.to_vec()).await
+    }
+
+    /// Passes a call of a REST service on as it came.
+    pub(crate) async fn rest(
+        &self,
+        method: &Method,
+        path_and_query: &str,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<RestAnswer, ApiError> {
+        let url = format!("{}{path_and_query}", self.url);
+        let request = self.http.request(method.clone(), url);
+        let request = request.headers(of_the_call(headers)).body(body);
+        let unreachable = |e| self.unreachable(&e);
+        let response = request.send().await.map_err(unreachable)?;
+        Ok(RestAnswer {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: response.bytes().await.map_err(unreachable)?.to_vec(),
+        })
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> ApiError {
+        let message = format!("fleet-sandbox cannot reach moto at {}: {error}", self.url);
+        ApiError::new("ServiceUnavailable", message).with_status(503)
     }
 
     /// Loads what moto loads lazily.
@@ -730,10 +756,7 @@ impl MotoApi {
     }
 
     async fn send(&self, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, ApiError> {
-        let unreachable = |e: reqwest::Error| {
-            let message = format!("fleet-sandbox cannot reach moto at {}: {e}", self.url);
-            ApiError::new("ServiceUnavailable", message).with_status(503)
-        };
+        let unreachable = |e| self.unreachable(&e);
         let request = self.http.post(&self.url).headers(headers).body(body);
         let response = request.send().await.map_err(unreachable)?;
         let content_type = response.headers().get(header::CONTENT_TYPE);
@@ -768,6 +791,20 @@ pub(crate) fn image_made(answer: &str) -> Result<String, ApiError> {
     }
     let made: Made = parse("CreateImage", answer)?;
     Ok(made.image_id)
+}
+
+/// Without those of one hop: the client sets its own.
+fn of_the_call(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    for name in [
+        header::CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::CONTENT_LENGTH,
+        header::EXPECT,
+    ] {
+        headers.remove(name);
+    }
+    headers
 }
 
 fn failed(operation: &str, why: &str) -> ApiError {
