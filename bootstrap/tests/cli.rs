@@ -115,9 +115,11 @@ fn not_in(found: &Value, path: &str, schema: &Value, pointer: &str, missing: &mu
         );
     }
     // A group's own settings are those of all groups again, and an environment's everybody's; a given role,
-    // a given cluster and steps stand in the place of other keys.
+    // a given cluster, other sources and steps stand in the place of other keys.
     let elsewhere = [
         "environments",
+        "agent.source.file",
+        "agent.source.s3",
         "cluster.adopt",
         "groups.*.docker_volume",
         "groups.*.role",

@@ -18,7 +18,7 @@ use anyhow::{Context as _, bail};
 use backon::{ConstantBuilder, Retryable as _};
 use tokio::process::{Child, Command};
 
-pub(crate) use api::{MotoApi, image_made, instances_run};
+pub(crate) use api::{MotoApi, RestAnswer, image_made, instances_run};
 
 /// moto answers about a second after its start, on a busy machine later.
 const START_TIMEOUT: Duration = Duration::from_secs(60);

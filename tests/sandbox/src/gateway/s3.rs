@@ -13,7 +13,11 @@ use super::{
     request::{ApiCall, Protocol},
     unserved,
 };
-use crate::{api_error::ApiError, world::World};
+use crate::{
+    api_error::ApiError,
+    moto::{MotoApi, RestAnswer},
+    world::World,
+};
 
 /// The largest object that is taken.
 pub(super) const BODY_MAX_BYTES: usize = 128 * 1024 * 1024;
@@ -149,29 +153,11 @@ pub(super) async fn serve(world: &World, call: &ApiCall) -> Result<Reply, ApiErr
     if !FORWARDED.contains(&call.operation.as_str()) {
         return Err(unserved(call));
     }
-    let moto = world.moto();
-    let Target {
-        method,
-        path_and_query,
-        ..
-    } = target;
-    let mut answer = moto
-        .rest(method, path_and_query, &call.headers, call.body.clone())
-        .await?;
-    if answer.status == 200
-        && call.operation == "CreateBucket"
-        && let Some(tags) = tags_of_new(&call.body)
-    {
-        // moto reads none of a new bucket.
-        let put = format!("/{}?tagging", target.bucket);
-        let tagging = format!("<Tagging><TagSet>{tags}</TagSet></Tagging>");
-        let tagged = moto.rest(&Method::PUT, &put, &call.headers, tagging.into());
-        let tagged = tagged.await?;
-        if tagged.status >= 300 {
-            let message = String::from_utf8_lossy(&tagged.body).into_owned();
-            return Err(ApiError::new("InternalError", message).with_status(500));
-        }
-    }
+    // A caller that hangs up leaves no bucket behind that has its tags yet to come: on AWS it has both at once.
+    let asked = asked(world.moto().clone(), target.clone(), call.clone());
+    let asked = tokio::spawn(asked).await;
+    let mut answer =
+        asked.map_err(|e| ApiError::new("InternalError", e.to_string()).with_status(500))??;
     for name in OF_A_HOP {
         answer.headers.remove(name);
     }
@@ -183,6 +169,28 @@ pub(super) async fn serve(world: &World, call: &ApiCall) -> Result<Reply, ApiErr
         headers: answer.headers,
         body: answer.body,
     })
+}
+
+/// What moto says, which reads no tags of a new bucket.
+async fn asked(moto: MotoApi, target: Target, call: ApiCall) -> Result<RestAnswer, ApiError> {
+    let (method, path) = (&target.method, &target.path_and_query);
+    let answer = moto
+        .rest(method, path, &call.headers, call.body.clone())
+        .await?;
+    let tags = tags_of_new(&call.body).filter(|_| call.operation == "CreateBucket");
+    let Some(tags) = tags.filter(|_| answer.status == 200) else {
+        return Ok(answer);
+    };
+    let put = format!("/{}?tagging", target.bucket);
+    let tagging = format!("<Tagging><TagSet>{tags}</TagSet></Tagging>");
+    let tagged = moto
+        .rest(&Method::PUT, &put, &call.headers, tagging.into())
+        .await?;
+    if tagged.status >= 300 {
+        let message = String::from_utf8_lossy(&tagged.body).into_owned();
+        return Err(ApiError::new("InternalError", message).with_status(500));
+    }
+    Ok(answer)
 }
 
 /// The tags in a CreateBucketConfiguration, as they stand in it.
