@@ -4,7 +4,11 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use fleet_tests::{Fleet, Sandbox, eventually, program, run};
+use fleet_tests::{
+    Fleet, Sandbox, eventually, page, program,
+    release::{VERSION, publish},
+    run,
+};
 use serde_json::{Value, json};
 
 /// An agent of before, which does nothing but tell that it ran.
@@ -85,6 +89,46 @@ fn nodes_install_the_agent_that_up_has_sent() {
         buckets.contains("<Buckets") && !buckets.contains(&bucket),
         "{buckets}"
     );
+}
+
+/// From a release to nodes and away again, by the commands of the page.
+#[test]
+fn the_page_on_installing_says_what_works() {
+    let sandbox = Sandbox::up("it-page").expect("a sandbox");
+    let release = publish(VERSION).expect("a release");
+    let home = tempfile::tempdir().expect("a directory");
+    let path = std::env::var("PATH").expect("a PATH");
+    let subnets = sandbox.var("FLEET_SANDBOX_SUBNETS");
+    let subnet = subnets.split_whitespace().next().expect("a subnet");
+    let follow = |section: &str| {
+        let mut shell = page::shell("installing.md", section).expect("commands");
+        shell
+            .current_dir(home.path())
+            .env("HOME", home.path())
+            .env(
+                "PATH",
+                format!("{}/.local/bin:{path}", home.path().display()),
+            )
+            .env(
+                "RELEASE",
+                format!(
+                    "{}/_sandbox/files/{release}",
+                    sandbox.var("AWS_ENDPOINT_URL")
+                ),
+            )
+            .env("VPC", sandbox.var("FLEET_SANDBOX_VPC"))
+            .env("SUBNET", subnet);
+        run(sandbox.in_aws(&mut shell))
+            .expect("a shell")
+            .exits(0)
+            .out
+    };
+    let got = follow("Get the programs");
+    assert!(got.contains(&format!("fleet-bootstrap {VERSION}")), "{got}");
+    let up = follow("A first environment");
+    assert!(up.contains("InService") && up.contains(VERSION), "{up}");
+    let down = follow("Take it away");
+    assert!(down.contains("nothing owned by"), "{down}");
 }
 
 fn image_with_an_older_agent(sandbox: &Sandbox) -> Result<String> {

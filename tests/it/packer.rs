@@ -9,13 +9,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use fleet_tests::{Fleet, Ran, Sandbox, eventually, program, run, target};
+use fleet_tests::{
+    Fleet, Ran, Sandbox, eventually, page,
+    release::{Release, VERSION, sources},
+    run, target,
+};
 use serde_json::{Value, json};
 
 use crate::refusals::writes;
 
-/// Of the workspace, and so of the release.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The tag by which the AMI is found.
 const VERSION_TAG: &str = "fleet:agent-version";
 /// The account that it is shared with.
@@ -83,12 +85,14 @@ fn the_template_is_well_formed_and_says_what_is_wrong_with_its_variables() {
 fn nodes_boot_from_the_ami_that_packer_bakes_and_nothing_of_the_builder_is_on_it() {
     let sandbox = Sandbox::up("it-packer").expect("a sandbox");
     let directory = tempfile::tempdir().expect("a directory");
-    let release = release(directory.path()).expect("a release");
+    let (release, sha256) = release(directory.path()).expect("a release");
     let registry = Registry::start(&sandbox).expect("a registry");
 
     let (built, refused) = thread::scope(|scope| {
-        let good = scope.spawn(|| bake(&sandbox, &release.path, &release.sha256, &registry.image));
-        let bad = scope.spawn(|| bake(&sandbox, &release.path, &"0".repeat(64), &registry.image));
+        let share = "Share it with other accounts";
+        let good = scope.spawn(|| bake(&sandbox, share, &release, &sha256, &registry.image));
+        let bad =
+            scope.spawn(|| bake(&sandbox, "Bake", &release, &"0".repeat(64), &registry.image));
         leave_traces(&sandbox, 2).expect("two builders");
         (
             good.join().expect("no panic"),
@@ -170,42 +174,14 @@ fn packer(command: &str) -> Command {
     packer
 }
 
-#[derive(Debug)]
-struct Release {
-    path: PathBuf,
-    sha256: String,
-}
-
-/// The release as far as an image needs it.
-fn release(directory: &Path) -> Result<Release> {
-    let name = format!("fleet-{VERSION}-x86_64-linux");
-    let root = directory.join(&name);
-    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd");
-    fs::create_dir_all(root.join("bin"))?;
-    fs::create_dir_all(root.join("systemd"))?;
-    for binary in ["fleet-agent", "fleet-bootstrap"] {
-        fs::copy(program(binary), root.join("bin").join(binary))?;
-    }
-    fs::copy(units.join("install.sh"), root.join("install.sh"))?;
-    for file in [
-        "fleet-agent.service",
-        "fleet-drain.service",
-        "10-fleet.conf",
-        "fleet.catalog",
-    ] {
-        fs::copy(units.join(file), root.join("systemd").join(file))?;
-    }
-    let path = directory.join(format!("{name}.tar.gz"));
-    let mut tar = Command::new("tar");
-    tar.arg("-C")
-        .arg(directory)
-        .arg("-czf")
-        .arg(&path)
-        .arg(&name);
-    let _ = run(&mut tar)?.exits(0);
+/// A release's tarball, and its sum.
+fn release(directory: &Path) -> Result<(PathBuf, String)> {
+    let release = Release::of(directory, VERSION)?;
+    let packed = release.pack(directory, "022")?.exits(0);
+    let path = PathBuf::from(packed.out.trim_end());
     let sum = run(Command::new("sha256sum").arg(&path))?.exits(0).out;
     let sha256 = sum.split_whitespace().next().context("a sum")?.to_owned();
-    Ok(Release { path, sha256 })
+    Ok((path, sha256))
 }
 
 /// A registry on the nodes' network, until this value goes.
@@ -255,20 +231,27 @@ impl Drop for Registry {
     }
 }
 
-fn bake(sandbox: &Sandbox, release: &Path, sha256: &str, image: &str) -> Result<Ran> {
-    let mut packer = packer("build");
-    packer.arg("-color=false");
-    for variable in [
-        format!("release={}", release.display()),
-        format!("sha256={sha256}"),
-        format!("images=[\"{image}\"]"),
-        format!("kms_key={KEY}"),
-        format!("share_with=[\"{FRIEND}\"]"),
-        "tags={ team = \"platform\" }".to_owned(),
-    ] {
-        packer.args(["-var", &variable]);
-    }
-    run(sandbox.in_aws(&mut packer).arg(room().join("ami.pkr.hcl")))
+/// By the commands of the page.
+fn bake(
+    sandbox: &Sandbox,
+    section: &str,
+    release: &Path,
+    sha256: &str,
+    image: &str,
+) -> Result<Ran> {
+    let mut shell = page::shell("baking.md", section)?;
+    shell
+        .current_dir(sources())
+        .env("CHECKPOINT_DISABLE", "1")
+        .env("PACKER_NO_COLOR", "1")
+        .env_remove("PACKER_CONFIG")
+        .env("RELEASE", release)
+        .env("SHA256", sha256)
+        .env("KMS_KEY", KEY)
+        .env("ACCOUNT", FRIEND)
+        .env("PKR_VAR_images", format!("[\"{image}\"]"))
+        .env("PKR_VAR_tags", "{ team = \"platform\" }");
+    run(sandbox.in_aws(&mut shell))
 }
 
 /// Once each of so many builders is on, and before Packer reaches it: what ECS, fleet-agent and people would leave.

@@ -1,23 +1,26 @@
-//! A release as `make dist` packs it, but for two things that take long to make: bills and licences are empty,
-//! and for fleet-bootstrap as it ships stands a script, which is what a release must not hold.
+//! Releases as they are packed and checked. A script stands for fleet-bootstrap, which is what one must not hold.
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::Result;
-use fleet_tests::{Ran, program, run, target};
-
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+use fleet_tests::{
+    release::{Release, VERSION, sources},
+    run,
+};
 
 #[test]
 fn a_release_is_the_same_from_the_same_files_and_runs_anywhere() -> Result<()> {
     let (here, there) = (tempfile::tempdir()?, tempfile::tempdir()?);
-    let first = Release::of(here.path(), VERSION)?.pack("022")?.exits(0);
-    let second = Release::of(there.path(), VERSION)?.pack("077")?.exits(0);
+    let first = Release::of(here.path(), VERSION)?
+        .pack(&here.path().join("out"), "022")?
+        .exits(0);
+    let second = Release::of(there.path(), VERSION)?
+        .pack(&there.path().join("out"), "077")?
+        .exits(0);
     let [first, second] = [first, second].map(|packed| PathBuf::from(packed.out.trim_end()));
     assert!(fs::read(&first)? == fs::read(second)?, "they differ");
     assert_eq!(
@@ -41,7 +44,7 @@ fn what_is_wrong_with_a_release_is_found() -> Result<()> {
             .join("completions/bash/fleet-bootstrap.bash"),
         "f() {\n",
     )?;
-    let packed = release.pack("022")?.exits(0);
+    let packed = release.pack(&directory.path().join("out"), "022")?.exits(0);
     let tarball = PathBuf::from(packed.out.trim_end());
     fs::write(tarball.with_extension("gz.sha256"), "")?;
     let failed = failures(&tarball)?;
@@ -79,67 +82,13 @@ fn what_is_hidden_is_not_offered() -> Result<()> {
 #[test]
 fn programs_of_two_versions_are_no_release() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let packed = Release::of(directory.path(), "9.9.9")?
-        .pack("022")?
-        .exits(1);
+    let mut release = Release::of(directory.path(), VERSION)?;
+    let other = directory.path().join("other");
+    fs::create_dir(&other)?;
+    release.bootstrap = Release::of(&other, "9.9.9")?.bootstrap;
+    let packed = release.pack(directory.path(), "022")?.exits(1);
     assert!(packed.err.contains("fleet-bootstrap 9.9.9"), "{packed:?}");
     Ok(())
-}
-
-/// What goes into a release, in a directory of its own.
-struct Release {
-    bootstrap: PathBuf,
-    generated: PathBuf,
-    out: PathBuf,
-}
-
-impl Release {
-    fn of(directory: &Path, version: &str) -> Result<Self> {
-        let release = Self {
-            bootstrap: directory.join("fleet-bootstrap"),
-            generated: directory.join("generated"),
-            out: directory.join("out"),
-        };
-        let script = format!(
-            "#!/bin/sh\n# made in {}/\necho fleet-bootstrap {version}\n",
-            sources().display()
-        );
-        fs::write(&release.bootstrap, script)?;
-        fs::set_permissions(&release.bootstrap, fs::Permissions::from_mode(0o755))?;
-        let manual = target().join("debug/examples/manual");
-        let _ = run(Command::new(manual).arg(&release.generated))?.exits(0);
-        for (place, names) in [
-            (
-                "sbom",
-                &["fleet-agent.cdx.json", "fleet-bootstrap.cdx.json"][..],
-            ),
-            (
-                "licences",
-                &["crates.txt", "gcc.txt", "glibc.txt", "rust-std.html"],
-            ),
-        ] {
-            let place = release.generated.join(place);
-            fs::create_dir(&place)?;
-            for name in names {
-                fs::write(place.join(name), "")?;
-            }
-        }
-        Ok(release)
-    }
-
-    fn pack(&self, umask: &str) -> Result<Ran> {
-        run(Command::new("sh")
-            .args(["-c", &format!("umask {umask}; exec \"$@\""), "-"])
-            .arg(sources().join("release/pack"))
-            .args([&program("fleet-agent"), &self.bootstrap, &self.generated])
-            .arg(&self.out)
-            .env("SOURCE_DATE_EPOCH", "1700000000"))
-    }
-}
-
-fn sources() -> PathBuf {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    fs::canonicalize(sources).expect("the sources are where they were")
 }
 
 /// What `release/check` finds wrong, taking both programs for such as ship.

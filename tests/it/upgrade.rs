@@ -1,18 +1,19 @@
 //! A new agent on nodes that serve: in place, by the commands of docs/upgrading.md, and as a change that
 //! `up` makes and `roll` takes to the nodes. And units that hold what they promise, by systemd's own word.
 
-use std::{fs, process::Command};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use fleet_tests::{
-    Sandbox, Story, eventually,
+    Sandbox, Story, agent_source, eventually,
     evidence::sidecar,
-    page,
-    release::{VERSION, release},
+    page, program,
+    release::{VERSION, publish, publish_agent},
     run,
-    stage::{Stage, await_event},
+    stage::{GROUP, OTHER_HOOK, Stage, await_event},
     target,
 };
+use serde_json::{Value, json};
 
 /// As long as the one that was built, and newer.
 const NEXT: &str = "9.9.9";
@@ -30,7 +31,7 @@ fn a_new_agent_takes_over_and_nothing_else_notices() {
     stage.serve(4, &[], script).expect("tasks");
     stage.run_on_each(TASKS_SECONDS).expect("tasks");
     for version in [NEXT, VERSION] {
-        release(version).expect("a release");
+        publish(version).expect("a release");
     }
     stage.play(&[while_it_serves, while_it_drains]);
     as_a_change_of_the_file(&stage).expect("a plan");
@@ -151,29 +152,55 @@ fn published(sandbox: &Sandbox, node: &str, version: &str) -> Result<()> {
     })
 }
 
+/// The page's commands, once the file names another agent.
 fn as_a_change_of_the_file(stage: &Stage<'_>) -> Result<()> {
-    let file = fs::read_to_string(stage.fleet.file())?;
-    let sum = file.rsplit("sha256 = \"").next().context("a sum")?;
-    let sum = sum.get(..64).context("a sum")?;
-    stage.fleet.replace(sum, &"ab".repeat(32))?;
-    let plan = stage.fleet.bootstrap(&["plan", "dev"])?.exits(2);
+    let Stage { sandbox, fleet, .. } = stage;
+    let hook = json!({ "AutoScalingGroupName": GROUP, "LifecycleHookName": OTHER_HOOK });
+    let _ = sandbox.aws("autoscaling", "delete_lifecycle_hook", &hook)?;
+    let old = format!(
+        "source = {}",
+        agent_source(sandbox)?.trim_start_matches("source = ")
+    );
+    let next = publish_agent(NEXT)?;
+    let url = sandbox.var("FLEET_SANDBOX_NODE_URL");
+    let sum = run(Command::new("sha256sum").arg(&next))?.exits(0).out;
+    let sum = sum.split_whitespace().next().context("a sum")?;
+    let name = next.file_name().context("a name")?.to_string_lossy();
+    let new = format!("source = {{ url = \"{url}/_sandbox/files/{name}\", sha256 = \"{sum}\" }}");
+    fleet.replace(&old, &new)?;
+    let plan = fleet.bootstrap(&["plan", "dev"])?.exits(2);
     let mut changes = plan.out.lines().filter(|line| line.contains("  ~ "));
     assert!(
         changes.any(|line| line.contains("launch-template") && line.contains("user data")),
         "{}",
         plan.out
     );
-    let _ = stage.fleet.bootstrap(&["up", "dev", "--yes"])?.exits(0);
-    let status = stage.fleet.status()?;
-    // The other one has left.
-    let group = &status["groups"][0]["counts"];
+    let mut shell = page::shell("upgrading.md", "Take a new version to every node")?;
+    let programs = program("fleet-bootstrap");
+    let programs = programs.parent().context("a directory")?.canonicalize()?;
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH")?);
+    shell
+        .current_dir(fleet.file().parent().context("a directory")?)
+        .env("PATH", path);
+    let rolled = run(sandbox.in_aws(&mut shell))?.exits(0).out;
+    // `status` between the two: one node, which is stale.
+    let group = rolled.lines().find(|line| line.starts_with("web "));
+    let counts: Vec<&str> = group.context("a group")?.split_whitespace().collect();
     assert_eq!(
-        (&group["running"], &group["stale"]),
-        (&1.into(), &1.into()),
-        "{status}"
+        (counts.get(4), counts.last()),
+        (Some(&"1"), Some(&"1")),
+        "{rolled}"
     );
-    assert_eq!(status["nodes"][0]["agent"], VERSION, "{status}");
-    Ok(())
+    let status = fleet.status()?;
+    let serve: Vec<&Value> = status["nodes"]
+        .as_array()
+        .context("nodes")?
+        .iter()
+        .filter(|node| node["ready"] == true)
+        .collect();
+    assert_eq!(serve.len(), 1, "{status}");
+    assert_eq!(serve[0]["agent"], NEXT, "{status}");
+    stage.await_tasks(4)
 }
 
 /// What systemd of the sandbox's node image, which is of Amazon Linux 2023's version, says of the units.

@@ -15,7 +15,8 @@ use crate::{Fleet, Follower, Sandbox, Story, agent_source, eventually};
 pub const CLUSTER: &str = "shop-dev";
 /// Its Auto Scaling group.
 pub const GROUP: &str = "shop-dev-web";
-const OTHER_HOOK: &str = "ecs-managed-draining-termination-hook";
+/// A terminating hook that is not fleet's.
+pub const OTHER_HOOK: &str = "ecs-managed-draining-termination-hook";
 
 /// An environment of so many nodes, up and ready.
 #[derive(Debug)]
