@@ -176,6 +176,10 @@ async fn serve_allowed(world: &World, call: &ApiCall, request_id: &str) -> Resul
 
 /// What a fault rule answers in the service's place.
 fn instead(fault: &FaultRule, call: &ApiCall, request_id: &str) -> Option<Response<Body>> {
+    if fault.drop && call.operation.starts_with("Head") {
+        // To HEAD it sends the head at once, which would be a whole reply.
+        return Some(plain(StatusCode::SERVICE_UNAVAILABLE, ""));
+    }
     if fault.drop {
         // The server sends no head before it has a first piece of the body.
         return Some(Response::new(Body::from_stream(stream::iter([broken()]))));

@@ -153,7 +153,7 @@ pub(super) async fn serve(world: &World, call: &ApiCall) -> Result<Reply, ApiErr
     if !FORWARDED.contains(&call.operation.as_str()) {
         return Err(unserved(call));
     }
-    // A caller that hangs up leaves no bucket behind that has its tags yet to come: on AWS it has both at once.
+    // To its end also when the caller hangs up: on AWS a bucket has its tags at once.
     let asked = asked(world.moto().clone(), target.clone(), call.clone());
     let asked = tokio::spawn(asked).await;
     let mut answer =
@@ -173,6 +173,7 @@ pub(super) async fn serve(world: &World, call: &ApiCall) -> Result<Reply, ApiErr
 
 /// What moto says, which reads no tags of a new bucket.
 async fn asked(moto: MotoApi, target: Target, call: ApiCall) -> Result<RestAnswer, ApiError> {
+    let _turn = moto.turn().await;
     let (method, path) = (&target.method, &target.path_and_query);
     let answer = moto
         .rest(method, path, &call.headers, call.body.clone())

@@ -1,6 +1,6 @@
 //! The few calls that the sandbox itself makes to moto, and forwarding.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -9,6 +9,7 @@ use axum::{
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, de::DeserializeOwned};
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{api_error::ApiError, autoscaling::TemplateSpec};
 
@@ -25,6 +26,7 @@ pub(crate) struct MotoApi {
     http: reqwest::Client,
     url: String,
     region: String,
+    objects: Arc<Mutex<()>>,
 }
 
 /// What moto answered to a forwarded call.
@@ -208,6 +210,7 @@ impl MotoApi {
             http,
             url: url.to_owned(),
             region: region.to_owned(),
+            objects: Arc::default(),
         })
     }
 
@@ -218,6 +221,12 @@ impl MotoApi {
         body: &[u8],
     ) -> Result<Answer, ApiError> {
         self.send(of_the_call(headers), body.to_vec()).await
+    }
+
+    /// A turn in S3, where one sees all of what another does, or nothing. moto shows an object before it has
+    /// its checksum.
+    pub(crate) async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.objects.lock().await
     }
 
     /// Passes a call of a REST service on as it came.
