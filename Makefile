@@ -84,7 +84,7 @@ lint: $(DENY)
 	cargo fmt --all --check
 	agent/mutations/run.py --check
 	shellcheck release/check release/describe release/pack release/rebuild
-	shellcheck systemd/*.sh packer/*.sh tests/*.sh tests/sandbox/image/build tests/sandbox/image/cure bootstrap/templates/*.sh .ci/run
+	shellcheck systemd/*.sh packer/*.sh tests/*.sh tests/sandbox/image/build tests/sandbox/image/cure bootstrap/templates/install-agent.sh bootstrap/templates/mount-docker-volume.sh .ci/run
 	$(CARGO) fetch
 	$(DENY) --offline check bans licenses sources
 

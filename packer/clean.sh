@@ -41,8 +41,9 @@ done
 # Logs stay as files, with their owners: some programs make none themselves. The journal goes to memory until the next boot.
 journalctl --relinquish-var
 rm -rf /var/log/journal/*
-find /var/log -xdev -type f -exec truncate --size 0 {} +
+# Some of them end, or are rotated away, meanwhile.
+find /var/log -xdev -ignore_readdir_race -type f -exec truncate --no-create --size 0 {} +
 
 rm -rf /var/cache/dnf/* /var/lib/dhclient/*
-find /tmp /var/tmp -xdev -mindepth 1 -delete
+find /tmp /var/tmp -xdev -ignore_readdir_race -mindepth 1 -delete
 sync

@@ -28,22 +28,28 @@ gate=$units/ecs.service.d/10-fleet.conf
 catalog=$root/usr/lib/systemd/catalog/fleet.catalog
 
 # Beside its place, so that the last step is one rename: a binary that runs is never written to.
-staged=$(mktemp "$binary.XXXXXX")
+staged=$(mktemp "$binary.XXXXXX") || fail "cannot write $binary"
 trap 'rm -f "$staged"' EXIT
-install -m 0755 "$release/bin/fleet-agent" "$staged"
+install -m 0755 "$release/bin/fleet-agent" "$staged" || fail "cannot write $staged"
 
-# A node keeps the agent that it has if the other one could not go on from what is there.
+# A node keeps the agent that it has if the other one could not go on from what is there. What an image has saved
+# is another machine's.
+node=
+[ -n "$root" ] || node=--node
 if [ -e "$settings" ]; then
-    "$staged" check --node "$settings" >/dev/null || fail "this version cannot take over here; nothing was changed"
+    "$staged" check $node "$settings" >/dev/null || fail 'this version cannot take over here; nothing was changed'
 fi
 
-# The gate before anything that could fail.
-install -D -m 0644 "$release/systemd/10-fleet.conf" "$gate"
-for unit in fleet-agent.service fleet-drain.service; do
-    install -D -m 0644 "$release/systemd/$unit" "$units/$unit"
-done
-install -D -m 0644 "$release/systemd/fleet.catalog" "$catalog"
-mv -f "$staged" "$binary"
+# The gate before anything that could fail. All of it can be done again.
+put() {
+    install -D -m 0644 "$release/systemd/$1" "$2" || fail "cannot write $2; run this again"
+}
+put 10-fleet.conf "$gate"
+put fleet-agent.service "$units/fleet-agent.service"
+put fleet-drain.service "$units/fleet-drain.service"
+put fleet.catalog "$catalog"
+# A power cut leaves the old one or the new one.
+{ sync "$staged" && mv -f "$staged" "$binary" && sync "$(dirname "$binary")"; } || fail "cannot write $binary; run this again"
 
 if [ -n "$root" ]; then
     systemctl --quiet --root "$root" enable fleet-agent.service fleet-drain.service

@@ -1,6 +1,6 @@
 # With the instance's credentials, which curl is given by its standard input: arguments are there for every
-# user of the node to read, and a file would stay. Endpoints may be others, by the variables that every
-# AWS SDK knows.
+# user of the node to read, and a file would stay. The endpoint may be another, by the variables that every
+# AWS SDK knows: bucket and key are for that.
 bucket='@BUCKET@'
 key='@KEY@'
 region='@REGION@'

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use fleet_tests::{Fleet, Ran, Sandbox, eventually, target};
+use fleet_tests::{Fleet, Ran, Sandbox, eventually, program, target};
 use serde_json::{Value, json};
 
 const CRASHING: &str = "#!/bin/sh\necho crashing; exit 1\n";
@@ -62,7 +62,7 @@ struct Case {
     name: &'static str,
     baked: bool,
     agent: Option<&'static str>,
-    /// What is downloaded is not what the file pins.
+    /// What is downloaded is not what the file pins, and the image carries an agent that works.
     is_pinned_wrong: bool,
 }
 
@@ -187,8 +187,15 @@ impl Case {
         let sum = sum.out.split_whitespace().next();
         let sum = sum.filter(|_| !self.is_pinned_wrong);
         let sum = sum.map_or_else(|| "0".repeat(64), str::to_owned);
+        let image = if self.is_pinned_wrong {
+            let agent = program("fleet-agent");
+            let baked = sandbox.cli(&["bake", "--agent", &agent.to_string_lossy()])?;
+            format!("ami = \"{}\"\n", baked.exits(0).out.trim())
+        } else {
+            String::new()
+        };
         Ok(format!(
-            "{hook}source = {{ url = \"{}/_sandbox/files/{}\", sha256 = \"{sum}\" }}\n[environments.dev.groups.web]\n{CAPACITY}",
+            "{hook}source = {{ url = \"{}/_sandbox/files/{}\", sha256 = \"{sum}\" }}\n[environments.dev.groups.web]\n{CAPACITY}{image}",
             sandbox.var("FLEET_SANDBOX_NODE_URL"),
             self.name,
         ))

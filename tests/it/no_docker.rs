@@ -1,12 +1,20 @@
-//! A node whose Docker never comes: its agent is up, says what it waits for, and gives the node up in time.
+//! A node whose Docker never comes, since its start hangs: the agent is up, says what it waits for, and gives the
+//! node up in time.
 
 use std::{fs, thread};
 
 use anyhow::{Context as _, Result};
 use fleet_tests::{Fleet, Ran, Sandbox, agent_source, eventually};
 
-const WITHOUT: &str =
-    "#cloud-config\nbootcmd:\n- systemctl mask --now docker.socket docker.service\n";
+/// Its socket is there, and nobody ever answers.
+const WITHOUT: &str = r"#cloud-config
+bootcmd:
+- mkdir -p /run/systemd/system/docker.service.d
+- printf '[Service]\nExecStart=\nExecStart=/bin/sleep infinity\nTimeoutStartSec=infinity\n' >/run/systemd/system/docker.service.d/hang.conf
+- systemctl daemon-reload
+- systemctl stop docker.service
+- systemctl start --no-block docker.service
+";
 const WAITS: &str =
     "systemctl show fleet-agent --property ActiveState --property NRestarts --property StatusText";
 

@@ -93,11 +93,11 @@ fn the_sandbox_refuses_an_unknown_call_by_name_and_foreign_names_are_never_touch
     assert!(reply.contains("InvalidAction"), "{reply}");
     assert!(reply.contains("DescribeLoadBalancers"), "{reply}");
 
-    let bucket = sandbox.raw("s3", ("PUT", "/bucket"), "");
+    let bucket = sandbox.raw("s3", ("PUT", "/bucket?acl"), "");
     let bucket = bucket.expect("a reply");
     assert!(bucket.starts_with("HTTP/1.1 400"), "{bucket}");
     assert!(
-        bucket.contains("does not serve s3: PUT /bucket"),
+        bucket.contains("does not serve s3:PUT /bucket?acl"),
         "{bucket}"
     );
 

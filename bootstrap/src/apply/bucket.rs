@@ -14,7 +14,10 @@ impl Apply<'_> {
         let s3 = &self.cloud.s3;
         match step {
             BucketStep::Create { name, region, tags } => {
-                match s3.create(name, region, tags).await {
+                // One of this name that has just been deleted is in the way for a while.
+                let create = || s3.create(name, region, tags);
+                let created = self.tried(step.title(), IAM_LIMIT, super::is_in_use, create);
+                match created.await? {
                     Err(error) if error.kind == Kind::AlreadyExists => {
                         is_ours(error, tags, s3.tags(name).await?)
                     }

@@ -147,7 +147,8 @@ impl S3 {
             Err(error) => match status(&error) {
                 Some(404) => Ok(S3Answer::Missing),
                 Some(403) => Ok(S3Answer::Denied),
-                Some(301 | 307 | 400) => Ok(S3Answer::Elsewhere),
+                Some(301 | 307) => Ok(S3Answer::Elsewhere),
+                Some(400) if names_a_region(&error) => Ok(S3Answer::Elsewhere),
                 Some(_) | None => Err(failed("s3:HeadObject", &object)(error)),
             },
         }
@@ -237,6 +238,13 @@ impl S3 {
 
 fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
     Some(error.raw_response()?.status().as_u16())
+}
+
+/// Of a call that was signed for another region than the bucket's S3 says which that is, with status 400 (S3 guide,
+/// "Error responses", AuthorizationHeaderMalformed).
+fn names_a_region<E>(error: &SdkError<E, HttpResponse>) -> bool {
+    let headers = error.raw_response().map(HttpResponse::headers);
+    headers.is_some_and(|headers| headers.contains_key("x-amz-bucket-region"))
 }
 
 fn all_blocked() -> PublicAccessBlockConfiguration {

@@ -103,13 +103,14 @@ pub(super) fn packed(text: &str) -> io::Result<Vec<u8>> {
     }
 }
 
-/// `bootcmd` runs on every boot, `cloud-init-per` makes it once an instance.
+/// `bootcmd` runs on every boot, `cloud-init-per` makes it once an instance. An agent that the image carries
+/// would open the gate by itself, whatever becomes of the one that is asked for.
 fn gate_command() -> Vec<String> {
     let directory = GATE_PATH
         .rsplit_once('/')
         .map_or("/", |(directory, _)| directory);
     let gate = format!(
-        "mkdir -p {directory} && printf '[Unit]\\nConditionPathExists={RELEASED}\\n' > {GATE_PATH} && systemctl daemon-reload"
+        "mkdir -p {directory} && printf '[Unit]\\nConditionPathExists={RELEASED}\\n' > {GATE_PATH} && rm -f {AGENT_BINARY} && systemctl daemon-reload"
     );
     [
         "cloud-init-per",

@@ -112,7 +112,9 @@ fn whole(statement: &'static str, name: &'static str, body: Value) -> Step {
 
 /// One call at least of all that fleet-bootstrap does by each statement.
 fn work() -> Vec<Step> {
-    work_in("shop-dev")
+    let mut steps = work_in("shop-dev");
+    steps.extend(work_in_own_bucket());
+    steps
 }
 
 /// ... in a cluster that somebody else has made, and keeps.
@@ -139,6 +141,7 @@ fn work_in_adopted() -> Vec<Step> {
     // Whether there is one of its own.
     let own = json!({ "clusters": ["shop-dev"] });
     steps.push(whole("Read", "ecs:DescribeClusters", own));
+    steps.extend(work_in_own_bucket());
     steps
 }
 
@@ -738,14 +741,12 @@ fn with_source(source: &str) -> Desired {
     ))
 }
 
-#[test]
-fn where_the_agent_is_sent_to_a_bucket_its_work_there_passes_and_no_more() {
-    let sum = "ab".repeat(32);
-    let desired = with_source(&format!("{{ file = \"fleet-agent\", sha256 = \"{sum}\" }}"));
-    let policy = desired.operator_policy(ACCOUNT);
-    let bucket = desired.bucket.name.as_str();
-    let key = desired.bucket.upload.expect("a file").key;
-    let of = |bucket: &str, key: &str| json!({ "Bucket": bucket, "Key": key, "VersionId": "null", "Tagged": true });
+fn work_in_own_bucket() -> Vec<Step> {
+    work_in_bucket(&desired(FILE).bucket.name, "fleet-agent/1")
+}
+
+/// What is done about the bucket that the agent is sent to, and by `down` about one that the file asked for before.
+fn work_in_bucket(bucket: &str, key: &str) -> Vec<Step> {
     let in_bucket = [
         "s3:CreateBucket",
         "s3:DeleteBucket",
@@ -757,20 +758,26 @@ fn where_the_agent_is_sent_to_a_bucket_its_work_there_passes_and_no_more() {
         "s3:PutPublicAccessBlock",
     ];
     let in_object = ["s3:DeleteObject", "s3:HeadObject", "s3:PutObject"];
-    let all = |bucket: &str, key: &str| -> Vec<Step> {
-        let on_bucket = in_bucket.map(|name| whole("Bucket", name, of(bucket, "")));
-        let on_object = in_object.map(|name| whole("BucketObjects", name, of(bucket, key)));
-        on_bucket.into_iter().chain(on_object).collect()
-    };
-    let mut steps = work();
-    steps.extend(all(bucket, &key));
-    each_statement_is_needed(&policy, &steps);
-    every_action_is_needed(&policy, &steps);
-    let others = all("others", &key);
-    assert_eq!(refused(&policy, &others).len(), others.len());
-    // Whose nodes have it from elsewhere needs none of it.
-    let ours = all(bucket, &key);
-    assert_eq!(refused(&self::policy(), &ours).len(), ours.len());
+    let of =
+        |key: &str| json!({ "Bucket": bucket, "Key": key, "VersionId": "null", "Tagged": true });
+    let on_bucket = in_bucket.map(|name| whole("Bucket", name, of("")));
+    let on_object = in_object.map(|name| whole("BucketObjects", name, of(key)));
+    on_bucket.into_iter().chain(on_object).collect()
+}
+
+#[test]
+fn only_the_environments_own_bucket_is_kept_whatever_the_file_asks_for() {
+    let sum = "ab".repeat(32);
+    let sent = with_source(&format!("{{ file = \"fleet-agent\", sha256 = \"{sum}\" }}"));
+    let key = &sent.bucket.upload.as_ref().expect("a file").key;
+    for desired in [&sent, &desired(FILE)] {
+        let policy = desired.operator_policy(ACCOUNT);
+        let ours = work_in_bucket(&desired.bucket.name, key);
+        assert_eq!(refused(&policy, &ours), [""; 0]);
+        let others = work_in_bucket("others", key);
+        assert_eq!(refused(&policy, &others).len(), others.len());
+    }
+    assert_eq!(sent.bucket.name, desired(FILE).bucket.name);
 }
 
 #[test]

@@ -38,9 +38,11 @@ fn sizes() -> Result<Vec<Figure>> {
     };
     let mut sizes = vec![size("agent", &program("fleet-agent"), "<= 9")?];
     // `make dist` builds it, which takes its time.
-    let bootstrap = target().join("dist/fleet-bootstrap");
+    let bootstrap = target().join("dist-bootstrap/fleet-bootstrap");
     if bootstrap.exists() {
         sizes.push(size("fleet-bootstrap", &bootstrap, "")?);
+    } else {
+        println!("fleet-bootstrap: no static binary to measure, `make bootstrap` builds one");
     }
     Ok(sizes)
 }
