@@ -96,9 +96,17 @@ fn the_sandbox_refuses_an_unknown_call_by_name_and_foreign_names_are_never_touch
     let bucket = sandbox.raw("s3", ("PUT", "/bucket?acl"), "");
     let bucket = bucket.expect("a reply");
     assert!(bucket.starts_with("HTTP/1.1 400"), "{bucket}");
+    assert!(bucket.contains("<Code>NotImplemented</Code>"), "{bucket}");
     assert!(
         bucket.contains("does not serve s3:PUT /bucket?acl"),
         "{bucket}"
+    );
+    let other = sandbox.raw("lambda", ("GET", "/2015-03-31/functions"), "");
+    let other = other.expect("a reply");
+    assert!(other.starts_with("HTTP/1.1 400"), "{other}");
+    assert!(
+        other.contains("does not serve lambda: GET /2015-03-31/functions"),
+        "{other}"
     );
 
     // The same names, drawn by `init` under another owner id.
@@ -138,7 +146,7 @@ pub(crate) fn writes(sandbox: &Sandbox) -> Vec<String> {
         .iter()
         .filter_map(|call| call["operation"].as_str())
         .filter(|operation| {
-            !["Describe", "Get", "List"]
+            !["Describe", "Get", "Head", "List"]
                 .iter()
                 .any(|read| operation.starts_with(read))
         })
