@@ -258,7 +258,7 @@ fn bake(
 fn leave_traces(sandbox: &Sandbox, builders: usize) -> Result<()> {
     let script = format!(
         "for file in /root/.bash_history /root/.ssh/known_hosts /var/lib/ecs/data/agent.db /var/lib/fleet-agent/revision.json \
-         /root/.docker/config.json /etc/docker/key.json /var/lib/systemd/credential.secret /var/lib/amazon/ssm/registration /var/log/ecs/ecs-agent.log /var/tmp/notes; do \
+         /root/.docker/buildx /var/lib/systemd/credential.secret /var/lib/amazon/ssm/registration /var/log/ecs/ecs-agent.log /var/tmp/notes; do \
          mkdir -p ${{file%/*}} && echo {TRACE} >>$file; done; echo ECS_CLUSTER={TRACE} >/etc/ecs/ecs.config"
     );
     let running = json!({ "Filters": [{ "Name": "instance-state-name", "Values": ["running"] }] });

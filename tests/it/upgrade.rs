@@ -5,13 +5,12 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use fleet_tests::{
-    Sandbox, Story, agent_source, eventually,
+    Ran, Sandbox, Story, agent_source, eventually,
     evidence::sidecar,
     page, program,
-    release::{VERSION, publish, publish_agent},
+    release::{VERSION, publish, publish_agent, sources},
     run,
     stage::{GROUP, OTHER_HOOK, Stage, await_event},
-    target,
 };
 use serde_json::{Value, json};
 
@@ -51,7 +50,7 @@ fn agent(sandbox: &Sandbox, node: &str) -> Result<String> {
 }
 
 /// The commands of the page, with a release of this version.
-fn install(sandbox: &Sandbox, node: &str, version: &str) -> Result<fleet_tests::Ran> {
+fn install(sandbox: &Sandbox, node: &str, version: &str) -> Result<Ran> {
     let url = sandbox.var("FLEET_SANDBOX_NODE_URL");
     let release = format!("{url}/_sandbox/files/fleet-{version}-x86_64-linux");
     let commands = page::commands("upgrading.md", IN_PLACE)?;
@@ -203,24 +202,35 @@ fn as_a_change_of_the_file(stage: &Stage<'_>) -> Result<()> {
     stage.await_tasks(4)
 }
 
-/// What systemd of the sandbox's node image, which is of Amazon Linux 2023's version, says of the units.
+/// Runs in the sandbox's node image, whose systemd is of Amazon Linux 2023's version, with systemd/ at /units.
+fn in_image(script: &str) -> Ran {
+    let build = sources().join("tests/sandbox/image/build");
+    let tag = run(Command::new(build).arg("--tag"))
+        .expect("runs")
+        .exits(0);
+    let units = format!("{}:/units:ro", sources().join("systemd").display());
+    run(Command::new("docker")
+        .args([
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--entrypoint",
+            "/bin/sh",
+        ])
+        .args(["--volume", &units, tag.out.trim(), "-c", script]))
+    .expect("docker")
+}
+
 #[test]
 fn the_units_are_valid_and_expose_little() {
-    let units = target().join("../systemd");
     let systemd = |script: &str| {
-        let tag = run(Command::new(target().join("../tests/sandbox/image/build")).arg("--tag"));
-        let tag = tag.expect("runs").exits(0).out;
-        run(Command::new("docker")
-            .args(["run", "--rm", "--network", "none", "--entrypoint", "/bin/sh", "--volume"])
-            .arg(format!("{}:/units:ro", units.canonicalize().expect("units").display()))
-            .arg(tag.trim())
-            .args(["-c", &format!(
-                "set -e; cd /etc/systemd/system; mkdir -p ecs.service.d; cp /units/*.service .; \
-                 cp /units/10-fleet.conf ecs.service.d/; \
-                 for program in /usr/bin/fleet-agent /usr/libexec/fleet-sandbox; do \
-                     mkdir -p ${{program%/*}}; install /bin/true $program; done; {script}"
-            )]))
-        .expect("docker")
+        in_image(&format!(
+            "set -e; cd /etc/systemd/system; mkdir -p ecs.service.d; cp /units/*.service .; \
+             cp /units/10-fleet.conf ecs.service.d/; \
+             for program in /usr/bin/fleet-agent /usr/libexec/fleet-sandbox; do \
+                 mkdir -p ${{program%/*}}; install /bin/true $program; done; {script}"
+        ))
     };
     let verified =
         systemd("systemd-analyze verify fleet-agent.service fleet-drain.service ecs.service")
@@ -237,4 +247,38 @@ fn the_units_are_valid_and_expose_little() {
         "echo 'Protect=much' >>fleet-drain.service; systemd-analyze verify fleet-drain.service",
     );
     assert!(wrong.err.contains("Unknown key"), "{}", wrong.err);
+}
+
+#[test]
+fn the_agent_is_put_into_an_image_that_does_not_run() {
+    let install = |checks: &str, arguments: &str, then: &str| {
+        in_image(&format!(
+            "mkdir -p /release/bin /image/usr/bin /image/etc/fleet && cp -r /units /release/systemd && \
+             cp /units/install.sh /release/ && touch /image/etc/fleet/agent.toml && \
+             printf '#!/bin/sh\\necho \"$*\" >/told\\n{checks}\\n' >/release/bin/fleet-agent && \
+             sh /release/install.sh {arguments} && {then}"
+        ))
+    };
+    let there = "cd /image && cmp usr/bin/fleet-agent /release/bin/fleet-agent && test -x usr/bin/fleet-agent && \
+                 cmp etc/systemd/system/ecs.service.d/10-fleet.conf /units/10-fleet.conf && \
+                 ls etc/systemd/system/multi-user.target.wants usr/bin && test -s var/lib/systemd/catalog/database && cat /told";
+    let put = install("exit 0", "--root /image", there).exits(0);
+    // Not the state of the machine that builds the image.
+    assert_eq!(
+        put.out.split_whitespace().collect::<Vec<_>>().join(" "),
+        "etc/systemd/system/multi-user.target.wants: fleet-agent.service fleet-drain.service \
+         usr/bin: fleet-agent check /image/etc/fleet/agent.toml"
+    );
+    let refused = install("exit 1", "--root /image", "true").exits(1);
+    assert!(
+        refused.err.contains("nothing was changed"),
+        "{}",
+        refused.err
+    );
+    let wrong = install("exit 0", "--rot /image", "true").exits(1);
+    assert!(
+        wrong.err.contains("usage: install.sh [--root DIR]"),
+        "{}",
+        wrong.err
+    );
 }
