@@ -39,7 +39,7 @@ demo: setup build agent
 # The linters first: they are quick to fail. The integration tests come last in cargo's order, so that
 # their summary is the last thing printed. All in one call: packages chosen apart are built apart.
 test: setup lint build agent
-	$(CARGO) test --workspace --all-targets -- --test-threads $(AT_ONCE)
+	$(CARGO) test --workspace --lib --bins --tests -- --test-threads $(AT_ONCE)
 
 bench: setup build agent
 	target/debug/bench
