@@ -356,6 +356,7 @@ mod tests {
             )
             .replace("--retry 5", "--retry 0")
             .replace("sleep 2", "sleep 0.1")
+            .replace("-lt 60", "-lt 1")
             .replace("systemctl ", &format!("echo >>{} ", at("systemctl")));
         let ended = Command::new("sh")
             .args(["-c", &script])
@@ -393,9 +394,9 @@ mod tests {
         assert_eq!(mode & 0o777, 0o755);
     }
 
-    /// An instance's metadata service, which lacks the role at first, and S3 beside it. Ends with what it was
-    /// last asked, when it has given the agent away.
-    fn aws(listener: &TcpListener, agent: &str) -> Vec<String> {
+    /// An instance's metadata service, which lacks the role at first, and S3 beside it. Ends with what S3 was
+    /// asked, once that has answered with this status and text.
+    fn aws(listener: &TcpListener, credentials: &str, answer: (u16, &str)) -> Vec<String> {
         const TOKEN: &str = "X-aws-ec2-metadata-token: imds-token";
         const ROLES: &str = "GET /latest/meta-data/iam/security-credentials/";
         let mut looks_for_a_role = 0;
@@ -416,16 +417,16 @@ mod tests {
                     _ => (200, "shop-dev-web"),
                 }
             } else if asked == format!("{ROLES}shop-dev-web") {
-                (200, CREDENTIALS)
+                (200, credentials)
             } else {
-                (200, agent)
+                answer
             };
             let length = body.len();
             let reply = format!(
                 "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
             );
             stream.write_all(reply.as_bytes()).expect("told");
-            if body == agent {
+            if (status, body) == answer {
                 return head;
             }
         }
@@ -492,7 +493,7 @@ mod tests {
         let sum = download(directory.path(), AGENT);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
-        let aws = thread::spawn(move || aws(&listener, AGENT));
+        let aws = thread::spawn(move || aws(&listener, CREDENTIALS, (200, AGENT)));
         let environment = [
             ("AWS_ENDPOINT_URL", endpoint.as_str()),
             ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &endpoint),
@@ -510,6 +511,47 @@ mod tests {
             signature.contains("/eu-central-1/s3/aws4_request"),
             "{signature}"
         );
+    }
+
+    #[test]
+    fn the_installer_says_what_kept_it_from_s3() {
+        let refused = "{ \"Code\" : \"AssumeRoleUnauthorizedAccess\" }";
+        for (credentials, status, told) in [
+            (
+                CREDENTIALS,
+                403,
+                "curl: (22) The requested URL returned error: 403",
+            ),
+            (
+                CREDENTIALS,
+                404,
+                "curl: (22) The requested URL returned error: 404",
+            ),
+            (
+                refused,
+                200,
+                "role shop-dev-web has no credentials: AssumeRoleUnauthorizedAccess",
+            ),
+        ] {
+            let directory = tempfile::tempdir().expect("directory");
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+            // Not joined: without credentials nobody asks S3.
+            thread::spawn(move || aws(&listener, credentials, (status, "<Error/>")));
+            let environment = [
+                ("AWS_ENDPOINT_URL", endpoint.as_str()),
+                ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &endpoint),
+            ];
+            let source = s3_source("ab".repeat(32));
+            let (ok, console, systemctl) = install_from(directory.path(), &source, &environment);
+            assert!(!ok && systemctl.is_empty(), "{systemctl}");
+            let failed = "fleet-agent: install failed: cannot download s3://releases/";
+            assert!(
+                console.starts_with(failed) && console.contains(told),
+                "{console}"
+            );
+            assert_eq!(console.lines().count(), 1, "{console}");
+        }
     }
 
     #[test]
